@@ -1,0 +1,1 @@
+//! Hugging Face folders without candle: config.json, safetensors headers, bytes by part.

@@ -1,0 +1,17 @@
+//! Plain data of the field: patterns, selections, traces, statistics.
+//!
+//! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
+
+mod evaluation;
+mod pattern;
+mod selection;
+mod spec;
+mod stat;
+mod trace;
+
+pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
+pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternError, Role};
+pub use selection::{Selection, Unit, intersection_len};
+pub use spec::{PatternSpec, SpecError};
+pub use stat::{BLOCK, Estimate, block_means, mean_se, median_mad};
+pub use trace::{Query, QuerySampling, Trace, TraceMeta};

@@ -1,0 +1,123 @@
+//! Means with their standard errors, and paired differences over blocks of consecutive targets.
+
+use serde::{Deserialize, Serialize};
+
+/// Number of consecutive eligible targets whose differences are averaged before the standard error is taken.
+///
+/// Neighbouring tokens are not independent; blocks of this length nearly are.
+pub const BLOCK: usize = 128;
+
+/// Fewest blocks from which a standard error is given.
+const MIN_BLOCKS: usize = 8;
+
+/// A measured mean with its standard error and the number of things averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub value: f64,
+    /// Its standard error; `None` where there is too little to tell.
+    pub se: Option<f64>,
+    /// How many values the mean is over.
+    pub n: usize,
+}
+
+/// Returns the mean and the standard error of the mean (sample sd / √n); the error is `None` below two values.
+pub fn mean_se(values: &[f64]) -> Option<Estimate> {
+    let n = values.len();
+    if n == 0 {
+        return None;
+    }
+    let value = values.iter().sum::<f64>() / n as f64;
+    let se = (n > 1).then(|| {
+        let square = values.iter().map(|v| (v - value).powi(2)).sum::<f64>() / (n - 1) as f64;
+        (square / n as f64).sqrt()
+    });
+    Some(Estimate { value, se, n })
+}
+
+/// Cuts one sequence's eligible differences into blocks and returns the mean of each.
+///
+/// A remainder of at least half a block is a block of its own; a shorter one joins the block before it, or stands
+/// alone where the sequence has no other block.
+pub fn block_means(differences: &[f64]) -> Vec<f64> {
+    let n = differences.len();
+    let mut cuts: Vec<usize> = (0..=n / BLOCK).map(|i| i * BLOCK).collect();
+    let rest = n % BLOCK;
+    if rest * 2 >= BLOCK || (rest > 0 && n < BLOCK) {
+        cuts.push(n);
+    } else if let Some(last) = cuts.last_mut() {
+        *last = n;
+    }
+    cuts.windows(2)
+        .filter(|w| w[1] > w[0])
+        .map(|w| differences[w[0]..w[1]].iter().sum::<f64>() / (w[1] - w[0]) as f64)
+        .collect()
+}
+
+impl Estimate {
+    /// Returns the mean of paired differences over all targets, with the standard error over blocks.
+    ///
+    /// `sequences` holds each sequence's eligible differences in order; `None` where there are none at all. The
+    /// second value is the number of blocks; below eight the error is `None`.
+    pub fn paired<'a>(sequences: impl IntoIterator<Item = &'a [f64]>) -> Option<(Self, usize)> {
+        let (mut sum, mut n, mut blocks) = (0.0, 0, Vec::new());
+        for differences in sequences {
+            sum += differences.iter().sum::<f64>();
+            n += differences.len();
+            blocks.extend(block_means(differences));
+        }
+        if n == 0 {
+            return None;
+        }
+        let se = if blocks.len() < MIN_BLOCKS { None } else { mean_se(&blocks).and_then(|e| e.se) };
+        Some((Self { value: sum / n as f64, se, n }, blocks.len()))
+    }
+}
+
+/// Returns the median and the median absolute deviation; `None` for no values.
+pub fn median_mad(values: &[f64]) -> Option<(f64, f64)> {
+    fn median(mut values: Vec<f64>) -> Option<f64> {
+        values.sort_by(f64::total_cmp);
+        let n = values.len();
+        if n == 0 {
+            return None;
+        }
+        Some(if n % 2 == 1 { values[n / 2] } else { (values[n / 2 - 1] + values[n / 2]) / 2.0 })
+    }
+    let middle = median(values.to_vec())?;
+    let mad = median(values.iter().map(|v| (v - middle).abs()).collect())?;
+    Some((middle, mad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remainders_join_or_stand_by_their_length() {
+        let blocks = |n: usize| block_means(&vec![1.0; n]).len();
+        assert_eq!([0, 1, 63, 64, 127, 128, 191, 192, 256, 300].map(blocks), [0, 1, 1, 1, 1, 1, 1, 2, 2, 2]);
+        // 128 zeros and 63 ones: one block of 191, so that the short rest weighs as much as its length.
+        let mixed: Vec<f64> = [vec![0.0; 128], vec![1.0; 63]].concat();
+        assert_eq!(block_means(&mixed), [63.0 / 191.0]);
+    }
+
+    #[test]
+    fn the_error_is_over_blocks_and_needs_eight() {
+        let sequences: Vec<Vec<f64>> = (0..8).map(|i| vec![f64::from(i % 2); 128]).collect();
+        let (estimate, blocks) = Estimate::paired(sequences.iter().map(Vec::as_slice)).unwrap();
+        assert_eq!((estimate.value, estimate.n, blocks), (0.5, 1024, 8));
+        // sd of {0,1,0,1,…} over 8 is √(2/7); divided by √8.
+        assert!((estimate.se.unwrap() - (2.0f64 / 7.0 / 8.0).sqrt()).abs() < 1e-12);
+        let (few, blocks) = Estimate::paired(sequences[..7].iter().map(Vec::as_slice)).unwrap();
+        assert_eq!((few.se, blocks), (None, 7));
+        assert_eq!(Estimate::paired([&[][..]]), None);
+    }
+
+    #[test]
+    fn median_and_spread() {
+        assert_eq!(median_mad(&[3.0, 1.0, 2.0]), Some((2.0, 1.0)));
+        assert_eq!(median_mad(&[4.0, 1.0, 2.0, 3.0]), Some((2.5, 1.0)));
+        assert_eq!(median_mad(&[]), None);
+    }
+}

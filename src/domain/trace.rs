@@ -1,0 +1,93 @@
+//! A recording: which keys every layer selected for every recorded query.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Pattern, Selection, Unit};
+
+/// A recorded query: the token at `position` of sequence `sequence`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Query {
+    /// Index of the sequence.
+    pub sequence: u32,
+    /// 0-based position; the query sees positions 0 to this one.
+    pub position: u32,
+}
+
+impl Query {
+    /// Returns the number of keys that the query can see, itself included.
+    pub fn visible(self) -> usize {
+        self.position as usize + 1
+    }
+}
+
+/// Which queries of each sequence were recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuerySampling {
+    /// Every position.
+    All,
+    /// So many positions per sequence, drawn with a seed.
+    Sampled {
+        /// Positions per sequence.
+        per_sequence: usize,
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// What was recorded, and from what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceMeta {
+    /// Version of this structure.
+    pub schema: u32,
+    /// The model's name for people.
+    pub model: String,
+    /// Fingerprint of the checkpoint.
+    pub fingerprint: String,
+    /// The pattern under which the recording ran.
+    pub pattern: Pattern,
+    /// k.
+    pub index_topk: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// What one entry stands for.
+    pub unit: Unit,
+    /// Indexer heads.
+    pub heads: usize,
+    /// Which queries were recorded.
+    pub queries: QuerySampling,
+    /// Hash of the tokens.
+    pub tokens_hash: String,
+}
+
+/// A recording of every layer's index sets.
+///
+/// `selections[l].row(q)` is what layer `l` used for `queries[q]`; a Shared layer holds the set that it borrowed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// What was recorded.
+    pub meta: TraceMeta,
+    /// The token ids of every sequence.
+    pub tokens: Vec<Vec<u32>>,
+    /// The recorded queries in (sequence, position) order.
+    pub queries: Vec<Query>,
+    /// One selection per layer, rows in the order of `queries`.
+    pub selections: Vec<Selection>,
+}
+
+impl Trace {
+    /// Returns the indices of queries whose sets can differ: those that see more than k keys.
+    pub fn counted(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.queries.len()).filter(|&q| self.queries[q].visible() > self.meta.index_topk)
+    }
+
+    /// Returns the overlap that two random sets would have: the mean of k / visible keys over counted queries.
+    ///
+    /// `None` where no query sees more than k keys.
+    pub fn chance(&self) -> Option<f64> {
+        let k = self.meta.index_topk as f64;
+        let (sum, n) =
+            self.counted().fold((0.0, 0usize), |(s, n), q| (s + k / self.queries[q].visible() as f64, n + 1));
+        (n > 0).then(|| sum / n as f64)
+    }
+}

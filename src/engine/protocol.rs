@@ -1,0 +1,83 @@
+//! Messages between the dashboard and the worker.
+
+use std::sync::Arc;
+
+use super::{Coverage, ModelInfo};
+use crate::domain::{Evaluation, Pattern, Speed, Trace};
+
+/// What the dashboard asks of the worker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Measure this pattern: loss in parts, then coverage in shadow, then (when quiet) speed. The newest wins.
+    Evaluate(Pattern),
+    /// Record every layer's own index sets (all layers that have an indexer run it).
+    Record,
+    /// Measure the speed of this pattern again.
+    Measure(Pattern),
+    /// Stop what is running; what was measured stays.
+    Stop,
+    /// End the worker.
+    Shutdown,
+}
+
+/// A kind of work, as named in progress and failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Job {
+    /// Loading the checkpoint.
+    Load,
+    /// Measuring loss.
+    Evaluate,
+    /// Recording index sets.
+    Record,
+    /// Running the indexers of Shared layers in shadow.
+    Coverage,
+    /// Timing.
+    Speed,
+}
+
+/// How far a job has come; at most 20 per second are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// What is running.
+    pub job: Job,
+    /// Finished share, 0 to 1.
+    pub share: f64,
+    /// Seconds left, if that can be told.
+    pub eta: Option<f64>,
+}
+
+/// An error for a person: what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was running.
+    pub job: Job,
+    /// One sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What the worker tells the dashboard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update {
+    /// The model is loaded.
+    Ready(Box<ModelInfo>),
+    /// A job goes on.
+    Progress(Progress),
+    /// Some sequences of an evaluation are done ([`Evaluation::sequences`] says how many).
+    Partial(Box<Evaluation>),
+    /// An evaluation is complete.
+    Evaluated(Box<Evaluation>),
+    /// A recording is complete.
+    Recorded(Arc<Trace>),
+    /// Coverage measured in shadow under a pattern.
+    Covered(Coverage),
+    /// Speed measured for a pattern, prefill first.
+    Measured(Vec<Speed>),
+    /// A job failed; everything measured before stays.
+    Failed(Failure),
+    /// Nothing is running.
+    Idle,
+    /// The worker ended after a panic; it restarts on the next command.
+    Crashed(String),
+}

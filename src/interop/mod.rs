@@ -1,0 +1,1 @@
+//! Serving engines: what to paste so that they run a pattern.

@@ -1,0 +1,3 @@
+//! The `indexscope` program.
+
+fn main() {}

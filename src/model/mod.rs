@@ -1,0 +1,1 @@
+//! The DSA model in candle, with the checkpoint's own names.

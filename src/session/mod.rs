@@ -1,0 +1,1 @@
+//! Files that outlive the program: sessions (TOML) and traces (safetensors).

@@ -1,0 +1,1 @@
+//! Training of DSA models: data, losses, optimiser, stages.
