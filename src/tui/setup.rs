@@ -1,0 +1,130 @@
+//! What the command line hands to the dashboard.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use crate::domain::{Evaluation, Pattern, Speed, Trace};
+use crate::engine::{Command, Update};
+
+/// The way to the worker: posting never waits.
+pub trait EngineHandle: Send {
+    /// Hands `command` to the worker.
+    fn post(&self, command: Command);
+}
+
+/// One pattern of a piece of work: how it came about, and what was measured for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The pattern.
+    pub pattern: Pattern,
+    /// The step from which it was made; `None` for the first.
+    pub parent: Option<usize>,
+    /// What was done, such as `L45 Full → Shared`.
+    pub change: String,
+    /// Its loss, if the whole calibration set was measured.
+    pub evaluation: Option<Evaluation>,
+    /// Its speed, prefill first; empty if not measured.
+    pub speed: Vec<Speed>,
+}
+
+/// What a session file keeps of the dashboard: the history tree and the place in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// The history, parents before children; never empty.
+    pub steps: Vec<Step>,
+    /// Index of the current step.
+    pub current: usize,
+}
+
+/// An error for a person: what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// One sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.hint.iter().try_for_each(|hint| write!(f, " · {hint}"))
+    }
+}
+
+/// Sessions and exports; called from a thread beside the screen, so that it may wait for the disk.
+pub trait Files: Send {
+    /// Writes `work` to `path`, or to the session's own file; returns where it was written.
+    ///
+    /// # Errors
+    /// A [`Problem`] naming the path.
+    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem>;
+
+    /// Reads a session, which becomes the one that [`Files::save`] writes without a path.
+    ///
+    /// # Errors
+    /// A [`Problem`] naming the path, or the model if the session belongs to another.
+    fn open(&mut self, path: &Path) -> Result<Work, Problem>;
+
+    /// Returns the session files that can be opened, newest first.
+    fn sessions(&mut self) -> Vec<PathBuf>;
+
+    /// Returns what to paste for a serving engine: `vllm`, `sglang` or `transformers`.
+    ///
+    /// # Errors
+    /// A [`Problem`] if the engine cannot read such a pattern.
+    fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem>;
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ColorChoice {
+    /// As the terminal and `NO_COLOR` say.
+    #[default]
+    Auto,
+    /// As many as the terminal has, whatever `NO_COLOR` says.
+    Always,
+    /// None.
+    Never,
+}
+
+/// Which background the colours are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ThemeChoice {
+    /// Light text on a dark background.
+    #[default]
+    Dark,
+    /// Dark text on a light background.
+    Light,
+}
+
+/// How the dashboard looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// When colours are used.
+    pub color: ColorChoice,
+    /// Whether only ASCII is drawn.
+    pub ascii: bool,
+    /// Which background the colours are for.
+    pub theme: ThemeChoice,
+}
+
+/// Everything that the dashboard starts with.
+pub struct Setup {
+    /// What is shown before the model has a name: the model's, trace's or session's.
+    pub title: String,
+    /// The worker; `None` where a trace or session is opened without a model.
+    pub engine: Option<Box<dyn EngineHandle>>,
+    /// What the worker tells; `Update::Ready` comes first. Never sent to without a worker.
+    pub updates: Receiver<Update>,
+    /// A recording that is already there.
+    pub trace: Option<Arc<Trace>>,
+    /// A session that is already read.
+    pub work: Option<Work>,
+    /// Sessions and exports.
+    pub files: Box<dyn Files>,
+    /// How it looks.
+    pub options: Options,
+}
