@@ -1,1 +1,23 @@
 //! Hugging Face folders without candle: config.json, safetensors headers, bytes by part.
+//!
+//! A [`Checkpoint`] knows everything that can be told without a forward: the architecture ([`Config`]), every tensor's
+//! name, dtype, shape and bytes (memory-mapped, never read as a whole), and which layers have an indexer.
+
+mod config;
+mod dtype;
+mod error;
+mod layout;
+mod open;
+mod parts;
+mod roles;
+mod rope;
+mod safetensors;
+
+pub use config::{Config, Family, MlpKind};
+pub use dtype::{Dtype, TensorInfo};
+pub use error::CheckpointError;
+pub use layout::{Demand, indexer_tensors, is_indexer_tensor, layer_of};
+pub use open::Checkpoint;
+pub use parts::{Part, PartSize};
+pub use rope::{Rope, RopeScaling};
+pub use safetensors::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE};

@@ -1,0 +1,159 @@
+//! What can be wrong with a checkpoint, each error naming the thing and saying what to do.
+
+use std::path::{Path, PathBuf};
+
+use crate::domain::PatternError;
+
+use super::Dtype;
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    // ---- files
+    /// The folder does not exist or is not a folder.
+    #[error("'{}' is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// A file cannot be read.
+    #[error("'{}' cannot be read: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder holds no safetensors.
+    #[error("'{}' holds neither model.safetensors nor model.safetensors.index.json", .0.display())]
+    NoWeights(PathBuf),
+    /// A shard that the index names does not exist.
+    #[error("shard '{shard}' is missing, although model.safetensors.index.json names it")]
+    MissingShard {
+        /// The shard's file name.
+        shard: String,
+    },
+    /// A shard ends before its header says.
+    #[error("shard '{shard}' is truncated: its header describes {need} bytes but the file has {have}")]
+    Truncated {
+        /// The shard's file name.
+        shard: String,
+        /// Bytes that the header accounts for.
+        need: u64,
+        /// Bytes of the file.
+        have: u64,
+    },
+    /// A shard's header, or the index, makes no sense.
+    #[error("'{file}' is not valid: {reason}")]
+    Malformed {
+        /// The file's name.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+
+    // ---- config.json
+    /// config.json is no JSON, or a value has the wrong type.
+    #[error("config.json cannot be understood: {0}")]
+    Config(#[from] serde_json::Error),
+    /// Another architecture.
+    #[error("model type '{0}' is not supported; only glm_moe_dsa and deepseek_v32 are")]
+    ModelType(String),
+    /// A value that the architecture does not allow.
+    #[error("config.json: {key} is {value}, but {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Why that cannot be.
+        reason: String,
+    },
+    /// The roles of the layers are impossible.
+    #[error("config.json: {0}")]
+    Roles(#[from] PatternError),
+
+    // ---- tensors
+    /// A tensor that the config demands is missing.
+    #[error("tensor '{name}' is missing; config.json demands it with shape {shape:?}")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+        /// The demanded shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor that nothing demands was asked for.
+    #[error("tensor '{0}' does not exist in the checkpoint")]
+    NoTensor(String),
+    /// The index places a tensor in a shard that does not have it.
+    #[error("tensor '{name}' is not in shard '{shard}', although model.safetensors.index.json places it there")]
+    Misplaced {
+        /// The tensor.
+        name: String,
+        /// The shard.
+        shard: String,
+    },
+    /// A tensor's shape is not what the config demands.
+    #[error("tensor '{name}' has shape {got:?}, but config.json demands {want:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The demanded shape.
+        want: Vec<usize>,
+    },
+    /// A tensor is stored in a dtype that cannot be computed with.
+    #[error("tensor '{name}' has dtype {dtype}, which is not supported; F64, F32, F16 and BF16 are")]
+    UnsupportedDtype {
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: Dtype,
+    },
+    /// The config makes a layer Full that has no indexer.
+    #[error("layer {layer} is Full, but the checkpoint has no indexer weights for it")]
+    FullWithoutIndexer {
+        /// The layer.
+        layer: usize,
+    },
+}
+
+impl CheckpointError {
+    /// Returns what a person can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(
+            match self {
+                Self::NotAFolder(_) => "give the folder that holds config.json and the .safetensors files",
+                Self::Io { path, .. } if path.ends_with("config.json") => {
+                    "give the folder of a Hugging Face checkpoint, which holds config.json and the .safetensors files"
+                }
+                Self::NoWeights(_) => {
+                    "only safetensors are read; convert other formats with transformers' save_pretrained"
+                }
+                Self::MissingShard { .. } | Self::Truncated { .. } | Self::Misplaced { .. } => {
+                    "download the checkpoint again; a download was probably cut off"
+                }
+                Self::ModelType(_) => "DeepSeek-V3.2 and GLM-5 are models of the supported types",
+                Self::FullWithoutIndexer { .. } => {
+                    "make the layer 'shared' in indexer_types (or 'S' in index_topk_pattern) of config.json"
+                }
+                Self::Roles(PatternError::FirstShared) => "make the first entry 'full' (or 'F')",
+                Self::UnsupportedDtype { dtype, .. } if dtype.is_float8() => {
+                    "convert the checkpoint to BF16 first; block-scaled FP8 weights are not read yet"
+                }
+                Self::UnsupportedDtype { .. } => "convert the checkpoint to BF16 first",
+                Self::MissingTensor { .. } | Self::Shape { .. } => {
+                    "check that config.json and the .safetensors files belong to the same checkpoint"
+                }
+                _ => return None,
+            }
+            .to_owned(),
+        )
+    }
+
+    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn malformed(file: &str, reason: impl Into<String>) -> Self {
+        Self::Malformed { file: file.to_owned(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,106 @@
+//! The names and shapes of the tensors that an architecture demands.
+
+use super::{Config, MlpKind};
+
+/// A tensor that the config demands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<usize>,
+}
+
+/// Returns the layer of a name `model.layers.N.…`; `None` for tensors outside the layers.
+pub fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+}
+
+/// Returns whether a tensor belongs to a lightning indexer.
+pub fn is_indexer_tensor(name: &str) -> bool {
+    name.contains(".self_attn.indexer.")
+}
+
+/// Returns the five tensors of the indexer of `layer`.
+pub fn indexer_tensors(config: &Config, layer: usize) -> Vec<Demand> {
+    let (heads, dim, hidden) = (config.index_n_heads, config.index_head_dim, config.hidden_size);
+    let at = |tail: &str, shape: &[usize]| Demand {
+        name: format!("model.layers.{layer}.self_attn.indexer.{tail}"),
+        shape: shape.to_vec(),
+    };
+    vec![
+        at("wq_b.weight", &[heads * dim, config.q_lora_rank]),
+        at("wk.weight", &[dim, hidden]),
+        at("k_norm.weight", &[dim]),
+        at("k_norm.bias", &[dim]),
+        at("weights_proj.weight", &[heads, hidden]),
+    ]
+}
+
+/// Returns every tensor that each layer and the ends of the model need, indexers apart.
+pub(super) fn demands(config: &Config) -> Vec<Demand> {
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let mut all = List::default();
+    all.push("model.embed_tokens.weight", &[vocab, hidden]);
+    all.push("model.norm.weight", &[hidden]);
+    if !config.tie_word_embeddings {
+        all.push("lm_head.weight", &[vocab, hidden]);
+    }
+    for (layer, &kind) in config.mlp.iter().enumerate() {
+        all.prefix = format!("model.layers.{layer}.");
+        all.push("input_layernorm.weight", &[hidden]);
+        all.push("post_attention_layernorm.weight", &[hidden]);
+        attention(config, &mut all);
+        match kind {
+            MlpKind::Dense => mlp("mlp", config.intermediate_size, hidden, &mut all),
+            MlpKind::Sparse => experts(config, &mut all),
+        }
+    }
+    all.demands
+}
+
+#[derive(Default)]
+struct List {
+    prefix: String,
+    demands: Vec<Demand>,
+}
+
+impl List {
+    fn push(&mut self, tail: &str, shape: &[usize]) {
+        self.demands.push(Demand { name: format!("{}{tail}", self.prefix), shape: shape.to_vec() });
+    }
+}
+
+fn attention(config: &Config, all: &mut List) {
+    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+    let (q_rank, kv_rank) = (config.q_lora_rank, config.kv_lora_rank);
+    let kv_a = kv_rank + config.qk_rope_head_dim;
+    all.push("self_attn.q_a_proj.weight", &[q_rank, hidden]);
+    all.push("self_attn.q_a_layernorm.weight", &[q_rank]);
+    all.push("self_attn.q_b_proj.weight", &[heads * config.qk_head_dim(), q_rank]);
+    all.push("self_attn.kv_a_proj_with_mqa.weight", &[kv_a, hidden]);
+    all.push("self_attn.kv_a_layernorm.weight", &[kv_rank]);
+    all.push("self_attn.kv_b_proj.weight", &[heads * (config.qk_nope_head_dim + config.v_head_dim), kv_rank]);
+    all.push("self_attn.o_proj.weight", &[hidden, heads * config.v_head_dim]);
+    if config.attention_bias {
+        all.push("self_attn.q_a_proj.bias", &[q_rank]);
+        all.push("self_attn.kv_a_proj_with_mqa.bias", &[kv_a]);
+        all.push("self_attn.o_proj.bias", &[hidden]);
+    }
+}
+
+fn experts(config: &Config, all: &mut List) {
+    let (hidden, width) = (config.hidden_size, config.moe_intermediate_size);
+    all.push("mlp.gate.weight", &[config.n_routed_experts, hidden]);
+    all.push("mlp.gate.e_score_correction_bias", &[config.n_routed_experts]);
+    for expert in 0..config.n_routed_experts {
+        mlp(&format!("mlp.experts.{expert}"), width, hidden, all);
+    }
+    mlp("mlp.shared_experts", width * config.n_shared_experts, hidden, all);
+}
+
+fn mlp(at: &str, width: usize, hidden: usize, all: &mut List) {
+    all.push(&format!("{at}.gate_proj.weight"), &[width, hidden]);
+    all.push(&format!("{at}.up_proj.weight"), &[width, hidden]);
+    all.push(&format!("{at}.down_proj.weight"), &[hidden, width]);
+}

@@ -1,0 +1,182 @@
+//! A checkpoint: config, headers of every shard, access to bytes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest, Sha256};
+
+use super::safetensors::{CONFIG_FILE, Tensors, Weights};
+use super::{CheckpointError, Config, Demand, Part, PartSize, TensorInfo, layer_of, layout, parts};
+use crate::domain::{Constraints, Pattern, Role};
+
+/// Bytes of each tensor that enter the fingerprint.
+const SAMPLE: usize = 256;
+
+/// A Hugging Face checkpoint, opened without reading its weights.
+///
+/// Cheap to clone; the bytes of a tensor are read from disk when they are touched.
+#[derive(Clone, Debug)]
+pub struct Checkpoint(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    dir: Option<PathBuf>,
+    config: Config,
+    weights: Weights,
+    /// Tensors of MTP layers, which are not part of the model here.
+    skipped: Tensors,
+    fingerprint: OnceLock<String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder with config.json and safetensors, single or sharded.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] about files, config.json or headers; [`Checkpoint::check`] compares the two.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        if !dir.is_dir() {
+            return Err(CheckpointError::NotAFolder(dir.to_owned()));
+        }
+        let path = dir.join(CONFIG_FILE);
+        let json = std::fs::read_to_string(&path).map_err(|e| CheckpointError::io(&path, e))?;
+        let config = Config::parse(&json)?;
+        let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let name = full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self::new(name, Some(dir.to_owned()), config, Weights::open(dir)?))
+    }
+
+    /// Opens a checkpoint that is part of the program.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] about the config or the header.
+    pub fn from_bytes(name: &str, config_json: &str, safetensors: &'static [u8]) -> Result<Self, CheckpointError> {
+        let config = Config::parse(config_json)?;
+        Ok(Self::new(name.to_owned(), None, config, Weights::from_static(safetensors)?))
+    }
+
+    fn new(name: String, dir: Option<PathBuf>, config: Config, mut weights: Weights) -> Self {
+        let layers = config.num_hidden_layers;
+        let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
+        let (skipped, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_mtp(name));
+        weights.tensors = tensors;
+        Self(Arc::new(Inner { name, dir, config, weights, skipped, fingerprint: OnceLock::new() }))
+    }
+
+    /// Returns the name for people: the folder's, or the one given.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Returns the folder; `None` for a checkpoint that is part of the program.
+    pub fn dir(&self) -> Option<&Path> {
+        self.0.dir.as_deref()
+    }
+
+    /// Returns the architecture.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Returns a tensor's dtype and shape; MTP tensors are not found.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.0.weights.tensors.get(name)
+    }
+
+    /// Iterates over the tensors of the main layers and the ends, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.0.weights.tensors.iter().map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// Returns the stored bytes of a tensor, little-endian and not necessarily aligned.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoTensor`].
+    pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
+        let info = self.tensor(name).ok_or_else(|| CheckpointError::NoTensor(name.to_owned()))?;
+        Ok(&self.0.weights.shards[info.shard].as_slice()[info.start..info.end])
+    }
+
+    /// Returns whether `layer` has all tensors of an indexer.
+    pub fn has_indexer(&self, layer: usize) -> bool {
+        layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.tensor(&demand.name).is_some())
+    }
+
+    /// Returns which patterns are possible: layers without an indexer are locked Shared.
+    pub fn constraints(&self) -> Constraints {
+        let layers = self.config().num_hidden_layers;
+        Constraints { layers, locked_shared: (0..layers).filter(|&layer| !self.has_indexer(layer)).collect() }
+    }
+
+    /// Returns the checkpoint's own pattern.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Roles`] where config.json makes layer 0 Shared.
+    pub fn native(&self) -> Result<Pattern, CheckpointError> {
+        let roles = &self.config().roles;
+        Ok(Pattern::from_fn(roles.len(), |layer| roles[layer])?)
+    }
+
+    /// Returns bytes and elements by part, the skipped MTP layers included.
+    pub fn parts(&self) -> Vec<PartSize> {
+        let skipped = self.0.skipped.iter().map(|(name, info)| (name.as_str(), info));
+        parts::sum(self.config(), self.tensors().chain(skipped))
+    }
+
+    /// Returns the bytes that the model's weights need when loaded at `bytes_per_element`.
+    pub fn needed_bytes(&self, bytes_per_element: usize) -> u64 {
+        self.tensors().map(|(_, info)| (info.elements() * bytes_per_element) as u64).sum()
+    }
+
+    /// Returns a short hash that tells checkpoints apart: config, header, and samples of every tensor but experts.
+    pub fn fingerprint(&self) -> &str {
+        self.0.fingerprint.get_or_init(|| {
+            let mut hash = Sha256::new();
+            hash.update(format!("{:?}", self.config()));
+            for (name, info) in self.tensors() {
+                hash.update(format!("{name} {} {:?}", info.dtype, info.shape));
+                if Part::of(self.config(), name) != Part::Experts {
+                    let bytes = self.bytes(name).unwrap_or_default();
+                    hash.update(&bytes[..bytes.len().min(SAMPLE)]);
+                }
+            }
+            hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
+        })
+    }
+
+    /// Compares the tensors with what the config demands.
+    ///
+    /// # Errors
+    /// The first missing or misshapen tensor, unsupported dtype, or Full layer without an indexer, by name.
+    pub fn check(&self) -> Result<(), CheckpointError> {
+        self.native()?;
+        layout::demands(self.config()).iter().try_for_each(|demand| self.check_tensor(demand))?;
+        for (layer, &role) in self.config().roles.iter().enumerate() {
+            let indexer = layout::indexer_tensors(self.config(), layer);
+            if indexer.iter().any(|demand| self.tensor(&demand.name).is_some()) {
+                indexer.iter().try_for_each(|demand| self.check_tensor(demand))?;
+            } else if role == Role::Full {
+                return Err(CheckpointError::FullWithoutIndexer { layer });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tensor(&self, demand: &Demand) -> Result<(), CheckpointError> {
+        let Demand { name, shape } = demand.clone();
+        let Some(info) = self.tensor(&name) else {
+            return Err(CheckpointError::MissingTensor { name, shape });
+        };
+        if info.shape != shape {
+            return Err(CheckpointError::Shape { name, got: info.shape.clone(), want: shape });
+        }
+        if !info.dtype.is_supported() {
+            return Err(CheckpointError::UnsupportedDtype { name, dtype: info.dtype.clone() });
+        }
+        Ok(())
+    }
+}
