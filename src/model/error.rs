@@ -1,0 +1,45 @@
+//! What can go wrong while a model is loaded or run.
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A tensor that the config demands is not there.
+    #[error("the checkpoint has no tensor '{0}'")]
+    Missing(String),
+    /// A tensor has another shape than the config demands.
+    #[error("tensor '{name}' has shape {got:?}, but config.json demands {want:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape in the file.
+        got: Vec<usize>,
+        /// The shape that the config implies.
+        want: Vec<usize>,
+    },
+    /// A layer was asked to run an indexer that it does not have.
+    #[error("layer {0} cannot be Full: the checkpoint has no indexer weights for it")]
+    NoIndexer(usize),
+    /// Layer 0, or a layer after no Full layer, was asked to reuse indices.
+    #[error("layer {0} is Shared, but no earlier layer has selected anything")]
+    NothingToShare(usize),
+    /// A token id outside the vocabulary.
+    #[error("token id {id} is outside the vocabulary of {vocab}")]
+    Token {
+        /// The id.
+        id: u32,
+        /// The size of the vocabulary.
+        vocab: usize,
+    },
+    /// Sequences of one batch differ in length, or there are none.
+    #[error("a batch needs sequences of one length, got lengths {0:?}")]
+    Batch(Vec<usize>),
+    /// Reading the checkpoint failed.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Result of everything in [`crate::model`].
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;

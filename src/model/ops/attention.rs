@@ -1,0 +1,404 @@
+//! Multi-head latent attention over the keys that each query may see.
+//!
+//! p[n,i,j] = softmax_j(scale · (q_nope[i,n]·k_nope[j,n] + q_rope[i,n]·k_rope[j])) over j ≤ i, j ∈ selection(i);
+//! out[i,n] = Σ_j p[n,i,j] · v[j,n].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::gemm::{Mat, matmul};
+use super::storage::{floats, on_cpu, with_floats};
+use super::topk::Indices;
+use super::{MASKED, simd};
+
+/// Query rows handled at once: the scores of a block fit into the second-level cache up to a few thousand keys.
+const ROWS: usize = 64;
+
+/// Which keys take part besides the causal rule.
+#[derive(Clone)]
+pub enum Allowed {
+    /// Every visible key (dense attention).
+    Causal,
+    /// The selected keys only.
+    Selected(Indices),
+}
+
+impl Allowed {
+    /// Returns a `[B, T, T]` u8 mask, 1 where a key takes part.
+    ///
+    /// # Errors
+    /// Where the mask cannot be made on `device`.
+    pub(super) fn mask(&self, b: usize, t: usize, device: &candle_core::Device) -> Result<Tensor> {
+        let mut mask = vec![0u8; b * t * t];
+        for (row, r) in mask.chunks_mut(t.max(1)).zip(0..) {
+            match self {
+                Self::Causal => row[..=r % t].fill(1),
+                Self::Selected(indices) => indices[r / t].row(r % t).iter().for_each(|&j| row[j as usize] = 1),
+            }
+        }
+        Tensor::from_vec(mask, (b, t, t), device)
+    }
+
+    /// Sets the entries of one row of scores (keys 0 to i) that do not take part to [`MASKED`].
+    #[inline(always)]
+    fn apply(&self, n: usize, i: usize, row: &mut [f32], kept: &mut Vec<f32>) {
+        if let Self::Selected(indices) = self {
+            let keys = indices[n].row(i);
+            kept.clear();
+            kept.extend(keys.iter().map(|&j| row[j as usize]));
+            row.fill(MASKED);
+            for (&j, &s) in keys.iter().zip(kept.iter()) {
+                row[j as usize] = s;
+            }
+        }
+    }
+}
+
+/// Sizes of one attention head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MlaShape {
+    /// Heads.
+    pub heads: usize,
+    /// Width of the part without position.
+    pub nope: usize,
+    /// Width of the rotated part.
+    pub rope: usize,
+    /// Width of a value.
+    pub value: usize,
+}
+
+/// Computes attention; also returns the head-averaged probabilities `[B, T, T]` (detached) if `want_probs`.
+///
+/// `q` is `[B, T, heads · (nope + rope)]`, each head nope first; `kv` is `[B, T, heads · (nope + value)]`, each head
+/// k_nope first; `k_rope` is `[B, T, rope]`, one head for all. The result is `[B, T, heads · value]`.
+///
+/// # Errors
+/// Where shapes disagree.
+pub fn mla_attention(
+    q: &Tensor,
+    kv: &Tensor,
+    k_rope: &Tensor,
+    shape: MlaShape,
+    scale: f64,
+    allowed: &Allowed,
+    want_probs: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    if !on_cpu(&[q, kv, k_rope]) {
+        return plain(q, kv, k_rope, shape, scale, allowed, want_probs);
+    }
+    let (b, t, _) = q.dims3()?;
+    let probs = want_probs.then(|| Arc::new(Mutex::new(Vec::new())));
+    let op = Mla { shape, scale: scale as f32, allowed: allowed.clone(), probs: probs.clone() };
+    let out = q.contiguous()?.apply_op3(&kv.contiguous()?, &k_rope.contiguous()?, op)?;
+    let probs = match probs {
+        Some(cell) => {
+            let values = std::mem::take(&mut *cell.lock().unwrap_or_else(PoisonError::into_inner));
+            Some(Tensor::from_vec(values, (b, t, t), q.device())?)
+        }
+        None => None,
+    };
+    Ok((out, probs))
+}
+
+/// The same in candle's stock ops: the oracle, and the form for other devices.
+fn plain(
+    q: &Tensor,
+    kv: &Tensor,
+    k_rope: &Tensor,
+    shape: MlaShape,
+    scale: f64,
+    allowed: &Allowed,
+    want_probs: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (b, t, _) = q.dims3()?;
+    let MlaShape { heads, nope, rope, value } = shape;
+    let dtype = q.dtype();
+    let q = q.reshape((b, t, heads, nope + rope))?.transpose(1, 2)?.contiguous()?; // B N T d
+    let kv = kv.reshape((b, t, heads, nope + value))?.transpose(1, 2)?; // B N T (dn + dv)
+    let k_nope = kv.narrow(D::Minus1, 0, nope)?;
+    let v = kv.narrow(D::Minus1, nope, value)?.contiguous()?;
+    let k_rope = k_rope.unsqueeze(1)?.broadcast_as((b, heads, t, rope))?;
+    let k = Tensor::cat(&[&k_nope.contiguous()?, &k_rope.contiguous()?], D::Minus1)?; // B N T d
+    let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)?.to_dtype(DType::F32)? * scale)?; // B N T T
+    let mask = allowed.mask(b, t, q.device())?.unsqueeze(1)?.broadcast_as(scores.shape())?;
+    let floor = Tensor::full(MASKED, scores.shape(), q.device())?;
+    let p = candle_nn::ops::softmax(&mask.where_cond(&scores, &floor)?, D::Minus1)?;
+    let out = p.to_dtype(dtype)?.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((b, t, heads * value))?;
+    let probs = if want_probs { Some(p.mean(1)?.detach()) } else { None };
+    Ok((out, probs))
+}
+
+struct Mla {
+    shape: MlaShape,
+    scale: f32,
+    allowed: Allowed,
+    probs: Option<Arc<Mutex<Vec<f32>>>>,
+}
+
+/// The operands of one sequence.
+#[derive(Clone, Copy)]
+struct Sequence<'a> {
+    index: usize,
+    t: usize,
+    q: &'a [f32],
+    kv: &'a [f32],
+    k_rope: &'a [f32],
+}
+
+impl Mla {
+    fn widths(&self) -> (usize, usize, usize) {
+        let MlaShape { heads, nope, rope, value } = self.shape;
+        (heads * (nope + rope), heads * (nope + value), heads * value)
+    }
+
+    /// Packs keys 0 to `upto` of head `n` as rows `[k_nope | k_rope]`.
+    #[inline(always)]
+    fn pack_keys(&self, s: Sequence, n: usize, upto: usize, keys: &mut Vec<f32>) {
+        let MlaShape { nope, rope, value, .. } = self.shape;
+        let (_, wkv, _) = self.widths();
+        keys.clear();
+        for j in 0..upto {
+            keys.extend_from_slice(&s.kv[j * wkv + n * (nope + value)..][..nope]);
+            keys.extend_from_slice(&s.k_rope[j * rope..][..rope]);
+        }
+    }
+
+    /// Fills `p` (rows `start..end`, `end` columns) with the probabilities of head `n`.
+    #[inline(always)]
+    fn probabilities(
+        &self,
+        s: Sequence,
+        n: usize,
+        (start, end): (usize, usize),
+        keys: &[f32],
+        p: &mut [f32],
+        kept: &mut Vec<f32>,
+    ) {
+        let d = self.shape.nope + self.shape.rope;
+        let (wq, ..) = self.widths();
+        let queries = Mat::new(&s.q[start * wq + n * d..], end - start, d, wq);
+        matmul(p, end, queries, Mat::new(keys, end, d, d).t(), self.scale, false);
+        for (row, i) in p.chunks_mut(end).zip(start..end) {
+            let (seen, unseen) = row.split_at_mut(i + 1);
+            self.allowed.apply(s.index, i, seen, kept);
+            simd::softmax(seen);
+            unseen.fill(0.0);
+        }
+    }
+
+    /// Writes the output rows `start..end` of one sequence and, if asked, their head-averaged probabilities.
+    fn forward_block(&self, s: Sequence, start: usize, out: &mut [f32], mut mean: Option<&mut [f32]>) {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let MlaShape { heads, nope, value, .. } = self.shape;
+                let (_, wkv, wo) = self.widths();
+                let end = start + out.len() / wo;
+                let (mut keys, mut kept) = (Vec::new(), Vec::new());
+                let mut p = vec![0.0; (end - start) * end];
+                for n in 0..heads {
+                    self.pack_keys(s, n, end, &mut keys);
+                    self.probabilities(s, n, (start, end), &keys, &mut p, &mut kept);
+                    let values = Mat::new(&s.kv[n * (nope + value) + nope..], end, value, wkv);
+                    matmul(&mut out[n * value..], wo, Mat::new(&p, end - start, end, end), values, 1.0, false);
+                    if let Some(mean) = mean.as_deref_mut() {
+                        for (to, from) in mean.chunks_mut(s.t).zip(p.chunks(end)) {
+                            to.iter_mut().zip(from).for_each(|(a, b)| *a += b / heads as f32);
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// Accumulates the gradients of one sequence.
+    fn backward_sequence(&self, s: Sequence, grad: &[f32], dq: &mut [f32], dkv: &mut [f32], dk_rope: &mut [f32]) {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let MlaShape { heads, nope, rope, value } = self.shape;
+                let (wq, wkv, wo) = self.widths();
+                let d = nope + rope;
+                let (mut keys, mut kept) = (Vec::new(), Vec::new());
+                let (mut p, mut dp, mut dk) = (Vec::new(), Vec::new(), vec![0.0; s.t * d]);
+                for n in 0..heads {
+                    self.pack_keys(s, n, s.t, &mut keys);
+                    dk.fill(0.0);
+                    for start in (0..s.t).step_by(ROWS) {
+                        let end = (start + ROWS).min(s.t);
+                        let rows = end - start;
+                        p.resize(rows * end, 0.0);
+                        dp.resize(rows * end, 0.0);
+                        self.probabilities(s, n, (start, end), &keys[..end * d], &mut p, &mut kept);
+                        let dout = Mat::new(&grad[start * wo + n * value..], rows, value, wo);
+                        let values = Mat::new(&s.kv[n * (nope + value) + nope..], end, value, wkv);
+                        // dV += Pᵀ dO; dP = dO Vᵀ; dS = P ∘ (dP − Σ P∘dP) · scale
+                        matmul(
+                            &mut dkv[n * (nope + value) + nope..],
+                            wkv,
+                            Mat::new(&p, rows, end, end).t(),
+                            dout,
+                            1.0,
+                            true,
+                        );
+                        matmul(&mut dp, end, dout, values.t(), 1.0, false);
+                        for (dp, p) in dp.chunks_mut(end).zip(p.chunks(end)) {
+                            let inner = simd::dot(dp, p);
+                            dp.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - inner) * self.scale);
+                        }
+                        let ds = Mat::new(&dp, rows, end, end);
+                        matmul(&mut dq[start * wq + n * d..], wq, ds, Mat::new(&keys, end, d, d), 1.0, false);
+                        matmul(&mut dk, d, ds.t(), Mat::new(&s.q[start * wq + n * d..], rows, d, wq), 1.0, true);
+                    }
+                    for (j, dk) in dk.chunks(d).enumerate() {
+                        dkv[j * wkv + n * (nope + value)..][..nope].copy_from_slice(&dk[..nope]);
+                        dk_rope[j * rope..][..rope].iter_mut().zip(&dk[nope..]).for_each(|(a, b)| *a += b);
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl CustomOp3 for Mla {
+    fn name(&self) -> &'static str {
+        "mla-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (b, t, _) = l1.shape().dims3()?;
+        let (q, kv, k_rope) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
+        let (wq, wkv, wo) = self.widths();
+        let rope = self.shape.rope;
+        l1.shape().dims3().and_then(|d| check(d == (b, t, wq), "q"))?;
+        l2.shape().dims3().and_then(|d| check(d == (b, t, wkv), "kv"))?;
+        l3.shape().dims3().and_then(|d| check(d == (b, t, rope), "k_rope"))?;
+        if let Allowed::Selected(indices) = &self.allowed {
+            check(indices.len() == b && indices.iter().all(|s| s.len() == t), "the selection")?;
+        }
+        let sequence = |n: usize| Sequence {
+            index: n,
+            t,
+            q: &q[n * t * wq..][..t * wq],
+            kv: &kv[n * t * wkv..][..t * wkv],
+            k_rope: &k_rope[n * t * rope..][..t * rope],
+        };
+        let mut out = vec![0.0; b * t * wo];
+        let mut mean = vec![0.0; if self.probs.is_some() { b * t * t } else { 0 }];
+        // A block is ROWS query rows of one sequence: contiguous in the output and in the mean.
+        let mut blocks: Vec<(usize, usize, &mut [f32], Option<&mut [f32]>)> = Vec::new();
+        let mut means = mean.chunks_mut((t * t).max(1));
+        for (n, rows) in out.chunks_mut((t * wo).max(1)).enumerate() {
+            let mut mean_rows = means.next().map(|m| m.chunks_mut(ROWS * t));
+            for (i, chunk) in rows.chunks_mut(ROWS * wo).enumerate() {
+                blocks.push((n, i * ROWS, chunk, mean_rows.as_mut().and_then(Iterator::next)));
+            }
+        }
+        blocks.into_par_iter().for_each(|(n, start, out, mean)| self.forward_block(sequence(n), start, out, mean));
+        if let Some(cell) = &self.probs {
+            *cell.lock().unwrap_or_else(PoisonError::into_inner) = mean;
+        }
+        Ok((CpuStorage::F32(out), (b, t, wo).into()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        kv: &Tensor,
+        k_rope: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (b, t, _) = q.dims3()?;
+        let (wq, wkv, wo) = self.widths();
+        let rope = self.shape.rope;
+        let (mut dq, mut dkv, mut dr) = (vec![0.0; b * t * wq], vec![0.0; b * t * wkv], vec![0.0; b * t * rope]);
+        with_floats(q, |q| {
+            with_floats(kv, |kv| {
+                with_floats(k_rope, |k_rope| {
+                    with_floats(grad, |grad| {
+                        let outs =
+                            dq.par_chunks_mut(t * wq).zip(dkv.par_chunks_mut(t * wkv)).zip(dr.par_chunks_mut(t * rope));
+                        outs.enumerate().for_each(|(n, ((dq, dkv), dr))| {
+                            let s = Sequence {
+                                index: n,
+                                t,
+                                q: &q[n * t * wq..][..t * wq],
+                                kv: &kv[n * t * wkv..][..t * wkv],
+                                k_rope: &k_rope[n * t * rope..][..t * rope],
+                            };
+                            self.backward_sequence(s, &grad[n * t * wo..][..t * wo], dq, dkv, dr);
+                        });
+                        Ok(())
+                    })
+                })
+            })
+        })?;
+        Ok((
+            Some(Tensor::from_vec(dq, q.shape(), q.device())?),
+            Some(Tensor::from_vec(dkv, kv.shape(), q.device())?),
+            Some(Tensor::from_vec(dr, k_rope.shape(), q.device())?),
+        ))
+    }
+}
+
+fn check(right: bool, what: &str) -> Result<()> {
+    if right { Ok(()) } else { candle_core::bail!("{what} does not have the shape that the other operands demand") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ops::testing::{assert_close, assert_gradients, random, random_indices};
+    use candle_core::Device;
+
+    const SHAPE: MlaShape = MlaShape { heads: 3, nope: 5, rope: 4, value: 6 };
+
+    fn operands(b: usize, t: usize) -> [Tensor; 3] {
+        [random(&[b, t, 27], 1), random(&[b, t, 33], 2), random(&[b, t, 4], 3)]
+    }
+
+    #[test]
+    fn fused_and_plain_agree() {
+        for (b, t) in [(1, 1), (2, 7), (1, 64), (2, 131)] {
+            let [q, kv, r] = operands(b, t);
+            for allowed in [Allowed::Causal, Allowed::Selected(random_indices(b, t, 5, 7))] {
+                let (x, p) = mla_attention(&q, &kv, &r, SHAPE, 0.3, &allowed, true).unwrap();
+                let (y, o) = plain(&q, &kv, &r, SHAPE, 0.3, &allowed, true).unwrap();
+                assert_close(&x, &y, 2e-6);
+                assert_close(&p.unwrap(), &o.unwrap(), 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_the_plain_form() {
+        let [q, kv, r] = operands(2, 70);
+        for allowed in [Allowed::Causal, Allowed::Selected(random_indices(2, 70, 9, 7))] {
+            assert_gradients(
+                &[q.clone(), kv.clone(), r.clone()],
+                |x| mla_attention(&x[0], &x[1], &x[2], SHAPE, 0.3, &allowed, false).unwrap().0,
+                |x| plain(&x[0], &x[1], &x[2], SHAPE, 0.3, &allowed, false).unwrap().0,
+                1e-5,
+            );
+        }
+    }
+
+    #[test]
+    fn a_selection_of_another_length_is_refused() {
+        let [q, kv, r] = operands(1, 8);
+        let allowed = Allowed::Selected(random_indices(1, 7, 3, 1));
+        assert!(mla_attention(&q, &kv, &r, SHAPE, 1.0, &allowed, false).is_err());
+        assert!(q.device().same_device(&Device::Cpu));
+    }
+}

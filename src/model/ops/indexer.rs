@@ -1,0 +1,304 @@
+//! Scores of the lightning indexer.
+//!
+//! I[i,j] = Σ_h w[i,h] · relu(scale · q[i,h]·k[j]) for j ≤ i.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::attention::Allowed;
+use super::gemm::{Mat, matmul};
+use super::storage::{floats, on_cpu, with_floats};
+use super::topk::{Indices, top_k_row, top_k_rows};
+use super::{MASKED, simd};
+use crate::domain::Selection;
+
+const ROWS: usize = 64;
+
+/// Computes the scores `[B, T, T]` in f32; entries above the diagonal are [`MASKED`].
+///
+/// `q` is `[B, T, heads · dim]`, `k` is `[B, T, dim]`, `w` is `[B, T, heads]`.
+///
+/// # Errors
+/// Where shapes disagree.
+pub fn indexer_scores(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<Tensor> {
+    let (q, k, w) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, w.to_dtype(DType::F32)?);
+    if !on_cpu(&[&q, &k, &w]) {
+        return plain(&q, &k, &w, scale);
+    }
+    let op = Scores { scale: scale as f32 };
+    q.contiguous()?.apply_op3(&k.contiguous()?, &w.contiguous()?, op)
+}
+
+/// Selects the `topk` best keys of every query without ever holding a `[T, T]` tensor on the CPU.
+///
+/// Operands as in [`indexer_scores`]. Also returns the wall time split into scoring and selecting.
+///
+/// # Errors
+/// Where shapes disagree.
+pub fn select(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64, topk: usize) -> Result<(Indices, Duration, Duration)> {
+    let begin = Instant::now();
+    let (q, k, w) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, w.to_dtype(DType::F32)?);
+    if !on_cpu(&[&q, &k, &w]) {
+        let scores = plain(&q, &k, &w, scale)?;
+        scores.device().synchronize()?;
+        let scored = begin.elapsed();
+        let indices = top_k_rows(&scores, topk)?;
+        return Ok((indices, scored, begin.elapsed().saturating_sub(scored)));
+    }
+    let (b, t, heads) = w.dims3()?;
+    let op = Scores { scale: scale as f32 };
+    let mut work = (Duration::ZERO, Duration::ZERO);
+    let selections = with_floats(&q, |q| {
+        with_floats(&k, |k| {
+            with_floats(&w, |w| {
+                let blocks: Vec<(usize, usize)> =
+                    (0..b).flat_map(|n| (0..t).step_by(ROWS).map(move |s| (n, s))).collect();
+                let done: Vec<(usize, Selection, Duration, Duration)> = blocks
+                    .into_par_iter()
+                    .map(|(n, start)| {
+                        let s = Sequence::of(n, t, heads, q, k, w);
+                        let end = (start + ROWS).min(t);
+                        let begin = Instant::now();
+                        let mut scores = vec![0.0; (end - start) * end];
+                        op.block(s, start, &mut scores, end);
+                        let scored = begin.elapsed();
+                        let mut selection = Selection::with_capacity(end - start, topk.min(end));
+                        let mut scratch = Vec::with_capacity(end);
+                        for (row, i) in scores.chunks(end).zip(start..end) {
+                            top_k_row(&row[..=i], topk, &mut scratch, &mut selection);
+                        }
+                        (n, selection, scored, begin.elapsed().saturating_sub(scored))
+                    })
+                    .collect();
+                let mut selections = vec![Selection::with_capacity(t, topk.min(t)); b];
+                for (n, part, scored, selected) in &done {
+                    part.rows().for_each(|row| selections[*n].push(row));
+                    work = (work.0 + *scored, work.1 + *selected);
+                }
+                Ok(selections)
+            })
+        })
+    })?;
+    let wall = begin.elapsed();
+    let total = (work.0 + work.1).as_secs_f64();
+    let scored = if total > 0.0 { wall.mul_f64(work.0.as_secs_f64() / total) } else { wall };
+    Ok((Arc::new(selections), scored, wall.saturating_sub(scored)))
+}
+
+/// The same in candle's stock ops: the oracle, and the form for other devices.
+fn plain(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<Tensor> {
+    let (b, t, heads) = w.dims3()?;
+    let dim = k.dim(2)?;
+    let q = q.reshape((b, t * heads, dim))?; // B (T·h) D
+    let a = (q.matmul(&k.transpose(1, 2)?.contiguous()?)?.relu()? * scale)?.reshape((b, t, heads, t))?;
+    let scores = a.broadcast_mul(&w.unsqueeze(3)?)?.sum(2)?; // B T T
+    let mask = Allowed::Causal.mask(b, t, q.device())?;
+    mask.where_cond(&scores, &Tensor::full(MASKED, (b, t, t), q.device())?)
+}
+
+struct Scores {
+    scale: f32,
+}
+
+/// The operands of one sequence.
+#[derive(Clone, Copy)]
+struct Sequence<'a> {
+    t: usize,
+    heads: usize,
+    dim: usize,
+    q: &'a [f32],
+    k: &'a [f32],
+    w: &'a [f32],
+}
+
+impl<'a> Sequence<'a> {
+    fn of(n: usize, t: usize, heads: usize, q: &'a [f32], k: &'a [f32], w: &'a [f32]) -> Self {
+        let batch = w.len() / (t * heads).max(1);
+        let dim = k.len() / (batch * t).max(1);
+        Self {
+            t,
+            heads,
+            dim,
+            q: &q[n * t * heads * dim..][..t * heads * dim],
+            k: &k[n * t * dim..][..t * dim],
+            w: &w[n * t * heads..][..t * heads],
+        }
+    }
+}
+
+impl Scores {
+    /// Writes the scores of query rows from `start` into `out`, whose rows are `width` apart and hold keys 0 to their
+    /// block's end; entries above the diagonal are [`MASKED`].
+    fn block(&self, s: Sequence, start: usize, out: &mut [f32], width: usize) {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let rows = out.len() / width;
+                let end = start + rows;
+                let mut a = vec![0.0; rows * end];
+                for h in 0..s.heads {
+                    let q = Mat::new(&s.q[(start * s.heads + h) * s.dim..], rows, s.dim, s.heads * s.dim);
+                    matmul(&mut a, end, q, Mat::new(s.k, end, s.dim, s.dim).t(), self.scale, false);
+                    for ((to, from), i) in out.chunks_mut(width).zip(a.chunks(end)).zip(start..) {
+                        let w = s.w[i * s.heads + h];
+                        for (to, &from) in to[..=i].iter_mut().zip(from) {
+                            let kept = if from > 0.0 { w * from } else { 0.0 };
+                            *to = if h == 0 { kept } else { *to + kept };
+                        }
+                    }
+                }
+                for (row, i) in out.chunks_mut(width).zip(start..) {
+                    row[i + 1..].fill(MASKED);
+                }
+            },
+        );
+    }
+
+    fn backward_sequence(&self, s: Sequence, grad: &[f32], dq: &mut [f32], dk: &mut [f32], dw: &mut [f32]) {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let mut a = Vec::new();
+                for start in (0..s.t).step_by(ROWS) {
+                    let end = (start + ROWS).min(s.t);
+                    let rows = end - start;
+                    a.resize(rows * end, 0.0);
+                    for h in 0..s.heads {
+                        let at = (start * s.heads + h) * s.dim;
+                        let (stride, keys) = (s.heads * s.dim, Mat::new(s.k, end, s.dim, s.dim));
+                        let q = Mat::new(&s.q[at..], rows, s.dim, stride);
+                        matmul(&mut a, end, q, keys.t(), self.scale, false);
+                        for (row, i) in a.chunks_mut(end).zip(start..) {
+                            let (w, grad) = (s.w[i * s.heads + h], &grad[i * s.t..][..=i]);
+                            let (seen, unseen) = row.split_at_mut(i + 1);
+                            seen.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { 0.0 });
+                            dw[i * s.heads + h] = simd::dot(seen, grad);
+                            let slope = w * self.scale;
+                            for (v, g) in seen.iter_mut().zip(grad) {
+                                *v = if *v > 0.0 { g * slope } else { 0.0 };
+                            }
+                            unseen.fill(0.0);
+                        }
+                        let ds = Mat::new(&a, rows, end, end);
+                        matmul(&mut dq[at..], stride, ds, keys, 1.0, false);
+                        matmul(dk, s.dim, ds.t(), q, 1.0, true);
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl CustomOp3 for Scores {
+    fn name(&self) -> &'static str {
+        "indexer-scores"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (b, t, heads) = l3.shape().dims3()?;
+        let (q, k, w) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
+        let mut out = vec![0.0; b * t * t];
+        let blocks: Vec<(usize, usize, &mut [f32])> = out
+            .chunks_mut((t * t).max(1))
+            .enumerate()
+            .flat_map(|(n, rows)| rows.chunks_mut(ROWS * t).enumerate().map(move |(i, chunk)| (n, i * ROWS, chunk)))
+            .collect();
+        blocks
+            .into_par_iter()
+            .for_each(|(n, start, out)| self.block(Sequence::of(n, t, heads, q, k, w), start, out, t));
+        Ok((CpuStorage::F32(out), (b, t, t).into()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        w: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (b, t, heads) = w.dims3()?;
+        let dim = k.dim(2)?;
+        let (mut dq, mut dk, mut dw) =
+            (vec![0.0; b * t * heads * dim], vec![0.0; b * t * dim], vec![0.0; b * t * heads]);
+        with_floats(q, |q| {
+            with_floats(k, |k| {
+                with_floats(w, |w| {
+                    with_floats(grad, |grad| {
+                        let outs = dq
+                            .par_chunks_mut(t * heads * dim)
+                            .zip(dk.par_chunks_mut(t * dim))
+                            .zip(dw.par_chunks_mut(t * heads));
+                        outs.enumerate().for_each(|(n, ((dq, dk), dw))| {
+                            let s = Sequence::of(n, t, heads, q, k, w);
+                            self.backward_sequence(s, &grad[n * t * t..][..t * t], dq, dk, dw);
+                        });
+                        Ok(())
+                    })
+                })
+            })
+        })?;
+        Ok((
+            Some(Tensor::from_vec(dq, q.shape(), q.device())?),
+            Some(Tensor::from_vec(dk, k.shape(), q.device())?),
+            Some(Tensor::from_vec(dw, w.shape(), q.device())?),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ops::testing::{assert_close, assert_gradients, random, values};
+
+    fn operands(b: usize, t: usize) -> [Tensor; 3] {
+        [random(&[b, t, 3 * 5], 1), random(&[b, t, 5], 2), random(&[b, t, 3], 3)]
+    }
+
+    #[test]
+    fn fused_and_plain_agree() {
+        for (b, t) in [(1, 1), (2, 7), (1, 64), (2, 131)] {
+            let [q, k, w] = operands(b, t);
+            assert_close(&indexer_scores(&q, &k, &w, 0.4).unwrap(), &plain(&q, &k, &w, 0.4).unwrap(), 2e-6);
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_the_plain_form() {
+        let form = |f: fn(&Tensor, &Tensor, &Tensor, f64) -> Result<Tensor>| {
+            move |x: &[Tensor]| {
+                let scores = f(&x[0], &x[1], &x[2], 0.4).unwrap();
+                // The masked part has no gradient and would drown the rest.
+                let visible = Allowed::Causal.mask(2, 70, x[0].device()).unwrap();
+                visible.where_cond(&scores, &scores.zeros_like().unwrap()).unwrap()
+            }
+        };
+        assert_gradients(&operands(2, 70), form(indexer_scores), form(plain), 1e-5);
+    }
+
+    #[test]
+    fn selecting_in_blocks_equals_selecting_from_the_whole() {
+        // Dyadic operands: every partial sum is exact, so that sets must be identical, ties included.
+        let dyadic = |x: &Tensor| {
+            let v: Vec<f32> = values(x).iter().map(|v| (v * 2.0).round() / 2.0).collect();
+            Tensor::from_vec(v, x.shape(), x.device()).unwrap()
+        };
+        for (t, topk) in [(1, 1), (63, 4), (64, 64), (65, 1), (150, 20), (20, 100)] {
+            let [q, k, w] = operands(2, t).map(|x| dyadic(&x));
+            let whole = top_k_rows(&plain(&q, &k, &w, 0.5).unwrap(), topk).unwrap();
+            let (blocks, ..) = select(&q, &k, &w, 0.5, topk).unwrap();
+            assert_eq!(blocks, whole, "T = {t}, k = {topk}");
+        }
+    }
+}

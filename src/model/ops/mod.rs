@@ -1,0 +1,31 @@
+//! The model's own operations, each in two forms under one set of tests.
+//!
+//! *Plain*: candle's stock ops, on any device; the oracle. *CPU*: a fused loop over f32 with its own backward, which
+//! never holds more than a block of rows of any `[T, T]` intermediate. A function picks the CPU form for f32 tensors
+//! on the CPU and the plain form elsewhere; both are differentiable. Ties go to the lowest index everywhere.
+
+mod attention;
+mod cross_entropy;
+mod gemm;
+mod indexer;
+mod kl;
+mod rms_norm;
+mod rope;
+mod simd;
+mod storage;
+mod swiglu;
+#[cfg(test)]
+pub(crate) mod testing;
+mod topk;
+
+pub use attention::{Allowed, MlaShape, mla_attention};
+pub use cross_entropy::cross_entropy;
+pub use indexer::{indexer_scores, select};
+pub use kl::kl;
+pub use rms_norm::{layer_norm, rms_norm};
+pub use rope::{Pairing, Rotary, rope};
+pub use swiglu::swiglu;
+pub use topk::{Indices, top_k_row, top_k_rows};
+
+/// What stands for a key that a query may not see in a tensor of scores.
+pub const MASKED: f32 = f32::MIN;

@@ -1,0 +1,69 @@
+//! Helpers of the ops' tests: seeded tensors, comparison of values and of gradients.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, Var};
+
+use super::topk::{Indices, top_k_row};
+use crate::domain::Selection;
+
+/// A small deterministic generator (SplitMix64), uniform in −1..1.
+pub(crate) fn noise(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ z >> 31) >> 40) as f32 / 8_388_608.0 - 1.0
+    }
+}
+
+pub(crate) fn random(shape: &[usize], seed: u64) -> Tensor {
+    let mut next = noise(seed);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+pub(crate) fn random_indices(b: usize, t: usize, k: usize, seed: u64) -> Indices {
+    let mut next = noise(seed);
+    let selections = (0..b).map(|_| {
+        let mut selection = Selection::default();
+        for i in 0..t {
+            let scores: Vec<f32> = (0..=i).map(|_| next()).collect();
+            top_k_row(&scores, k, &mut Vec::new(), &mut selection);
+        }
+        selection
+    });
+    Arc::new(selections.collect())
+}
+
+pub(crate) fn values(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) {
+    assert_eq!(a.dims(), b.dims());
+    for (i, (x, y)) in values(a).iter().zip(values(b)).enumerate() {
+        assert!((x - y).abs() <= tolerance * (1.0 + y.abs()), "element {i}: {x} is not {y}");
+    }
+}
+
+/// Compares the gradients of Σ weights·f(x) under two forms of the same function, for every input.
+pub(crate) fn assert_gradients(
+    inputs: &[Tensor],
+    fused: impl Fn(&[Tensor]) -> Tensor,
+    plain: impl Fn(&[Tensor]) -> Tensor,
+    tolerance: f32,
+) {
+    let gradients = |f: &dyn Fn(&[Tensor]) -> Tensor| {
+        let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let out = f(&tensors);
+        let weights = random(out.dims(), 99);
+        let grads = (out * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        tensors.iter().map(|t| grads.get(t).expect("every input gets a gradient").clone()).collect::<Vec<_>>()
+    };
+    for (a, b) in gradients(&fused).iter().zip(gradients(&plain)) {
+        assert_close(a, &b, tolerance);
+    }
+}
