@@ -1,7 +1,7 @@
 //! Which layers of a DSA model need their own indexer?
 //!
 //! `indexscope` runs a DeepSeek-Sparse-Attention checkpoint, records every layer's top-k index sets, and measures
-//! what it costs in loss, and gains in speed, when layers reuse an earlier layer's indices (IndexCache,
+//! what it costs in loss, and gains in speed, when layers reuse an earlier layer's indices (`IndexCache`,
 //! arXiv 2603.12201).
 //!
 //! # Architecture

@@ -1,3 +1,7 @@
 //! The `indexscope` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    indexscope::cli::run()
+}

@@ -1,1 +1,6 @@
-//! Pure functions of domain types: overlap, coverage, correlation.
+//! Pure functions of domain types: overlap of index sets, and the coverage that it predicts.
+
+pub mod coverage;
+pub mod overlap;
+
+pub use overlap::{Metric, OverlapMatrix};

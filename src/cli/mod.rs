@@ -1,1 +1,47 @@
 //! The command line: one file per subcommand.
+
+mod error;
+mod output;
+mod overlap;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use error::CliError;
+
+/// Shows which layers of a DSA model need their own indexer.
+#[derive(Debug, Parser)]
+#[command(name = "indexscope", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What can be asked for; without one, the dashboard opens.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Prints how much the index sets of every two layers of a recording have in common.
+    Overlap(overlap::Args),
+}
+
+/// Runs the program with the arguments of the process and returns its exit code.
+///
+/// 0 done; 1 anything about files or the run; 2 wrong usage; 130 interrupted. A closed pipe ends with 0.
+pub fn run() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli),
+        Err(error) => Err(CliError::from(error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Some(Command::Overlap(args)) => overlap::run(args),
+        None => Err(CliError::usage("the dashboard is not part of this build").hint("see 'indexscope --help'")),
+    }
+}

@@ -82,7 +82,7 @@ pub fn median_mad(values: &[f64]) -> Option<(f64, f64)> {
         if n == 0 {
             return None;
         }
-        Some(if n % 2 == 1 { values[n / 2] } else { (values[n / 2 - 1] + values[n / 2]) / 2.0 })
+        Some(if n % 2 == 1 { values[n / 2] } else { f64::midpoint(values[n / 2 - 1], values[n / 2]) })
     }
     let middle = median(values.to_vec())?;
     let mad = median(values.iter().map(|v| (v - middle).abs()).collect())?;

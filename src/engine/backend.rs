@@ -40,6 +40,8 @@ pub struct ModelInfo {
     pub context: usize,
     /// Hash of the calibration set.
     pub calibration: String,
+    /// What the calibration set is made of, such as `demo text` or `random tokens`.
+    pub data: String,
 }
 
 /// How much of its own selection a layer finds in the set that it uses, measured under one pattern.

@@ -1,0 +1,127 @@
+//! Errors as a person at the command line sees them: one sentence, one hint, one exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ErrorKind};
+
+use crate::domain::{PatternError, SpecError};
+use crate::session::FileError;
+
+/// Anything that ends a command.
+#[derive(Debug)]
+pub enum CliError {
+    /// Something to be told: the sentence, what to do about it, and the exit code.
+    Told {
+        /// One sentence that names the offending thing and its value.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The exit code.
+        code: u8,
+    },
+    /// The reader of our output has gone: silence, and 0.
+    ClosedPipe,
+    /// A person pressed Ctrl-C: 130.
+    Interrupted,
+    /// Help or the version was asked for.
+    Help(clap::Error),
+}
+
+impl CliError {
+    /// Returns an error about files or the run: exit code 1.
+    pub fn run(message: impl ToString) -> Self {
+        Self::Told { message: message.to_string(), hint: None, code: 1 }
+    }
+
+    /// Returns an error about wrong usage: exit code 2.
+    pub fn usage(message: impl ToString) -> Self {
+        Self::Told { message: message.to_string(), hint: None, code: 2 }
+    }
+
+    /// Returns an error about one file.
+    pub fn file(what: &str, path: &std::path::Path, error: impl std::fmt::Display) -> Self {
+        Self::run(format!("{what} '{}': {error}", path.display()))
+    }
+
+    /// Adds what to do about it; an empty hint adds nothing.
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Told { hint, .. } = &mut self {
+            *hint = Some(text.into()).filter(|h| !h.is_empty());
+        }
+        self
+    }
+
+    /// Tells the person and returns the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        match self {
+            Self::Told { message, hint, code } => {
+                eprintln!("error: {message}");
+                if let Some(hint) = hint {
+                    eprintln!("hint: {hint}");
+                }
+                ExitCode::from(code)
+            }
+            Self::ClosedPipe => ExitCode::SUCCESS,
+            Self::Interrupted => {
+                eprintln!("interrupted");
+                ExitCode::from(130)
+            }
+            Self::Help(error) => {
+                // Help that cannot be printed has nobody to read it.
+                let _ = error.print();
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+impl From<clap::Error> for CliError {
+    fn from(error: clap::Error) -> Self {
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            return Self::Help(error);
+        }
+        let text = error.render().to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").replace('\n', " ");
+        let tip = error.context().find_map(|(kind, value)| {
+            matches!(kind, ContextKind::SuggestedArg | ContextKind::SuggestedSubcommand | ContextKind::SuggestedValue)
+                .then(|| format!("did you mean '{value}'?"))
+        });
+        Self::usage(message).hint(tip.unwrap_or_else(|| "see 'indexscope --help'".into()))
+    }
+}
+
+impl From<io::Error> for CliError {
+    /// For writing results: a closed pipe is no error.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::ClosedPipe } else { Self::run(error) }
+    }
+}
+
+impl From<SpecError> for CliError {
+    fn from(error: SpecError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<PatternError> for CliError {
+    fn from(error: PatternError) -> Self {
+        let hint = match error {
+            PatternError::Letter { .. } => "use only the letters F and S",
+            PatternError::Length { .. } => {
+                "give one letter per layer ('indexscope info MODEL' prints their number), or uniform:N"
+            }
+            PatternError::FirstShared => "start the pattern with F",
+            PatternError::NoIndexer(_) => "make that layer Shared; 'indexscope info MODEL' lists the locked layers",
+            PatternError::Size(_) | PatternError::NoLayer { .. } => "",
+        };
+        Self::usage(error).hint(hint)
+    }
+}
+
+impl From<FileError> for CliError {
+    fn from(error: FileError) -> Self {
+        let hint = error.hint().unwrap_or_default();
+        Self::run(error).hint(hint)
+    }
+}

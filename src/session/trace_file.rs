@@ -1,0 +1,284 @@
+//! Traces as safetensors files, readable by any tool.
+//!
+//! `tokens` i32 `[N, T]` padded with −1, `queries` i32 `[Q, 2]` (sequence, position), `layer.<l>.topk` i32 `[Q, k]`
+//! ascending and padded with −1; string metadata `indexscope` is [`TraceMeta`] as JSON.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize};
+use sha2::{Digest, Sha256};
+
+use super::{FileError, write_atomic};
+use crate::domain::{Query, Selection, Trace, TraceMeta};
+
+/// Newest version of [`TraceMeta`] that can be read.
+const SCHEMA: u32 = 1;
+/// Key of the metadata.
+const META: &str = "indexscope";
+
+/// Returns `sha256:…` of token ids: per sequence its length, then its ids, as little-endian u32.
+pub fn hash_tokens(tokens: &[Vec<u32>]) -> String {
+    let mut hash = Sha256::new();
+    for sequence in tokens {
+        hash.update((sequence.len() as u32).to_le_bytes());
+        for id in sequence {
+            hash.update(id.to_le_bytes());
+        }
+    }
+    hash.finalize().iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Returns whether `path` begins like a safetensors file; any other file, and an unreadable one, is none.
+pub fn is_trace(path: &Path) -> bool {
+    let mut head = [0; 9];
+    // Eight bytes of header length, then JSON.
+    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok() && head[8] == b'{' && head[7] == 0
+}
+
+/// Writes a trace.
+///
+/// # Errors
+/// [`FileError::Io`].
+pub fn write_trace(path: &Path, trace: &Trace) -> Result<(), FileError> {
+    let bytes = encode_trace(trace).map_err(|e| FileError::io("write", path, std::io::Error::other(e)))?;
+    write_atomic(path, &bytes)
+}
+
+/// Returns a trace as the bytes of its file.
+///
+/// # Errors
+/// A sentence, where safetensors refuses.
+pub fn encode_trace(trace: &Trace) -> Result<Vec<u8>, String> {
+    let k = trace.meta.index_topk;
+    let longest = trace.tokens.iter().map(Vec::len).max().unwrap_or(0);
+    let mut parts = vec![
+        ("tokens".to_owned(), vec![trace.tokens.len(), longest], pad(trace.tokens.iter().map(Vec::as_slice), longest)),
+        (
+            "queries".to_owned(),
+            vec![trace.queries.len(), 2],
+            trace.queries.iter().flat_map(|q| [q.sequence, q.position]).flat_map(u32::to_le_bytes).collect(),
+        ),
+    ];
+    for (layer, selection) in trace.selections.iter().enumerate() {
+        parts.push((format!("layer.{layer}.topk"), vec![trace.queries.len(), k], pad(selection.rows(), k)));
+    }
+    let views = parts
+        .iter()
+        .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::I32, shape.clone(), data)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|e| e.to_string())?;
+    let meta = serde_json::to_string(&trace.meta).map_err(|e| e.to_string())?;
+    serialize(views, Some(HashMap::from([(META.to_owned(), meta)]))).map_err(|e| e.to_string())
+}
+
+/// Returns rows as little-endian i32, each padded with −1 to `width`.
+fn pad<'a>(rows: impl Iterator<Item = &'a [u32]>, width: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for row in rows {
+        let ids = row.iter().map(|&id| id as i32).chain((row.len()..width).map(|_| -1));
+        bytes.extend(ids.flat_map(i32::to_le_bytes));
+    }
+    bytes
+}
+
+/// Reads a trace and checks every entry.
+///
+/// # Errors
+/// [`FileError`] naming what is wrong, and where.
+pub fn read_trace(path: &Path) -> Result<Trace, FileError> {
+    let bytes = std::fs::read(path).map_err(|e| FileError::io("read", path, e))?;
+    let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
+    let meta = read_meta(&bytes).map_err(invalid)?;
+    if meta.schema > SCHEMA {
+        return Err(FileError::Schema { path: path.to_owned(), found: meta.schema, known: SCHEMA });
+    }
+    decode(&bytes, meta).map_err(invalid)
+}
+
+fn read_meta(bytes: &[u8]) -> Result<TraceMeta, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format!("no valid safetensors header ({e})"))?;
+    let text = header.metadata().as_ref().and_then(|m| m.get(META));
+    let text = text.ok_or_else(|| format!("its metadata has no '{META}' entry"))?;
+    serde_json::from_str(text).map_err(|e| format!("its '{META}' metadata cannot be understood ({e})"))
+}
+
+fn decode(bytes: &[u8], meta: TraceMeta) -> Result<Trace, String> {
+    if meta.pattern.len() != meta.layers {
+        return Err(format!("its pattern has {} letters for {} layers", meta.pattern.len(), meta.layers));
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let (shape, ids) = ints(&file, "tokens")?;
+    let tokens = rows(&ids, shape[1], "tokens")?;
+    if meta.tokens_hash.starts_with("sha256:") && meta.tokens_hash != hash_tokens(&tokens) {
+        return Err("its tokens are not those whose hash its metadata gives".to_owned());
+    }
+    let (shape, pairs) = ints(&file, "queries")?;
+    if shape[1] != 2 {
+        return Err(format!("'queries' has shape {shape:?}, not [Q, 2]"));
+    }
+    let queries = read_queries(&pairs, &tokens)?;
+    let selections = (0..meta.layers)
+        .map(|l| {
+            let name = format!("layer.{l}.topk");
+            let (shape, keys) = ints(&file, &name)?;
+            if shape != [queries.len(), meta.index_topk] {
+                return Err(format!("'{name}' has shape {shape:?}, not [{}, {}]", queries.len(), meta.index_topk));
+            }
+            read_selection(&keys, &queries, meta.index_topk, &name)
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Trace { meta, tokens, queries, selections })
+}
+
+/// Returns a two-dimensional i32 tensor.
+fn ints(file: &SafeTensors, name: &str) -> Result<([usize; 2], Vec<i32>), String> {
+    let view = file.tensor(name).map_err(|_| format!("it has no tensor '{name}'"))?;
+    let (Dtype::I32, &[a, b]) = (view.dtype(), view.shape()) else {
+        return Err(format!("'{name}' is {:?} {:?}, not I32 of two dimensions", view.dtype(), view.shape()));
+    };
+    Ok(([a, b], view.data().chunks_exact(4).map(|c| i32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()))
+}
+
+/// Returns rows without their padding.
+fn rows(values: &[i32], width: usize, name: &str) -> Result<Vec<Vec<u32>>, String> {
+    values
+        .chunks_exact(width.max(1))
+        .enumerate()
+        .map(|(r, row)| unpad(row).ok_or_else(|| format!("row {r} of '{name}' has a negative entry inside")))
+        .collect()
+}
+
+/// Returns a row without the −1s at its end; `None` if another negative number is left.
+fn unpad(row: &[i32]) -> Option<Vec<u32>> {
+    let end = row.iter().rposition(|&v| v != -1).map_or(0, |i| i + 1);
+    row[..end].iter().map(|&v| u32::try_from(v).ok()).collect()
+}
+
+fn read_queries(pairs: &[i32], tokens: &[Vec<u32>]) -> Result<Vec<Query>, String> {
+    let mut queries: Vec<Query> = Vec::with_capacity(pairs.len() / 2);
+    for (q, pair) in pairs.chunks_exact(2).enumerate() {
+        let query = match (u32::try_from(pair[0]), u32::try_from(pair[1])) {
+            (Ok(sequence), Ok(position))
+                if tokens.get(sequence as usize).is_some_and(|s| (position as usize) < s.len()) =>
+            {
+                Query { sequence, position }
+            }
+            _ => return Err(format!("query {q} is ({}, {}), which no sequence has", pair[0], pair[1])),
+        };
+        if queries.last().is_some_and(|last| (last.sequence, last.position) >= (query.sequence, query.position)) {
+            return Err(format!("query {q} is not after the one before it"));
+        }
+        queries.push(query);
+    }
+    Ok(queries)
+}
+
+fn read_selection(keys: &[i32], queries: &[Query], k: usize, name: &str) -> Result<Selection, String> {
+    let mut selection = Selection::with_capacity(queries.len(), k);
+    for ((q, query), row) in queries.iter().enumerate().zip(keys.chunks_exact(k.max(1))) {
+        let row = unpad(row).ok_or_else(|| format!("row {q} of '{name}' has a negative entry inside"))?;
+        if row.windows(2).any(|w| w[0] >= w[1]) {
+            return Err(format!("row {q} of '{name}' is not ascending"));
+        }
+        if let Some(key) = row.last().filter(|&&key| key > query.position) {
+            return Err(format!("row {q} of '{name}' has key {key}, after its query at position {}", query.position));
+        }
+        selection.push(&row);
+    }
+    Ok(selection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{QuerySampling, Unit};
+
+    fn selection(rows: &[&[u32]]) -> Selection {
+        let mut selection = Selection::default();
+        for row in rows {
+            selection.push(row);
+        }
+        selection
+    }
+
+    fn trace() -> Trace {
+        let tokens = vec![vec![5, 6, 7], vec![8, 9]];
+        let selection = selection(&[&[0], &[0, 1], &[1, 2], &[0], &[0, 1]]);
+        Trace {
+            meta: TraceMeta {
+                schema: 1,
+                model: "m".into(),
+                fingerprint: "f".into(),
+                pattern: "FS".parse().unwrap(),
+                index_topk: 2,
+                layers: 2,
+                unit: Unit::Token,
+                heads: 4,
+                queries: QuerySampling::All,
+                tokens_hash: hash_tokens(&tokens),
+            },
+            queries: [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+                .map(|(sequence, position)| Query { sequence, position })
+                .to_vec(),
+            tokens,
+            selections: vec![selection.clone(), selection],
+        }
+    }
+
+    /// Writes a trace that `spoil` has changed and returns why it is refused.
+    fn refusal(spoil: impl Fn(&mut Trace)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let mut trace = trace();
+        spoil(&mut trace);
+        write_trace(&path, &trace).unwrap();
+        read_trace(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_trace_comes_back_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        write_trace(&path, &trace()).unwrap();
+        assert!(is_trace(&path));
+        assert_eq!(read_trace(&path).unwrap(), trace());
+        let bytes = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(ints(&file, "tokens").unwrap(), ([2, 3], vec![5, 6, 7, 8, 9, -1]));
+        assert_eq!(ints(&file, "layer.1.topk").unwrap().1[..4], [0, -1, 0, 1]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (want, got) in [
+            ("pattern has 3 letters", refusal(|t| t.meta.pattern = "FSS".parse().unwrap())),
+            ("hash", refusal(|t| t.tokens[0][0] = 1)),
+            ("query 1 is (0, 9)", refusal(|t| t.queries[1].position = 9)),
+            ("query 2 is not after", refusal(|t| t.queries[2].position = 0)),
+            ("schema 2", refusal(|t| t.meta.schema = 2)),
+            ("no tensor 'layer.1.topk'", refusal(|t| drop(t.selections.pop()))),
+            (
+                "row 0 of 'layer.0.topk' has key 2, after its query at position 0",
+                refusal(|t| t.selections[0] = selection(&[&[2], &[0], &[0], &[0], &[0]])),
+            ),
+        ] {
+            assert!(got.contains(want), "{got}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        std::fs::write(&path, "schema = 1\nmodel = \"m\"\n").unwrap();
+        assert!(!is_trace(&path));
+        assert!(read_trace(&path).unwrap_err().to_string().contains("no valid safetensors header"));
+        let whole = encode_trace(&trace()).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+        assert!(read_trace(&path).unwrap_err().to_string().contains("is not a trace"));
+        assert!(read_trace(&folder.path().join("none")).unwrap_err().to_string().contains("cannot read"));
+    }
+}
