@@ -1,6 +1,19 @@
 //! The DSA model in candle, with the checkpoint's own names.
+//!
+//! It knows "run the indexer", "use this selection" and "attend to everything", and nothing of search or screens. The
+//! specification is the reference implementation in transformers 5.23 (`deepseek_v32`, `glm_moe_dsa`).
 
+mod decoder;
 mod error;
+mod indexer;
+mod mla;
+mod mlp;
+mod moe;
 pub mod ops;
+mod rope;
+mod weights;
 
+pub use decoder::{Attend, LayerOutput, Model, Pass, PhaseTimes};
 pub use error::{ModelError, Result};
+pub use ops::{Indices, Rotary};
+pub use weights::{CheckpointSource, TensorSource};

@@ -1,0 +1,147 @@
+//! Multi-head latent attention with its index source.
+
+use candle_core::{D, Tensor};
+
+use super::decoder::{Attend, Clock, Pass};
+use super::indexer::Indexer;
+use super::ops::{
+    Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mla_attention, rms_norm, rope, select, top_k_rows,
+};
+use super::weights::{Linear, Scope};
+use super::{ModelError, Result, rope as rope_tables};
+use crate::checkpoint::Config;
+
+/// ε of the norms on the query and key-value latents: fixed in the reference, not `rms_norm_eps`.
+const LATENT_EPS: f64 = 1e-6;
+
+/// Attention weights of one layer.
+#[derive(Clone, Debug)]
+pub(super) struct Mla {
+    layer: usize,
+    q_a: Linear,
+    q_a_norm: Tensor,
+    q_b: Linear,
+    kv_a: Linear,
+    kv_a_norm: Tensor,
+    kv_b: Linear,
+    out: Linear,
+    pub(super) indexer: Option<Indexer>,
+    shape: MlaShape,
+    latent: usize,
+    scale: f64,
+    topk: usize,
+}
+
+/// What attention gives besides its output.
+#[derive(Default)]
+pub(super) struct Extras {
+    pub(super) indices: Option<Indices>,
+    pub(super) own: Option<Indices>,
+    pub(super) scores: Option<Tensor>,
+    pub(super) probs: Option<Tensor>,
+}
+
+impl Mla {
+    pub(super) fn load(scope: &Scope, config: &Config, layer: usize) -> Result<Self> {
+        let shape = MlaShape {
+            heads: config.num_attention_heads,
+            nope: config.qk_nope_head_dim,
+            rope: config.qk_rope_head_dim,
+            value: config.v_head_dim,
+        };
+        let (hidden, q_rank, latent) = (config.hidden_size, config.q_lora_rank, config.kv_lora_rank);
+        let (heads, bias) = (shape.heads, config.attention_bias);
+        Ok(Self {
+            layer,
+            q_a: Linear::load(scope, "q_a_proj", (q_rank, hidden), bias)?,
+            q_a_norm: scope.get("q_a_layernorm.weight", &[q_rank])?,
+            q_b: Linear::load(scope, "q_b_proj", (heads * (shape.nope + shape.rope), q_rank), false)?,
+            kv_a: Linear::load(scope, "kv_a_proj_with_mqa", (latent + shape.rope, hidden), bias)?,
+            kv_a_norm: scope.get("kv_a_layernorm.weight", &[latent])?,
+            kv_b: Linear::load(scope, "kv_b_proj", (heads * (shape.nope + shape.value), latent), false)?,
+            out: Linear::load(scope, "o_proj", (hidden, heads * shape.value), bias)?,
+            indexer: Indexer::load(&scope.at("indexer"), config)?,
+            shape,
+            latent,
+            scale: rope_tables::softmax_scale(config),
+            topk: config.index_topk,
+        })
+    }
+
+    /// Attends from the normed input `x` `[B, T, hidden]`.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        pass: &Pass,
+        clock: &mut Clock,
+    ) -> Result<(Tensor, Extras)> {
+        let MlaShape { nope, rope: width, .. } = self.shape;
+        let c_q = rms_norm(&self.q_a.forward(x)?, &self.q_a_norm, LATENT_EPS)?;
+        let q = rope(&self.q_b.forward(&c_q)?, rotary, nope + width, nope, Pairing::Interleaved)?;
+        let a = self.kv_a.forward(x)?; // [latent | rope]
+        let c_kv = rms_norm(&a.narrow(D::Minus1, 0, self.latent)?, &self.kv_a_norm, LATENT_EPS)?;
+        let kv = self.kv_b.forward(&c_kv)?; // heads · [k_nope | v]
+        let k_rope = a.narrow(D::Minus1, self.latent, width)?;
+        let k_rope = rope(&k_rope, rotary, width, 0, Pairing::Interleaved)?;
+        clock.lap(|t| &mut t.attention)?;
+
+        let mut extras = Extras::default();
+        let allowed = match pass.attend {
+            Attend::Dense => Allowed::Causal,
+            Attend::Given(indices) => Allowed::Selected(indices.clone()),
+            Attend::Own => Allowed::Selected(self.run_indexer(x, &c_q, rotary, pass, clock, &mut extras)?),
+        };
+        if let Allowed::Selected(indices) = &allowed {
+            extras.indices = Some(indices.clone());
+        }
+        if !matches!(pass.attend, Attend::Own) {
+            if pass.shadow && self.indexer.is_some() {
+                extras.own = Some(self.run_indexer(x, &c_q, rotary, pass, clock, &mut extras)?);
+            } else if pass.want_scores && self.indexer.is_some() {
+                extras.scores = Some(self.scores(x, &c_q, rotary)?);
+                clock.lap(|t| &mut t.indexer)?;
+            }
+        }
+        let (heads, probs) = mla_attention(&q, &kv, &k_rope, self.shape, self.scale, &allowed, pass.want_probs)?;
+        extras.probs = probs;
+        let out = self.out.forward(&heads)?;
+        clock.lap(|t| &mut t.attention)?;
+        Ok((out, extras))
+    }
+
+    fn indexer(&self) -> Result<&Indexer> {
+        self.indexer.as_ref().ok_or(ModelError::NoIndexer(self.layer))
+    }
+
+    fn scores(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary) -> Result<Tensor> {
+        let indexer = self.indexer()?;
+        let p = indexer.project(x, c_q, rotary)?;
+        Ok(indexer_scores(&p.q, &p.k, &p.w, indexer.scale())?)
+    }
+
+    fn run_indexer(
+        &self,
+        x: &Tensor,
+        c_q: &Tensor,
+        rotary: &Rotary,
+        pass: &Pass,
+        clock: &mut Clock,
+        extras: &mut Extras,
+    ) -> Result<Indices> {
+        if pass.want_scores {
+            let scores = self.scores(x, c_q, rotary)?;
+            clock.lap(|t| &mut t.indexer)?;
+            let indices = top_k_rows(&scores.detach(), self.topk)?;
+            clock.lap(|t| &mut t.topk)?;
+            extras.scores = Some(scores);
+            return Ok(indices);
+        }
+        let indexer = self.indexer()?;
+        let p = indexer.project(x, c_q, rotary)?;
+        clock.lap(|t| &mut t.indexer)?;
+        let (indices, scoring, selecting) = select(&p.q, &p.k, &p.w, indexer.scale(), self.topk)?;
+        clock.split(scoring, selecting);
+        Ok(indices)
+    }
+}

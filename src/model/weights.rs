@@ -1,0 +1,133 @@
+//! Where a model's tensors come from: a checkpoint, or a map of trained variables.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{ModelError, Result};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype};
+
+/// Gives tensors by their name in the checkpoint.
+pub trait TensorSource {
+    /// Returns the tensor in `dtype`, after checking its shape.
+    ///
+    /// # Errors
+    /// [`ModelError::Missing`] or [`ModelError::Shape`], naming the tensor.
+    fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor>;
+
+    /// Returns whether the tensor exists.
+    fn contains(&self, name: &str) -> bool;
+}
+
+/// Reads tensors from a checkpoint onto a device.
+#[derive(Clone, Debug)]
+pub struct CheckpointSource<'a> {
+    /// The checkpoint.
+    pub checkpoint: &'a Checkpoint,
+    /// Where the tensors go.
+    pub device: Device,
+}
+
+impl TensorSource for CheckpointSource<'_> {
+    fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let info = self.checkpoint.tensor(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
+        check_shape(name, &info.shape, shape)?;
+        let stored = match info.dtype {
+            Dtype::F64 => DType::F64,
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            ref other => {
+                return Err(CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: other.clone() }.into());
+            }
+        };
+        let tensor = Tensor::from_raw_buffer(self.checkpoint.bytes(name)?, stored, shape, &Device::Cpu)?;
+        Ok(tensor.to_dtype(dtype)?.to_device(&self.device)?)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+}
+
+impl TensorSource for HashMap<String, Tensor> {
+    fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let tensor = HashMap::get(self, name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
+        check_shape(name, tensor.dims(), shape)?;
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.contains_key(name)
+    }
+}
+
+fn check_shape(name: &str, got: &[usize], want: &[usize]) -> Result<()> {
+    if got == want {
+        return Ok(());
+    }
+    Err(ModelError::Shape { name: name.to_owned(), got: got.to_vec(), want: want.to_vec() })
+}
+
+/// A source seen from one place of the checkpoint's tree of names.
+#[derive(Clone)]
+pub(super) struct Scope<'a> {
+    pub(super) source: &'a dyn TensorSource,
+    prefix: String,
+    pub(super) dtype: DType,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn root(source: &'a dyn TensorSource, dtype: DType) -> Self {
+        Self { source, prefix: String::new(), dtype }
+    }
+
+    pub(super) fn at(&self, name: impl std::fmt::Display) -> Self {
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    pub(super) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.source.get(&format!("{}{name}", self.prefix), shape, self.dtype)
+    }
+
+    /// Returns a tensor that stays in f32 whatever the model's dtype (router, indexer weights).
+    pub(super) fn get_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.source.get(&format!("{}{name}", self.prefix), shape, DType::F32)
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.source.contains(&format!("{}{name}", self.prefix))
+    }
+}
+
+/// y = x Wᵀ + b, with `Linear.weight` as `[out, in]`.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(super) fn load(scope: &Scope, name: &str, (out, input): (usize, usize), bias: bool) -> Result<Self> {
+        let weight = scope.get(&format!("{name}.weight"), &[out, input])?;
+        let bias = if bias { Some(scope.get(&format!("{name}.bias"), &[out])?) } else { None };
+        Ok(Self { weight, bias })
+    }
+
+    pub(super) fn of(weight: Tensor) -> Self {
+        Self { weight, bias: None }
+    }
+
+    /// Applies the layer to the last dimension of `x`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut dims = x.dims().to_vec();
+        let input = dims.pop().unwrap_or(1);
+        let rows = x.reshape((x.elem_count() / input.max(1), input))?;
+        dims.push(self.weight.dim(0)?);
+        let y = rows.matmul(&self.weight.t()?)?.reshape(dims)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+}
