@@ -50,7 +50,7 @@ impl TensorSource for CheckpointSource<'_> {
     }
 }
 
-impl TensorSource for HashMap<String, Tensor> {
+impl<S: std::hash::BuildHasher> TensorSource for HashMap<String, Tensor, S> {
     fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let tensor = HashMap::get(self, name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
         check_shape(name, tensor.dims(), shape)?;

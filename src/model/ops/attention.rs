@@ -296,7 +296,7 @@ impl CustomOp3 for Mla {
         let mut out = vec![0.0; b * t * wo];
         let mut mean = vec![0.0; if self.probs.is_some() { b * t * t } else { 0 }];
         // A block is ROWS query rows of one sequence: contiguous in the output and in the mean.
-        let mut blocks: Vec<(usize, usize, &mut [f32], Option<&mut [f32]>)> = Vec::new();
+        let mut blocks = Vec::new();
         let mut means = mean.chunks_mut((t * t).max(1));
         for (n, rows) in out.chunks_mut((t * wo).max(1)).enumerate() {
             let mut mean_rows = means.next().map(|m| m.chunks_mut(ROWS * t));
