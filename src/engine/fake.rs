@@ -1,0 +1,170 @@
+//! A scripted backend: invented numbers, one step per sequence, every step under the test's control.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo};
+use crate::domain::{
+    Constraints, Estimate, Evaluation, LayerSet, Origin, Pattern, PhaseShare, Query, QuerySampling, Selection, Speed,
+    Subject, Timing, Trace, TraceMeta, Unit,
+};
+
+/// Sequences of the invented calibration set.
+const SEQUENCES: usize = 3;
+
+/// A backend without a model: Δ is 0.01 per Shared layer.
+pub(crate) struct Fake {
+    info: ModelInfo,
+    gate: Option<Receiver<()>>,
+    panic_on: Option<Pattern>,
+}
+
+impl Fake {
+    /// Returns a backend of `layers` layers that never waits.
+    pub(crate) fn new(layers: usize) -> Self {
+        let native = Pattern::all_full(layers).expect("tests use 1 to 128 layers");
+        let info = ModelInfo {
+            name: "fake".into(),
+            fingerprint: "fake".into(),
+            model_type: "glm_moe_dsa".into(),
+            index_topk: 2,
+            index_heads: 1,
+            constraints: Constraints { layers, locked_shared: LayerSet::default() },
+            native,
+            reference: native,
+            device: "cpu".into(),
+            dtype: "f32".into(),
+            ops: "reference".into(),
+            sequences: SEQUENCES,
+            targets: 24,
+            eligible: 18,
+            context: 9,
+            calibration: "fake".into(),
+            data: "invented".into(),
+        };
+        Self { info, gate: None, panic_on: None }
+    }
+
+    /// Makes every step wait for one token of the returned sender; dropping the sender lets it run.
+    pub(crate) fn gated(mut self) -> (Self, Sender<()>) {
+        let (sender, receiver) = channel();
+        self.gate = Some(receiver);
+        (self, sender)
+    }
+
+    /// Makes the evaluation of `pattern` panic.
+    pub(crate) fn panicking(mut self, pattern: Pattern) -> Self {
+        self.panic_on = Some(pattern);
+        self
+    }
+
+    fn step(&self, cancel: &Cancel) -> Result<(), BackendError> {
+        if let Some(gate) = &self.gate {
+            let _ = gate.recv();
+        }
+        if cancel.is_stale() { Err(BackendError::Cancelled) } else { Ok(()) }
+    }
+}
+
+impl Backend for Fake {
+    fn describe(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn evaluate(
+        &mut self,
+        subject: Subject,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError> {
+        let shared = match subject {
+            Subject::Pattern(pattern) => {
+                assert!(Some(pattern) != self.panic_on, "scripted panic at {pattern}");
+                pattern.shared_count()
+            }
+            Subject::Dense => 0,
+        };
+        let value = 0.01 * shared as f64;
+        let mut evaluation = Evaluation {
+            subject,
+            loss: 2.0 + value,
+            delta: Some(Estimate { value, se: None, n: 0 }),
+            delta_all: value,
+            reference_loss: 2.0,
+            agreement: None,
+            bits_per_byte: None,
+            by_position: Vec::new(),
+            worst_sequence: None,
+            sequences: (0, SEQUENCES),
+            targets: 0,
+            eligible: 0,
+            blocks: 0,
+            resumed_from: 0,
+            layer_forwards: self.info.constraints.layers as f64,
+            seconds: 0.0,
+            origin: Origin::Measured,
+        };
+        for done in 1..=SEQUENCES {
+            self.step(cancel)?;
+            evaluation.sequences.0 = done;
+            evaluation.targets = 8 * done;
+            evaluation.eligible = 6 * done;
+            partial(&evaluation);
+        }
+        Ok(evaluation)
+    }
+
+    fn record(&mut self, cancel: &Cancel, progress: &mut dyn FnMut(f64)) -> Result<Trace, BackendError> {
+        for done in 1..=SEQUENCES {
+            self.step(cancel)?;
+            progress(done as f64 / SEQUENCES as f64);
+        }
+        let layers = self.info.constraints.layers;
+        let mut selection = Selection::default();
+        selection.push(&[0, 1]);
+        Ok(Trace {
+            meta: TraceMeta {
+                schema: 1,
+                model: self.info.name.clone(),
+                fingerprint: self.info.fingerprint.clone(),
+                pattern: self.info.reference,
+                index_topk: self.info.index_topk,
+                layers,
+                unit: Unit::Token,
+                heads: 1,
+                queries: QuerySampling::All,
+                tokens_hash: String::new(),
+            },
+            tokens: vec![vec![0, 1, 2]],
+            queries: vec![Query { sequence: 0, position: 2 }],
+            selections: vec![selection; layers],
+        })
+    }
+
+    fn coverage(&mut self, pattern: Pattern, cancel: &Cancel) -> Result<Coverage, BackendError> {
+        self.step(cancel)?;
+        let overlap = Estimate { value: 0.5, se: None, n: 1 };
+        let shared = (0..pattern.len()).filter(|&l| !pattern.is_full(l));
+        Ok(Coverage { pattern, layers: shared.map(|layer| LayerCoverage { layer, overlap }).collect() })
+    }
+
+    fn measure(
+        &mut self,
+        pattern: Pattern,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Speed>, BackendError> {
+        self.step(cancel)?;
+        progress(1.0);
+        let timing = Timing { median: 1.0, mad: 0.0, runs: 5 };
+        Ok(vec![Speed {
+            pattern,
+            phase: "prefill".into(),
+            context: 9,
+            seconds: timing,
+            ratio: timing,
+            share: PhaseShare { attention: 1.0, ..PhaseShare::default() },
+            ops: "reference".into(),
+            origin: Origin::Measured,
+        }])
+    }
+}

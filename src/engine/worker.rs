@@ -1,0 +1,197 @@
+//! The one thread that owns a backend.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::mailbox::{Mailbox, Next, Task};
+use super::{Backend, BackendError, Cancel, Command, Failure, Job, Progress, Update};
+use crate::domain::{Evaluation, Pattern, Speed, Subject};
+
+/// How long the hands must be still before speed is measured.
+const QUIET: Duration = Duration::from_millis(500);
+/// Progress is told at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+
+/// The way to the worker; dropping it ends the worker.
+#[derive(Debug)]
+pub struct Handle(Arc<Mailbox>);
+
+impl Handle {
+    /// Hands a command to the worker; never waits.
+    pub fn post(&self, command: Command) {
+        self.0.post(command);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.post(Command::Shutdown);
+    }
+}
+
+/// Starts the worker: it makes its backend, tells [`Update::Ready`] and then answers commands.
+///
+/// `make` is called again after a crash, on the next command.
+pub fn spawn(
+    make: impl FnMut() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
+) -> (Handle, Receiver<Update>) {
+    spawn_with(QUIET, make)
+}
+
+/// Starts the worker with another time of quiet before speed is measured.
+pub fn spawn_with(
+    quiet: Duration,
+    make: impl FnMut() -> Result<Box<dyn Backend>, BackendError> + Send + 'static,
+) -> (Handle, Receiver<Update>) {
+    let mailbox = Arc::new(Mailbox::new(quiet));
+    let (sender, updates) = channel();
+    let worker = Worker {
+        make: Box::new(make),
+        backend: None,
+        speeds: HashMap::new(),
+        mailbox: mailbox.clone(),
+        outbox: Outbox { sender, last: None },
+    };
+    if let Err(error) = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run()) {
+        // The closure, and the sender with it, is gone: the receiver reports a closed channel.
+        drop(error);
+    }
+    (Handle(mailbox), updates)
+}
+
+type Make = Box<dyn FnMut() -> Result<Box<dyn Backend>, BackendError> + Send>;
+
+struct Worker {
+    make: Make,
+    backend: Option<Box<dyn Backend>>,
+    /// Speeds measured so far, so that undo shows them at once.
+    speeds: HashMap<Pattern, Vec<Speed>>,
+    mailbox: Arc<Mailbox>,
+    outbox: Outbox,
+}
+
+impl Worker {
+    fn run(mut self) {
+        self.guarded(Job::Load, Self::load);
+        loop {
+            match self.mailbox.next() {
+                Next::Shutdown => return,
+                Next::Idle => self.outbox.send(Update::Idle),
+                Next::Task(task, cancel) => {
+                    if self.backend.is_none() {
+                        self.guarded(Job::Load, Self::load);
+                    }
+                    if self.backend.is_some() {
+                        self.guarded(task.job(), |worker| worker.perform(task, &cancel));
+                    } else {
+                        self.mailbox.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs `work`; failures and panics become updates.
+    fn guarded(&mut self, job: Job, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) {
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(()) | Err(BackendError::Cancelled)) => {}
+            Ok(Err(BackendError::Failed { message, hint })) => {
+                self.outbox.send(Update::Failed(Failure { job, message, hint }));
+            }
+            Err(panic) => {
+                self.backend = None;
+                self.outbox.send(Update::Crashed(panic_message(panic.as_ref())));
+            }
+        }
+    }
+
+    fn load(&mut self) -> Result<(), BackendError> {
+        self.outbox.progress(Job::Load, 0.0, Instant::now());
+        let backend = (self.make)()?;
+        self.outbox.send(Update::Ready(Box::new(backend.describe().clone())));
+        self.backend = Some(backend);
+        Ok(())
+    }
+
+    fn perform(&mut self, task: Task, cancel: &Cancel) -> Result<(), BackendError> {
+        let Self { backend: Some(backend), outbox, mailbox, speeds, .. } = self else { return Ok(()) };
+        let started = Instant::now();
+        match task {
+            Task::Evaluate(pattern) => {
+                let evaluation = backend.evaluate(Subject::Pattern(pattern), cancel, &mut |partial: &Evaluation| {
+                    outbox.send(Update::Partial(Box::new(partial.clone())));
+                    outbox.progress(Job::Evaluate, share(partial.sequences), started);
+                })?;
+                outbox.send(Update::Evaluated(Box::new(evaluation)));
+                mailbox.follow_up(pattern, cancel, !speeds.contains_key(&pattern));
+                if let Some(known) = speeds.get(&pattern) {
+                    outbox.send(Update::Measured(known.clone()));
+                }
+            }
+            Task::Record => {
+                let trace = backend.record(cancel, &mut |share| outbox.progress(Job::Record, share, started));
+                if matches!(trace, Err(BackendError::Cancelled)) {
+                    mailbox.resume_record();
+                }
+                outbox.send(Update::Recorded(Arc::new(trace?)));
+            }
+            Task::Coverage(pattern) => {
+                outbox.progress(Job::Coverage, 0.0, started);
+                outbox.send(Update::Covered(backend.coverage(pattern, cancel)?));
+            }
+            Task::Measure(pattern) => {
+                let measured =
+                    backend.measure(pattern, cancel, &mut |share| outbox.progress(Job::Speed, share, started))?;
+                speeds.insert(pattern, measured.clone());
+                outbox.send(Update::Measured(measured));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Task {
+    fn job(self) -> Job {
+        match self {
+            Self::Evaluate(_) => Job::Evaluate,
+            Self::Record => Job::Record,
+            Self::Coverage(_) => Job::Coverage,
+            Self::Measure(_) => Job::Speed,
+        }
+    }
+}
+
+/// Sends updates, progress not too often. A receiver that has gone is no error: the handle goes with it.
+struct Outbox {
+    sender: Sender<Update>,
+    last: Option<(Job, Instant)>,
+}
+
+impl Outbox {
+    fn send(&self, update: Update) {
+        let _ = self.sender.send(update);
+    }
+
+    fn progress(&mut self, job: Job, share: f64, started: Instant) {
+        let now = Instant::now();
+        if self.last.is_some_and(|(last, at)| last == job && now - at < PROGRESS_EVERY) {
+            return;
+        }
+        self.last = Some((job, now));
+        let eta = (share > 0.0).then(|| started.elapsed().as_secs_f64() * (1.0 - share) / share);
+        self.send(Update::Progress(Progress { job, share, eta }));
+    }
+}
+
+fn share((done, all): (usize, usize)) -> f64 {
+    done as f64 / all.max(1) as f64
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("the engine stopped for an unknown reason").to_owned()
+}
