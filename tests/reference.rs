@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use indexscope::checkpoint::Checkpoint;
 use indexscope::domain::Pattern;
-use indexscope::model::{Attend, Indices, Model, Pass};
+use indexscope::model::{Attend, Indices, Model, Ops, Pass};
 use serde::Deserialize;
 
 /// Below this distance of the k-th score to the next, rounding may decide which key is selected.
@@ -57,9 +57,15 @@ impl Fixture {
 
     /// Compares logits, loss and (unless short) every clear index set of one input under one pattern.
     fn compare(&self, input: &str, letters: &str, loss: f64) {
-        let at = format!("{} {input}{letters}", self.name);
+        for ops in [Ops::Reference, Ops::Fast] {
+            self.compare_with(ops, input, letters, loss);
+        }
+    }
+
+    fn compare_with(&self, ops: Ops, input: &str, letters: &str, loss: f64) {
+        let at = format!("{} {input}{letters} ({ops})", self.name);
         let ids = self.ids(&format!("{input}input_ids"));
-        let (logits, indices) = forward(&self.model, letters.parse().unwrap(), &ids);
+        let (logits, indices) = forward(&self.model, letters.parse().unwrap(), &ids, ops);
         let want = self.tensor(&format!("{input}logits.{letters}"));
         let worst = (&logits - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(worst <= self.expected.suggested_atol_logits, "{at}: logits differ by {worst:e}");
@@ -91,7 +97,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 /// Runs the model under a pattern; returns logits `[T, V]` and the selection of every Full layer.
-fn forward(model: &Model, pattern: Pattern, ids: &[u32]) -> (Tensor, BTreeMap<usize, Indices>) {
+fn forward(model: &Model, pattern: Pattern, ids: &[u32], ops: Ops) -> (Tensor, BTreeMap<usize, Indices>) {
     let rotary = model.rope(ids.len()).unwrap();
     let mut x = model.embed(&[ids.to_vec()]).unwrap();
     let (mut last, mut found): (Option<Indices>, _) = (None, BTreeMap::new());
@@ -100,7 +106,7 @@ fn forward(model: &Model, pattern: Pattern, ids: &[u32]) -> (Tensor, BTreeMap<us
             Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
             _ => Attend::Own,
         };
-        let out = model.layer(layer, &x, &rotary, &mut Pass::new(attend)).unwrap();
+        let out = model.layer(layer, &x, &rotary, &mut Pass { ops, ..Pass::new(attend) }).unwrap();
         x = out.hidden;
         if pattern.is_full(layer) {
             last = out.indices;
@@ -142,7 +148,7 @@ fn short_context_knows_no_pattern(fixture: &Fixture) {
         .expected
         .patterns
         .keys()
-        .map(|letters| forward(&fixture.model, letters.parse().unwrap(), &ids).0.to_vec2().unwrap())
+        .map(|letters| forward(&fixture.model, letters.parse().unwrap(), &ids, Ops::Fast).0.to_vec2().unwrap())
         .collect();
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{}: short contexts differ", fixture.name);
 }

@@ -23,11 +23,32 @@ pub enum Attend<'a> {
     Given(&'a Indices),
 }
 
+/// Which form of attention over a selection runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ops {
+    /// Every visible key is scored and the others masked; differentiable, and the oracle for the other form.
+    #[default]
+    Reference,
+    /// Only the selected keys are read; no gradient. On the CPU; elsewhere the reference form runs.
+    Fast,
+}
+
+impl std::fmt::Display for Ops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reference => "reference",
+            Self::Fast => "fast",
+        })
+    }
+}
+
 /// What one layer is asked to do.
 #[derive(Debug)]
 pub struct Pass<'a> {
     /// Where the indices come from.
     pub attend: Attend<'a>,
+    /// Which form of attention runs.
+    pub ops: Ops,
     /// Also return the indexer's scores `[B, T, T]`, differentiable.
     pub want_scores: bool,
     /// Also return the head-averaged attention `[B, T, T]`, detached.
@@ -41,7 +62,7 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Returns a pass that asks for nothing but the layer's output.
     pub fn new(attend: Attend<'a>) -> Self {
-        Self { attend, want_scores: false, want_probs: false, shadow: false, times: None }
+        Self { attend, ops: Ops::Reference, want_scores: false, want_probs: false, shadow: false, times: None }
     }
 }
 

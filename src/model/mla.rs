@@ -1,11 +1,12 @@
 //! Multi-head latent attention with its index source.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 
-use super::decoder::{Attend, Clock, Pass};
+use super::decoder::{Attend, Clock, Ops, Pass};
 use super::indexer::Indexer;
 use super::ops::{
-    Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mla_attention, rms_norm, rope, select, top_k_rows,
+    Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mla_attention, prefers_latent, rms_norm, rope, select,
+    sparse_expanded, sparse_latent, top_k_rows,
 };
 use super::weights::{Linear, Scope};
 use super::{ModelError, Result, rope as rope_tables};
@@ -81,7 +82,6 @@ impl Mla {
         let q = rope(&self.q_b.forward(&c_q)?, rotary, nope + width, nope, Pairing::Interleaved)?;
         let a = self.kv_a.forward(x)?; // [latent | rope]
         let c_kv = rms_norm(&a.narrow(D::Minus1, 0, self.latent)?, &self.kv_a_norm, LATENT_EPS)?;
-        let kv = self.kv_b.forward(&c_kv)?; // heads · [k_nope | v]
         let k_rope = a.narrow(D::Minus1, self.latent, width)?;
         let k_rope = rope(&k_rope, rotary, width, 0, Pairing::Interleaved)?;
         clock.lap(|t| &mut t.attention)?;
@@ -103,11 +103,34 @@ impl Mla {
                 clock.lap(|t| &mut t.indexer)?;
             }
         }
-        let (heads, probs) = mla_attention(&q, &kv, &k_rope, self.shape, self.scale, &allowed, pass.want_probs)?;
-        extras.probs = probs;
+        let heads = match &allowed {
+            Allowed::Selected(indices) if pass.ops == Ops::Fast && !pass.want_probs && x.device().is_cpu() => {
+                self.sparse(&q, &c_kv, &k_rope, indices)?
+            }
+            _ => {
+                let kv = self.kv_b.forward(&c_kv)?; // heads · [k_nope | v]
+                let (heads, probs) =
+                    mla_attention(&q, &kv, &k_rope, self.shape, self.scale, &allowed, pass.want_probs)?;
+                extras.probs = probs;
+                heads
+            }
+        };
         let out = self.out.forward(&heads)?;
         clock.lap(|t| &mut t.attention)?;
         Ok((out, extras))
+    }
+
+    /// Attends to the selected keys only, in the cheaper of the two forms.
+    fn sparse(&self, q: &Tensor, c_kv: &Tensor, k_rope: &Tensor, indices: &Indices) -> Result<Tensor> {
+        let wide = |x: &Tensor| x.to_dtype(DType::F32);
+        let (q32, k_rope) = (wide(q)?, wide(k_rope)?);
+        let out = if prefers_latent(self.shape, self.latent) {
+            let weight = wide(self.kv_b.weight())?;
+            sparse_latent(&q32, &wide(c_kv)?, &k_rope, &weight, self.shape, self.scale, indices)?
+        } else {
+            sparse_expanded(&q32, &wide(&self.kv_b.forward(c_kv)?)?, &k_rope, self.shape, self.scale, indices)?
+        };
+        Ok(out.to_dtype(q.dtype())?)
     }
 
     fn indexer(&self) -> Result<&Indexer> {

@@ -13,7 +13,7 @@ pub mod ops;
 mod rope;
 mod weights;
 
-pub use decoder::{Attend, LayerOutput, Model, Pass, PhaseTimes};
+pub use decoder::{Attend, LayerOutput, Model, Ops, Pass, PhaseTimes};
 pub use error::{ModelError, Result};
 pub use ops::{Indices, Rotary};
 pub use weights::{CheckpointSource, TensorSource};

@@ -118,6 +118,11 @@ impl Linear {
         Self { weight, bias: None }
     }
 
+    /// Returns the weight, `[out, in]`.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// Applies the layer to the last dimension of `x`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut dims = x.dims().to_vec();

@@ -352,7 +352,7 @@ impl CustomOp3 for Mla {
     }
 }
 
-fn check(right: bool, what: &str) -> Result<()> {
+pub(super) fn check(right: bool, what: &str) -> Result<()> {
     if right { Ok(()) } else { candle_core::bail!("{what} does not have the shape that the other operands demand") }
 }
 

@@ -12,6 +12,7 @@ mod kl;
 mod rms_norm;
 mod rope;
 mod simd;
+mod sparse;
 mod storage;
 mod swiglu;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use indexer::{indexer_scores, select};
 pub use kl::kl;
 pub use rms_norm::{layer_norm, rms_norm};
 pub use rope::{Pairing, Rotary, rope};
+pub use sparse::{prefers_latent, sparse_expanded, sparse_latent};
 pub use swiglu::swiglu;
 pub use topk::{Indices, top_k_row, top_k_rows};
 
