@@ -2,6 +2,8 @@
 //!
 //! `tests/data/make_fixtures.py` says how they were made, and what the keys of `expected.safetensors` hold.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
