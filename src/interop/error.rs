@@ -1,0 +1,74 @@
+//! Why a pattern cannot be handed to an engine.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::CheckpointError;
+use crate::domain::PatternError;
+
+/// Why an export is impossible.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// An engine that is not known.
+    #[error("engine '{0}' is not known; vllm, sglang and transformers are")]
+    Engine(String),
+    /// The engine ignores sharing for this model type.
+    #[error("{engine} reads no index sharing for model type '{model_type}' and would run every layer as Full")]
+    NotRead {
+        /// Engine and version.
+        engine: String,
+        /// The model type.
+        model_type: String,
+    },
+    /// The model cannot have the pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The checkpoint cannot be read, or what was written is wrong.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A checkpoint that is part of the program has no files to copy.
+    #[error("'{0}' is part of the program and has no folder to copy from")]
+    NoFolder(String),
+    /// Something exists where the new checkpoint should go.
+    #[error("'{}' exists already and is left as it is", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be read or written.
+    #[error("'{}': {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file does not hold what it should.
+    #[error("'{}' is not valid: {reason}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ExportError {
+    /// Returns what a person can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotRead { .. } => Some("vllm and sglang read it for this model type".to_owned()),
+            Self::NoFolder(_) => Some("write it to a folder first: indexscope demo --write DIR".to_owned()),
+            Self::Exists(_) => Some("name a folder that does not exist yet".to_owned()),
+            Self::Pattern(PatternError::NoIndexer(_)) => {
+                Some("make that layer Shared; 'indexscope info MODEL' lists the locked layers".to_owned())
+            }
+            Self::Checkpoint(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn malformed(path: &Path, reason: impl ToString) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.to_string() }
+    }
+}

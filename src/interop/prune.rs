@@ -1,0 +1,200 @@
+//! Writes a checkpoint without the indexer tensors of Shared layers.
+//!
+//! Some engines cannot load such tensors (vLLM 0.33.0 on CUDA and ROCm), and none needs them. MTP layers keep theirs:
+//! they always run their own indexer.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::shard::{Copied, Shard};
+use super::{ExportError, config};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, is_indexer_tensor, layer_of};
+use crate::domain::Pattern;
+
+/// What a pruned checkpoint lacks, and how its files came about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Tensors left out.
+    pub dropped: usize,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+    /// Files written anew.
+    pub rewritten: Vec<String>,
+    /// Files that are hard links to the original's.
+    pub linked: Vec<String>,
+    /// Files that were copied: all but shards, and shards where the file system cannot link.
+    pub copied: Vec<String>,
+    /// Folders inside the original, which are not taken along.
+    pub skipped: Vec<String>,
+}
+
+/// Writes `checkpoint` to the new folder `out` with `pattern` as its own and without indexers of Shared layers.
+///
+/// The folder appears in one step when everything is written; untouched shards are hard links where possible.
+///
+/// # Errors
+/// [`ExportError::Exists`] where `out` exists, [`ExportError::Pattern`] where the model cannot have the pattern, and
+/// whatever reading and writing may bring; then nothing is left behind.
+pub fn prune(checkpoint: &Checkpoint, pattern: Pattern, out: &Path) -> Result<Pruned, ExportError> {
+    let dir = checkpoint.dir().ok_or_else(|| ExportError::NoFolder(checkpoint.name().to_owned()))?;
+    checkpoint.constraints().check(pattern)?;
+    if out.symlink_metadata().is_ok() {
+        return Err(ExportError::Exists(out.to_owned()));
+    }
+    let draft = Draft::create(out)?;
+    let mut work = Work { pattern, to: draft.0.clone(), report: Pruned::default(), total: Copied::default() };
+    for path in files(dir)? {
+        work.file(&path)?;
+    }
+    work.index(dir)?;
+    let written = Checkpoint::open(&draft.0)?;
+    written.check()?;
+    if written.native()? != pattern {
+        return Err(ExportError::malformed(&out.join(CONFIG_FILE), "it does not hold the pattern after writing"));
+    }
+    draft.publish(out)?;
+    Ok(work.report)
+}
+
+/// A folder beside the final one that is removed unless it is published.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn create(out: &Path) -> Result<Self, ExportError> {
+        let parent = match out.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(|e| ExportError::io(parent, e))?;
+        let mut name = OsString::from(".");
+        name.push(out.file_name().unwrap_or(out.as_os_str()));
+        name.push(format!(".{}.partial", std::process::id()));
+        let path = parent.join(name);
+        fs::create_dir(&path).map_err(|e| ExportError::io(&path, e))?;
+        Ok(Self(path))
+    }
+
+    fn publish(self, out: &Path) -> Result<(), ExportError> {
+        // Renaming replaces an empty folder; anything else that appeared meanwhile makes it fail.
+        fs::rename(&self.0, out).map_err(|e| ExportError::io(out, e))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After publishing there is nothing left under this name.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Work {
+    pattern: Pattern,
+    to: PathBuf,
+    report: Pruned,
+    total: Copied,
+}
+
+impl Work {
+    /// Brings one entry of the original folder over; the index waits until the shards are known.
+    fn file(&mut self, path: &Path) -> Result<(), ExportError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let to = self.to.join(&name);
+        // Folders of the hub's cache hold relative symbolic links, which would dangle elsewhere.
+        let path = path.canonicalize().map_err(|e| ExportError::io(path, e))?;
+        if path.is_dir() {
+            self.report.skipped.push(name);
+        } else if name == CONFIG_FILE {
+            let mut json = read_object(&path)?;
+            config::patch(&mut json, self.pattern);
+            self.write_json(name, &Value::Object(json))?;
+        } else if Path::new(&name).extension().is_some_and(|ext| ext == "safetensors") {
+            self.shard(&path, &to, name)?;
+        } else if name != INDEX_FILE {
+            self.copy(&path, &to, name)?;
+        }
+        Ok(())
+    }
+
+    fn shard(&mut self, path: &Path, to: &Path, name: String) -> Result<(), ExportError> {
+        let pattern = self.pattern;
+        let shard = Shard::open(path)?;
+        if !shard.has_any(|tensor| is_unused(tensor, pattern)) {
+            return self.link(path, to, name);
+        }
+        let copied = shard.copy_without(to, |tensor| is_unused(tensor, pattern))?;
+        self.report.dropped += copied.dropped;
+        self.report.dropped_bytes += copied.dropped_bytes;
+        self.total.dropped_bytes += copied.dropped_bytes;
+        self.total.dropped_elements += copied.dropped_elements;
+        if copied.kept > 0 {
+            self.report.rewritten.push(name);
+        }
+        Ok(())
+    }
+
+    /// Rewrites the index without the dropped tensors.
+    fn index(&mut self, dir: &Path) -> Result<(), ExportError> {
+        let path = dir.join(INDEX_FILE);
+        if !path.is_file() {
+            return Ok(());
+        }
+        let mut index = read_object(&path)?;
+        let map = index.get_mut("weight_map").and_then(Value::as_object_mut);
+        let map = map.ok_or_else(|| ExportError::malformed(&path, "it has no weight_map"))?;
+        map.retain(|tensor, _| !is_unused(tensor, self.pattern));
+        if let Some(metadata) = index.get_mut("metadata").and_then(Value::as_object_mut) {
+            let less = [("total_size", self.total.dropped_bytes), ("total_parameters", self.total.dropped_elements)];
+            for (key, less) in less {
+                if let Some(total) = metadata.get_mut(key) {
+                    *total = json!(total.as_u64().unwrap_or_default().saturating_sub(less));
+                }
+            }
+        }
+        self.write_json(INDEX_FILE.to_owned(), &Value::Object(index))
+    }
+
+    /// Links a shard, or copies it where the file system cannot link.
+    fn link(&mut self, path: &Path, to: &Path, name: String) -> Result<(), ExportError> {
+        if fs::hard_link(path, to).is_err() {
+            return self.copy(path, to, name);
+        }
+        self.report.linked.push(name);
+        Ok(())
+    }
+
+    /// Copies a file, so that editing the copy leaves the original alone.
+    fn copy(&mut self, path: &Path, to: &Path, name: String) -> Result<(), ExportError> {
+        fs::copy(path, to).map_err(|e| ExportError::io(to, e))?;
+        self.report.copied.push(name);
+        Ok(())
+    }
+
+    fn write_json(&mut self, name: String, json: &Value) -> Result<(), ExportError> {
+        let to = self.to.join(&name);
+        fs::write(&to, format!("{json:#}\n")).map_err(|e| ExportError::io(&to, e))?;
+        self.report.rewritten.push(name);
+        Ok(())
+    }
+}
+
+/// Returns whether a tensor belongs to the indexer of a Shared main layer.
+fn is_unused(tensor: &str, pattern: Pattern) -> bool {
+    is_indexer_tensor(tensor) && layer_of(tensor).is_some_and(|layer| layer < pattern.len() && !pattern.is_full(layer))
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>, ExportError> {
+    let io = |e| ExportError::io(dir, e);
+    let entries = fs::read_dir(dir).map_err(io)?;
+    let mut paths = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(io)?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_object(path: &Path) -> Result<Map<String, Value>, ExportError> {
+    let text = fs::read_to_string(path).map_err(|e| ExportError::io(path, e))?;
+    serde_json::from_str(&text).map_err(|e| ExportError::malformed(path, e))
+}

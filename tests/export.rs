@@ -1,0 +1,130 @@
+//! Checkpoints written for a pattern: what is left out, what is shared with the original, what is refused.
+
+use std::path::{Path, PathBuf};
+
+use indexscope::checkpoint::{Checkpoint, is_indexer_tensor};
+use indexscope::domain::Pattern;
+use indexscope::interop::{ExportError, prune};
+use serde_json::{Value, json};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Copies a checkpoint, so that links do not depend on where the system keeps temporary files.
+fn copy(name: &str, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(data(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Prunes a checkpoint of the tests and checks everything that must hold for any.
+fn pruned(from: &Path, letters: &str, out: &Path) -> indexscope::interop::Pruned {
+    let (original, pattern) = (Checkpoint::open(from).unwrap(), letters.parse::<Pattern>().unwrap());
+    let report = prune(&original, pattern, out).unwrap();
+    let written = Checkpoint::open(out).unwrap();
+    written.check().unwrap();
+    assert_eq!(written.native().unwrap(), pattern);
+    for layer in 0..pattern.len() {
+        assert_eq!(written.has_indexer(layer), pattern.is_full(layer), "layer {layer}");
+    }
+    for (tensor, info) in written.tensors() {
+        let before = original.tensor(tensor).unwrap();
+        assert_eq!((&info.dtype, &info.shape), (&before.dtype, &before.shape), "{tensor}");
+        assert_eq!(written.bytes(tensor).unwrap(), original.bytes(tensor).unwrap(), "{tensor}");
+    }
+    let lost: Vec<&str> = original.tensors().map(|(n, _)| n).filter(|n| written.tensor(n).is_none()).collect();
+    assert!(lost.iter().all(|n| is_indexer_tensor(n)) && lost.len() == report.dropped, "{lost:?}");
+    let size = |c: &Checkpoint| c.parts().iter().map(|p| p.bytes).sum::<u64>();
+    assert_eq!(size(&original) - size(&written), report.dropped_bytes);
+    report
+}
+
+#[test]
+fn a_single_file_loses_the_indexers_of_shared_layers_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("pruned");
+    let report = pruned(&data("glm_dsa_tiny"), "FSSFSS", &out);
+    assert_eq!(
+        (report.dropped, report.rewritten.as_slice()),
+        (20, &["config.json".into(), "model.safetensors".into()][..])
+    );
+    let config = read(&out.join("config.json"));
+    assert_eq!(config["index_topk_pattern"], "FSSFSS");
+    assert_eq!(config["indexer_types"], json!(["full", "shared", "shared", "full", "shared", "shared"]));
+    assert_eq!(config["hidden_size"], 64);
+    // The MTP layer keeps its indexer: it always runs its own.
+    let header = std::fs::read(out.join("model.safetensors")).unwrap();
+    assert!(String::from_utf8_lossy(&header).contains("model.layers.6.self_attn.indexer.wk.weight"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left behind");
+}
+
+#[test]
+fn untouched_shards_are_linked_and_the_index_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("pruned");
+    let from = dir.path().join("original");
+    copy("deepseek_dense_bf16_sharded", &from);
+    let report = pruned(&from, "FFFS", &out);
+    assert!(report.linked.len() >= 6 && report.dropped == 5, "{report:?}");
+    let index = read(&out.join("model.safetensors.index.json"));
+    let before = read(&from.join("model.safetensors.index.json"));
+    let total = |index: &Value| index["metadata"]["total_size"].as_u64().unwrap();
+    assert_eq!(total(&before) - total(&index), report.dropped_bytes);
+    assert!(
+        index["weight_map"].as_object().unwrap().keys().all(|n| !n.starts_with("model.layers.3.self_attn.indexer."))
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |dir: &Path| std::fs::metadata(dir.join(&report.linked[0])).unwrap().ino();
+        assert_eq!(inode(&out), inode(&from));
+    }
+}
+
+#[test]
+fn locked_layers_stay_locked_and_contradicting_keys_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("pruned");
+    pruned(&data("glm_locked_shared"), "FSFSSSFS", &out);
+    let config = read(&out.join("config.json"));
+    assert!(config.get("index_topk_freq").is_none() && config.get("index_skip_topk_offset").is_none(), "{config}");
+    let original = Checkpoint::open(&data("glm_locked_shared")).unwrap();
+    let error = prune(&original, "FFFFSSFS".parse().unwrap(), &dir.path().join("other")).unwrap_err();
+    assert!(error.to_string().contains("layer 3"), "{error}");
+}
+
+#[test]
+fn nothing_is_overwritten_and_failures_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let original = Checkpoint::open(&data("glm_sharded")).unwrap();
+    let pattern: Pattern = "FSSS".parse().unwrap();
+    let taken = dir.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    assert!(matches!(prune(&original, pattern, &taken), Err(ExportError::Exists(_))));
+    assert!(matches!(prune(&original, "FS".parse().unwrap(), &dir.path().join("x")), Err(ExportError::Pattern(_))));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn symbolic_links_of_the_hub_cache_are_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = dir.path().join("snapshot");
+    std::fs::create_dir(&snapshot).unwrap();
+    for entry in std::fs::read_dir(data("glm_sharded")).unwrap() {
+        let path = entry.unwrap().path();
+        std::os::unix::fs::symlink(&path, snapshot.join(path.file_name().unwrap())).unwrap();
+    }
+    let out = dir.path().join("elsewhere/pruned");
+    prune(&Checkpoint::open(&snapshot).unwrap(), "FFFS".parse().unwrap(), &out).unwrap();
+    for entry in std::fs::read_dir(&out).unwrap() {
+        assert!(!entry.unwrap().file_type().unwrap().is_symlink());
+    }
+}
