@@ -22,7 +22,7 @@ const ROWS: usize = 32;
 /// Heads from which the matrix products of the latent form outrun the dot products of the expanded form.
 ///
 /// A product over fewer rows than a vector register block leaves most of the unit idle.
-const LATENT_HEADS: usize = 8;
+const LATENT_HEADS: usize = 4;
 
 /// Returns whether the latent form is the cheaper one for these sizes.
 pub fn prefers_latent(shape: MlaShape, latent: usize) -> bool {
@@ -214,6 +214,6 @@ mod tests {
     #[test]
     fn the_form_follows_the_sizes() {
         let shape = |heads| MlaShape { heads, nope: 48, rope: 16, value: 64 };
-        assert!(prefers_latent(shape(8), 128) && !prefers_latent(shape(4), 128) && !prefers_latent(shape(8), 512));
+        assert!(prefers_latent(shape(4), 128) && !prefers_latent(shape(3), 128) && !prefers_latent(shape(8), 512));
     }
 }
