@@ -1,7 +1,8 @@
 //! Multi-head latent attention over the keys that each query may see.
 //!
 //! p[n,i,j] = softmax_j(scale · (q_nope[i,n]·k_nope[j,n] + q_rope[i,n]·k_rope[j])) over j ≤ i, j ∈ selection(i);
-//! out[i,n] = Σ_j p[n,i,j] · v[j,n].
+//! out[i,n] = Σ_j p[n,i,j] · v[j,n]. The queries are the last of the keys' positions: all of them in a prefill, one in a
+//! decode step; "j ≤ i" compares positions.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,22 +27,22 @@ pub enum Allowed {
 }
 
 impl Allowed {
-    /// Returns a `[B, T, T]` u8 mask, 1 where a key takes part.
+    /// Returns a `[B, queries, keys]` u8 mask, 1 where a key takes part.
     ///
     /// # Errors
     /// Where the mask cannot be made on `device`.
-    pub(super) fn mask(&self, b: usize, t: usize, device: &candle_core::Device) -> Result<Tensor> {
-        let mut mask = vec![0u8; b * t * t];
-        for (row, r) in mask.chunks_mut(t.max(1)).zip(0..) {
+    pub(super) fn mask(&self, (b, t, keys): (usize, usize, usize), device: &candle_core::Device) -> Result<Tensor> {
+        let mut mask = vec![0u8; b * t * keys];
+        for (row, r) in mask.chunks_mut(keys.max(1)).zip(0..) {
             match self {
-                Self::Causal => row[..=r % t].fill(1),
+                Self::Causal => row[..=keys - t + r % t].fill(1),
                 Self::Selected(indices) => indices[r / t].row(r % t).iter().for_each(|&j| row[j as usize] = 1),
             }
         }
-        Tensor::from_vec(mask, (b, t, t), device)
+        Tensor::from_vec(mask, (b, t, keys), device)
     }
 
-    /// Sets the entries of one row of scores (keys 0 to i) that do not take part to [`MASKED`].
+    /// Sets the entries of one row of scores (the visible keys) that do not take part to [`MASKED`].
     #[inline(always)]
     fn apply(&self, n: usize, i: usize, row: &mut [f32], kept: &mut Vec<f32>) {
         if let Self::Selected(indices) = self {
@@ -69,10 +70,10 @@ pub struct MlaShape {
     pub value: usize,
 }
 
-/// Computes attention; also returns the head-averaged probabilities `[B, T, T]` (detached) if `want_probs`.
+/// Computes attention; also returns the head-averaged probabilities `[B, queries, keys]` (detached) if `want_probs`.
 ///
-/// `q` is `[B, T, heads · (nope + rope)]`, each head nope first; `kv` is `[B, T, heads · (nope + value)]`, each head
-/// k_nope first; `k_rope` is `[B, T, rope]`, one head for all. The result is `[B, T, heads · value]`.
+/// `q` is `[B, queries, heads · (nope + rope)]`, each head nope first; `kv` is `[B, keys, heads · (nope + value)]`, each
+/// head k_nope first; `k_rope` is `[B, keys, rope]`, one head for all. The result is `[B, queries, heads · value]`.
 ///
 /// # Errors
 /// Where shapes disagree.
@@ -95,7 +96,7 @@ pub fn mla_attention(
     let probs = match probs {
         Some(cell) => {
             let values = std::mem::take(&mut *cell.lock().unwrap_or_else(PoisonError::into_inner));
-            Some(Tensor::from_vec(values, (b, t, t), q.device())?)
+            Some(Tensor::from_vec(values, (b, t, kv.dim(1)?), q.device())?)
         }
         None => None,
     };
@@ -113,16 +114,17 @@ fn plain(
     want_probs: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (b, t, _) = q.dims3()?;
+    let keys = kv.dim(1)?;
     let MlaShape { heads, nope, rope, value } = shape;
     let dtype = q.dtype();
     let q = q.reshape((b, t, heads, nope + rope))?.transpose(1, 2)?.contiguous()?; // B N T d
-    let kv = kv.reshape((b, t, heads, nope + value))?.transpose(1, 2)?; // B N T (dn + dv)
+    let kv = kv.reshape((b, keys, heads, nope + value))?.transpose(1, 2)?; // B N T (dn + dv)
     let k_nope = kv.narrow(D::Minus1, 0, nope)?;
     let v = kv.narrow(D::Minus1, nope, value)?.contiguous()?;
-    let k_rope = k_rope.unsqueeze(1)?.broadcast_as((b, heads, t, rope))?;
+    let k_rope = k_rope.unsqueeze(1)?.broadcast_as((b, heads, keys, rope))?;
     let k = Tensor::cat(&[&k_nope.contiguous()?, &k_rope.contiguous()?], D::Minus1)?; // B N T d
     let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)?.to_dtype(DType::F32)? * scale)?; // B N T T
-    let mask = allowed.mask(b, t, q.device())?.unsqueeze(1)?.broadcast_as(scores.shape())?;
+    let mask = allowed.mask((b, t, keys), q.device())?.unsqueeze(1)?.broadcast_as(scores.shape())?;
     let floor = Tensor::full(MASKED, scores.shape(), q.device())?;
     let p = candle_nn::ops::softmax(&mask.where_cond(&scores, &floor)?, D::Minus1)?;
     let out = p.to_dtype(dtype)?.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((b, t, heads * value))?;
@@ -141,10 +143,19 @@ struct Mla {
 #[derive(Clone, Copy)]
 struct Sequence<'a> {
     index: usize,
-    t: usize,
+    queries: usize,
+    keys: usize,
     q: &'a [f32],
     kv: &'a [f32],
     k_rope: &'a [f32],
+}
+
+impl Sequence<'_> {
+    /// Returns how many keys query `i` sees.
+    #[inline(always)]
+    fn visible(&self, i: usize) -> usize {
+        self.keys - self.queries + i + 1
+    }
 }
 
 impl Mla {
@@ -165,23 +176,16 @@ impl Mla {
         }
     }
 
-    /// Fills `p` (rows `start..end`, `end` columns) with the probabilities of head `n`.
+    /// Fills `p`, one row per query from `start`, with the probabilities of head `n` over the keys packed in `keys`.
     #[inline(always)]
-    fn probabilities(
-        &self,
-        s: Sequence,
-        n: usize,
-        (start, end): (usize, usize),
-        keys: &[f32],
-        p: &mut [f32],
-        kept: &mut Vec<f32>,
-    ) {
+    fn probabilities(&self, s: Sequence, n: usize, start: usize, keys: &[f32], p: &mut [f32], kept: &mut Vec<f32>) {
         let d = self.shape.nope + self.shape.rope;
         let (wq, ..) = self.widths();
-        let queries = Mat::new(&s.q[start * wq + n * d..], end - start, d, wq);
+        let end = keys.len() / d;
+        let queries = Mat::new(&s.q[start * wq + n * d..], p.len() / end, d, wq);
         matmul(p, end, queries, Mat::new(keys, end, d, d).t(), self.scale, false);
-        for (row, i) in p.chunks_mut(end).zip(start..end) {
-            let (seen, unseen) = row.split_at_mut(i + 1);
+        for (row, i) in p.chunks_mut(end).zip(start..) {
+            let (seen, unseen) = row.split_at_mut(s.visible(i));
             self.allowed.apply(s.index, i, seen, kept);
             simd::softmax(seen);
             unseen.fill(0.0);
@@ -195,16 +199,17 @@ impl Mla {
             || {
                 let MlaShape { heads, nope, value, .. } = self.shape;
                 let (_, wkv, wo) = self.widths();
-                let end = start + out.len() / wo;
+                let rows = out.len() / wo;
+                let end = s.visible(start + rows - 1);
                 let (mut keys, mut kept) = (Vec::new(), Vec::new());
-                let mut p = vec![0.0; (end - start) * end];
+                let mut p = vec![0.0; rows * end];
                 for n in 0..heads {
                     self.pack_keys(s, n, end, &mut keys);
-                    self.probabilities(s, n, (start, end), &keys, &mut p, &mut kept);
+                    self.probabilities(s, n, start, &keys, &mut p, &mut kept);
                     let values = Mat::new(&s.kv[n * (nope + value) + nope..], end, value, wkv);
-                    matmul(&mut out[n * value..], wo, Mat::new(&p, end - start, end, end), values, 1.0, false);
+                    matmul(&mut out[n * value..], wo, Mat::new(&p, rows, end, end), values, 1.0, false);
                     if let Some(mean) = mean.as_deref_mut() {
-                        for (to, from) in mean.chunks_mut(s.t).zip(p.chunks(end)) {
+                        for (to, from) in mean.chunks_mut(s.keys).zip(p.chunks(end)) {
                             to.iter_mut().zip(from).for_each(|(a, b)| *a += b / heads as f32);
                         }
                     }
@@ -222,16 +227,16 @@ impl Mla {
                 let (wq, wkv, wo) = self.widths();
                 let d = nope + rope;
                 let (mut keys, mut kept) = (Vec::new(), Vec::new());
-                let (mut p, mut dp, mut dk) = (Vec::new(), Vec::new(), vec![0.0; s.t * d]);
+                let (mut p, mut dp, mut dk) = (Vec::new(), Vec::new(), vec![0.0; s.keys * d]);
                 for n in 0..heads {
-                    self.pack_keys(s, n, s.t, &mut keys);
+                    self.pack_keys(s, n, s.keys, &mut keys);
                     dk.fill(0.0);
-                    for start in (0..s.t).step_by(ROWS) {
-                        let end = (start + ROWS).min(s.t);
-                        let rows = end - start;
+                    for start in (0..s.queries).step_by(ROWS) {
+                        let rows = ROWS.min(s.queries - start);
+                        let end = s.visible(start + rows - 1);
                         p.resize(rows * end, 0.0);
                         dp.resize(rows * end, 0.0);
-                        self.probabilities(s, n, (start, end), &keys[..end * d], &mut p, &mut kept);
+                        self.probabilities(s, n, start, &keys[..end * d], &mut p, &mut kept);
                         let dout = Mat::new(&grad[start * wo + n * value..], rows, value, wo);
                         let values = Mat::new(&s.kv[n * (nope + value) + nope..], end, value, wkv);
                         // dV += Pᵀ dO; dP = dO Vᵀ; dS = P ∘ (dP − Σ P∘dP) · scale
@@ -280,26 +285,28 @@ impl CustomOp3 for Mla {
         let (q, kv, k_rope) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
         let (wq, wkv, wo) = self.widths();
         let rope = self.shape.rope;
-        l1.shape().dims3().and_then(|d| check(d == (b, t, wq), "q"))?;
-        l2.shape().dims3().and_then(|d| check(d == (b, t, wkv), "kv"))?;
-        l3.shape().dims3().and_then(|d| check(d == (b, t, rope), "k_rope"))?;
+        let keys = l2.shape().dims3()?.1;
+        l1.shape().dims3().and_then(|d| check(d == (b, t, wq) && t <= keys, "q"))?;
+        l2.shape().dims3().and_then(|d| check(d == (b, keys, wkv), "kv"))?;
+        l3.shape().dims3().and_then(|d| check(d == (b, keys, rope), "k_rope"))?;
         if let Allowed::Selected(indices) = &self.allowed {
             check(indices.len() == b && indices.iter().all(|s| s.len() == t), "the selection")?;
         }
         let sequence = |n: usize| Sequence {
             index: n,
-            t,
+            queries: t,
+            keys,
             q: &q[n * t * wq..][..t * wq],
-            kv: &kv[n * t * wkv..][..t * wkv],
-            k_rope: &k_rope[n * t * rope..][..t * rope],
+            kv: &kv[n * keys * wkv..][..keys * wkv],
+            k_rope: &k_rope[n * keys * rope..][..keys * rope],
         };
         let mut out = vec![0.0; b * t * wo];
-        let mut mean = vec![0.0; if self.probs.is_some() { b * t * t } else { 0 }];
+        let mut mean = vec![0.0; if self.probs.is_some() { b * t * keys } else { 0 }];
         // A block is ROWS query rows of one sequence: contiguous in the output and in the mean.
         let mut blocks = Vec::new();
-        let mut means = mean.chunks_mut((t * t).max(1));
+        let mut means = mean.chunks_mut((t * keys).max(1));
         for (n, rows) in out.chunks_mut((t * wo).max(1)).enumerate() {
-            let mut mean_rows = means.next().map(|m| m.chunks_mut(ROWS * t));
+            let mut mean_rows = means.next().map(|m| m.chunks_mut(ROWS * keys));
             for (i, chunk) in rows.chunks_mut(ROWS * wo).enumerate() {
                 blocks.push((n, i * ROWS, chunk, mean_rows.as_mut().and_then(Iterator::next)));
             }
@@ -320,22 +327,26 @@ impl CustomOp3 for Mla {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (b, t, _) = q.dims3()?;
+        let keys = kv.dim(1)?;
         let (wq, wkv, wo) = self.widths();
         let rope = self.shape.rope;
-        let (mut dq, mut dkv, mut dr) = (vec![0.0; b * t * wq], vec![0.0; b * t * wkv], vec![0.0; b * t * rope]);
+        let (mut dq, mut dkv, mut dr) = (vec![0.0; b * t * wq], vec![0.0; b * keys * wkv], vec![0.0; b * keys * rope]);
         with_floats(q, |q| {
             with_floats(kv, |kv| {
                 with_floats(k_rope, |k_rope| {
                     with_floats(grad, |grad| {
-                        let outs =
-                            dq.par_chunks_mut(t * wq).zip(dkv.par_chunks_mut(t * wkv)).zip(dr.par_chunks_mut(t * rope));
+                        let outs = dq
+                            .par_chunks_mut(t * wq)
+                            .zip(dkv.par_chunks_mut(keys * wkv))
+                            .zip(dr.par_chunks_mut(keys * rope));
                         outs.enumerate().for_each(|(n, ((dq, dkv), dr))| {
                             let s = Sequence {
                                 index: n,
-                                t,
+                                queries: t,
+                                keys,
                                 q: &q[n * t * wq..][..t * wq],
-                                kv: &kv[n * t * wkv..][..t * wkv],
-                                k_rope: &k_rope[n * t * rope..][..t * rope],
+                                kv: &kv[n * keys * wkv..][..keys * wkv],
+                                k_rope: &k_rope[n * keys * rope..][..keys * rope],
                             };
                             self.backward_sequence(s, &grad[n * t * wo..][..t * wo], dq, dkv, dr);
                         });
@@ -364,15 +375,15 @@ mod tests {
 
     const SHAPE: MlaShape = MlaShape { heads: 3, nope: 5, rope: 4, value: 6 };
 
-    fn operands(b: usize, t: usize) -> [Tensor; 3] {
-        [random(&[b, t, 27], 1), random(&[b, t, 33], 2), random(&[b, t, 4], 3)]
+    fn operands(b: usize, t: usize, keys: usize) -> [Tensor; 3] {
+        [random(&[b, t, 27], 1), random(&[b, keys, 33], 2), random(&[b, keys, 4], 3)]
     }
 
     #[test]
     fn fused_and_plain_agree() {
-        for (b, t) in [(1, 1), (2, 7), (1, 64), (2, 131)] {
-            let [q, kv, r] = operands(b, t);
-            for allowed in [Allowed::Causal, Allowed::Selected(random_indices(b, t, 5, 7))] {
+        for (b, t, keys) in [(1, 1, 1), (2, 7, 7), (1, 64, 64), (2, 131, 131), (1, 1, 90), (2, 66, 100)] {
+            let [q, kv, r] = operands(b, t, keys);
+            for allowed in [Allowed::Causal, Allowed::Selected(random_indices(b, t, keys, 5, 7))] {
                 let (x, p) = mla_attention(&q, &kv, &r, SHAPE, 0.3, &allowed, true).unwrap();
                 let (y, o) = plain(&q, &kv, &r, SHAPE, 0.3, &allowed, true).unwrap();
                 assert_close(&x, &y, 2e-6);
@@ -383,8 +394,8 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_the_plain_form() {
-        let [q, kv, r] = operands(2, 70);
-        for allowed in [Allowed::Causal, Allowed::Selected(random_indices(2, 70, 9, 7))] {
+        let [q, kv, r] = operands(2, 70, 75);
+        for allowed in [Allowed::Causal, Allowed::Selected(random_indices(2, 70, 75, 9, 7))] {
             assert_gradients(
                 &[q.clone(), kv.clone(), r.clone()],
                 |x| mla_attention(&x[0], &x[1], &x[2], SHAPE, 0.3, &allowed, false).unwrap().0,
@@ -396,8 +407,8 @@ mod tests {
 
     #[test]
     fn a_selection_of_another_length_is_refused() {
-        let [q, kv, r] = operands(1, 8);
-        let allowed = Allowed::Selected(random_indices(1, 7, 3, 1));
+        let [q, kv, r] = operands(1, 8, 8);
+        let allowed = Allowed::Selected(random_indices(1, 7, 7, 3, 1));
         assert!(mla_attention(&q, &kv, &r, SHAPE, 1.0, &allowed, false).is_err());
         assert!(q.device().same_device(&Device::Cpu));
     }

@@ -1,6 +1,7 @@
 //! Scores of the lightning indexer.
 //!
-//! I[i,j] = Σ_h w[i,h] · relu(scale · q[i,h]·k[j]) for j ≤ i.
+//! I[i,j] = Σ_h w[i,h] · relu(scale · q[i,h]·k[j]) for every key j that query i may see. The queries are the last of the
+//! keys' positions: all of them in a prefill, one in a decode step.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::attention::Allowed;
+use super::attention::{Allowed, check};
 use super::gemm::{Mat, matmul};
 use super::storage::{floats, on_cpu, with_floats};
 use super::topk::{Indices, top_k_row, top_k_rows};
@@ -17,9 +18,9 @@ use crate::domain::Selection;
 
 const ROWS: usize = 64;
 
-/// Computes the scores `[B, T, T]` in f32; entries above the diagonal are [`MASKED`].
+/// Computes the scores `[B, queries, keys]` in f32; keys after the query are [`MASKED`].
 ///
-/// `q` is `[B, T, heads · dim]`, `k` is `[B, T, dim]`, `w` is `[B, T, heads]`.
+/// `q` is `[B, queries, heads · dim]`, `k` is `[B, keys, dim]`, `w` is `[B, queries, heads]`.
 ///
 /// # Errors
 /// Where shapes disagree.
@@ -32,7 +33,7 @@ pub fn indexer_scores(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<
     q.contiguous()?.apply_op3(&k.contiguous()?, &w.contiguous()?, op)
 }
 
-/// Selects the `topk` best keys of every query without ever holding a `[T, T]` tensor on the CPU.
+/// Selects the `topk` best keys of every query without ever holding a `[queries, keys]` tensor on the CPU.
 ///
 /// Operands as in [`indexer_scores`]. Also returns the wall time split into scoring and selecting.
 ///
@@ -49,6 +50,8 @@ pub fn select(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64, topk: usize) -> Re
         return Ok((indices, scored, begin.elapsed().saturating_sub(scored)));
     }
     let (b, t, heads) = w.dims3()?;
+    let keys = k.dim(1)?;
+    check(q.dim(1)? == t && t <= keys, "the indexer's q or k")?;
     let op = Scores { scale: scale as f32 };
     let mut work = (Duration::ZERO, Duration::ZERO);
     let selections = with_floats(&q, |q| {
@@ -59,21 +62,22 @@ pub fn select(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64, topk: usize) -> Re
                 let done: Vec<(usize, Selection, Duration, Duration)> = blocks
                     .into_par_iter()
                     .map(|(n, start)| {
-                        let s = Sequence::of(n, t, heads, q, k, w);
-                        let end = (start + ROWS).min(t);
+                        let s = Sequence::of(n, b, (t, keys, heads), q, k, w);
+                        let rows = ROWS.min(t - start);
+                        let end = s.visible(start + rows - 1);
                         let begin = Instant::now();
-                        let mut scores = vec![0.0; (end - start) * end];
+                        let mut scores = vec![0.0; rows * end];
                         op.block(s, start, &mut scores, end);
                         let scored = begin.elapsed();
-                        let mut selection = Selection::with_capacity(end - start, topk.min(end));
+                        let mut selection = Selection::with_capacity(rows, topk.min(end));
                         let mut scratch = Vec::with_capacity(end);
-                        for (row, i) in scores.chunks(end).zip(start..end) {
-                            top_k_row(&row[..=i], topk, &mut scratch, &mut selection);
+                        for (row, i) in scores.chunks(end).zip(start..) {
+                            top_k_row(&row[..s.visible(i)], topk, &mut scratch, &mut selection);
                         }
                         (n, selection, scored, begin.elapsed().saturating_sub(scored))
                     })
                     .collect();
-                let mut selections = vec![Selection::with_capacity(t, topk.min(t)); b];
+                let mut selections = vec![Selection::with_capacity(t, topk.min(keys)); b];
                 for (n, part, scored, selected) in &done {
                     part.rows().for_each(|row| selections[*n].push(row));
                     work = (work.0 + *scored, work.1 + *selected);
@@ -91,12 +95,12 @@ pub fn select(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64, topk: usize) -> Re
 /// The same in candle's stock ops: the oracle, and the form for other devices.
 fn plain(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<Tensor> {
     let (b, t, heads) = w.dims3()?;
-    let dim = k.dim(2)?;
+    let (_, keys, dim) = k.dims3()?;
     let q = q.reshape((b, t * heads, dim))?; // B (T·h) D
-    let a = (q.matmul(&k.transpose(1, 2)?.contiguous()?)?.relu()? * scale)?.reshape((b, t, heads, t))?;
-    let scores = a.broadcast_mul(&w.unsqueeze(3)?)?.sum(2)?; // B T T
-    let mask = Allowed::Causal.mask(b, t, q.device())?;
-    mask.where_cond(&scores, &Tensor::full(MASKED, (b, t, t), q.device())?)
+    let a = (q.matmul(&k.transpose(1, 2)?.contiguous()?)?.relu()? * scale)?.reshape((b, t, heads, keys))?;
+    let scores = a.broadcast_mul(&w.unsqueeze(3)?)?.sum(2)?; // B T keys
+    let mask = Allowed::Causal.mask((b, t, keys), q.device())?;
+    mask.where_cond(&scores, &Tensor::full(MASKED, (b, t, keys), q.device())?)
 }
 
 struct Scores {
@@ -106,7 +110,8 @@ struct Scores {
 /// The operands of one sequence.
 #[derive(Clone, Copy)]
 struct Sequence<'a> {
-    t: usize,
+    queries: usize,
+    keys: usize,
     heads: usize,
     dim: usize,
     q: &'a [f32],
@@ -115,43 +120,58 @@ struct Sequence<'a> {
 }
 
 impl<'a> Sequence<'a> {
-    fn of(n: usize, t: usize, heads: usize, q: &'a [f32], k: &'a [f32], w: &'a [f32]) -> Self {
-        let batch = w.len() / (t * heads).max(1);
-        let dim = k.len() / (batch * t).max(1);
+    /// Cuts sequence `n` of `batch` out of the operands.
+    fn of(
+        n: usize,
+        batch: usize,
+        (queries, keys, heads): (usize, usize, usize),
+        q: &'a [f32],
+        k: &'a [f32],
+        w: &'a [f32],
+    ) -> Self {
+        let dim = k.len() / (batch * keys).max(1);
+        let width = queries * heads;
         Self {
-            t,
+            queries,
+            keys,
             heads,
             dim,
-            q: &q[n * t * heads * dim..][..t * heads * dim],
-            k: &k[n * t * dim..][..t * dim],
-            w: &w[n * t * heads..][..t * heads],
+            q: &q[n * width * dim..][..width * dim],
+            k: &k[n * keys * dim..][..keys * dim],
+            w: &w[n * width..][..width],
         }
+    }
+
+    /// Returns how many keys query `i` sees.
+    #[inline(always)]
+    fn visible(&self, i: usize) -> usize {
+        self.keys - self.queries + i + 1
     }
 }
 
 impl Scores {
-    /// Writes the scores of query rows from `start` into `out`, whose rows are `width` apart and hold keys 0 to their
-    /// block's end; entries above the diagonal are [`MASKED`].
+    /// Writes the scores of query rows from `start` into `out`, whose rows are `width` apart and hold the keys up to
+    /// the last one that the block sees; keys after the query are [`MASKED`].
     fn block(&self, s: Sequence, start: usize, out: &mut [f32], width: usize) {
         simd::dispatch(
             #[inline(always)]
             || {
                 let rows = out.len() / width;
-                let end = start + rows;
+                let end = s.visible(start + rows - 1);
                 let mut a = vec![0.0; rows * end];
                 for h in 0..s.heads {
                     let q = Mat::new(&s.q[(start * s.heads + h) * s.dim..], rows, s.dim, s.heads * s.dim);
                     matmul(&mut a, end, q, Mat::new(s.k, end, s.dim, s.dim).t(), self.scale, false);
                     for ((to, from), i) in out.chunks_mut(width).zip(a.chunks(end)).zip(start..) {
                         let w = s.w[i * s.heads + h];
-                        for (to, &from) in to[..=i].iter_mut().zip(from) {
+                        for (to, &from) in to[..s.visible(i)].iter_mut().zip(from) {
                             let kept = if from > 0.0 { w * from } else { 0.0 };
                             *to = if h == 0 { kept } else { *to + kept };
                         }
                     }
                 }
                 for (row, i) in out.chunks_mut(width).zip(start..) {
-                    row[i + 1..].fill(MASKED);
+                    row[s.visible(i)..].fill(MASKED);
                 }
             },
         );
@@ -162,9 +182,9 @@ impl Scores {
             #[inline(always)]
             || {
                 let mut a = Vec::new();
-                for start in (0..s.t).step_by(ROWS) {
-                    let end = (start + ROWS).min(s.t);
-                    let rows = end - start;
+                for start in (0..s.queries).step_by(ROWS) {
+                    let rows = ROWS.min(s.queries - start);
+                    let end = s.visible(start + rows - 1);
                     a.resize(rows * end, 0.0);
                     for h in 0..s.heads {
                         let at = (start * s.heads + h) * s.dim;
@@ -172,8 +192,8 @@ impl Scores {
                         let q = Mat::new(&s.q[at..], rows, s.dim, stride);
                         matmul(&mut a, end, q, keys.t(), self.scale, false);
                         for (row, i) in a.chunks_mut(end).zip(start..) {
-                            let (w, grad) = (s.w[i * s.heads + h], &grad[i * s.t..][..=i]);
-                            let (seen, unseen) = row.split_at_mut(i + 1);
+                            let (w, grad) = (s.w[i * s.heads + h], &grad[i * s.keys..][..s.visible(i)]);
+                            let (seen, unseen) = row.split_at_mut(s.visible(i));
                             seen.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { 0.0 });
                             dw[i * s.heads + h] = simd::dot(seen, grad);
                             let slope = w * self.scale;
@@ -207,17 +227,19 @@ impl CustomOp3 for Scores {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (b, t, heads) = l3.shape().dims3()?;
+        let keys = l2.shape().dims3()?.1;
+        check(l1.shape().dims3()?.1 == t && t <= keys, "the indexer's q or k")?;
         let (q, k, w) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
-        let mut out = vec![0.0; b * t * t];
+        let mut out = vec![0.0; b * t * keys];
         let blocks: Vec<(usize, usize, &mut [f32])> = out
-            .chunks_mut((t * t).max(1))
+            .chunks_mut((t * keys).max(1))
             .enumerate()
-            .flat_map(|(n, rows)| rows.chunks_mut(ROWS * t).enumerate().map(move |(i, chunk)| (n, i * ROWS, chunk)))
+            .flat_map(|(n, rows)| rows.chunks_mut(ROWS * keys).enumerate().map(move |(i, chunk)| (n, i * ROWS, chunk)))
             .collect();
-        blocks
-            .into_par_iter()
-            .for_each(|(n, start, out)| self.block(Sequence::of(n, t, heads, q, k, w), start, out, t));
-        Ok((CpuStorage::F32(out), (b, t, t).into()))
+        blocks.into_par_iter().for_each(|(n, start, out)| {
+            self.block(Sequence::of(n, b, (t, keys, heads), q, k, w), start, out, keys);
+        });
+        Ok((CpuStorage::F32(out), (b, t, keys).into()))
     }
 
     fn bwd(
@@ -229,20 +251,20 @@ impl CustomOp3 for Scores {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (b, t, heads) = w.dims3()?;
-        let dim = k.dim(2)?;
+        let (_, keys, dim) = k.dims3()?;
         let (mut dq, mut dk, mut dw) =
-            (vec![0.0; b * t * heads * dim], vec![0.0; b * t * dim], vec![0.0; b * t * heads]);
+            (vec![0.0; b * t * heads * dim], vec![0.0; b * keys * dim], vec![0.0; b * t * heads]);
         with_floats(q, |q| {
             with_floats(k, |k| {
                 with_floats(w, |w| {
                     with_floats(grad, |grad| {
                         let outs = dq
                             .par_chunks_mut(t * heads * dim)
-                            .zip(dk.par_chunks_mut(t * dim))
+                            .zip(dk.par_chunks_mut(keys * dim))
                             .zip(dw.par_chunks_mut(t * heads));
                         outs.enumerate().for_each(|(n, ((dq, dk), dw))| {
-                            let s = Sequence::of(n, t, heads, q, k, w);
-                            self.backward_sequence(s, &grad[n * t * t..][..t * t], dq, dk, dw);
+                            let s = Sequence::of(n, b, (t, keys, heads), q, k, w);
+                            self.backward_sequence(s, &grad[n * t * keys..][..t * keys], dq, dk, dw);
                         });
                         Ok(())
                     })
@@ -262,14 +284,14 @@ mod tests {
     use super::*;
     use crate::model::ops::testing::{assert_close, assert_gradients, random, values};
 
-    fn operands(b: usize, t: usize) -> [Tensor; 3] {
-        [random(&[b, t, 3 * 5], 1), random(&[b, t, 5], 2), random(&[b, t, 3], 3)]
+    fn operands(b: usize, t: usize, keys: usize) -> [Tensor; 3] {
+        [random(&[b, t, 3 * 5], 1), random(&[b, keys, 5], 2), random(&[b, t, 3], 3)]
     }
 
     #[test]
     fn fused_and_plain_agree() {
-        for (b, t) in [(1, 1), (2, 7), (1, 64), (2, 131)] {
-            let [q, k, w] = operands(b, t);
+        for (b, t, keys) in [(1, 1, 1), (2, 7, 7), (1, 64, 64), (2, 131, 131), (1, 1, 90), (2, 66, 100)] {
+            let [q, k, w] = operands(b, t, keys);
             assert_close(&indexer_scores(&q, &k, &w, 0.4).unwrap(), &plain(&q, &k, &w, 0.4).unwrap(), 2e-6);
         }
     }
@@ -280,11 +302,11 @@ mod tests {
             move |x: &[Tensor]| {
                 let scores = f(&x[0], &x[1], &x[2], 0.4).unwrap();
                 // The masked part has no gradient and would drown the rest.
-                let visible = Allowed::Causal.mask(2, 70, x[0].device()).unwrap();
+                let visible = Allowed::Causal.mask((2, 70, 75), x[0].device()).unwrap();
                 visible.where_cond(&scores, &scores.zeros_like().unwrap()).unwrap()
             }
         };
-        assert_gradients(&operands(2, 70), form(indexer_scores), form(plain), 1e-5);
+        assert_gradients(&operands(2, 70, 75), form(indexer_scores), form(plain), 1e-5);
     }
 
     #[test]
@@ -294,8 +316,10 @@ mod tests {
             let v: Vec<f32> = values(x).iter().map(|v| (v * 2.0).round() / 2.0).collect();
             Tensor::from_vec(v, x.shape(), x.device()).unwrap()
         };
-        for (t, topk) in [(1, 1), (63, 4), (64, 64), (65, 1), (150, 20), (20, 100)] {
-            let [q, k, w] = operands(2, t).map(|x| dyadic(&x));
+        for (t, keys, topk) in
+            [(1, 1, 1), (63, 63, 4), (64, 64, 64), (65, 65, 1), (150, 150, 20), (20, 20, 100), (3, 80, 9)]
+        {
+            let [q, k, w] = operands(2, t, keys).map(|x| dyadic(&x));
             let whole = top_k_rows(&plain(&q, &k, &w, 0.5).unwrap(), topk).unwrap();
             let (blocks, ..) = select(&q, &k, &w, 0.5, topk).unwrap();
             assert_eq!(blocks, whole, "T = {t}, k = {topk}");

@@ -134,7 +134,7 @@ mod tests {
     /// The same in stock ops.
     fn plain(scores: &Tensor, target: &Tensor, support: &Allowed) -> Tensor {
         let (b, t, _) = scores.dims3().unwrap();
-        let mask = support.mask(b, t, scores.device()).unwrap();
+        let mask = support.mask((b, t, t), scores.device()).unwrap();
         let inside = mask.to_dtype(DType::F32).unwrap();
         let floor = Tensor::full(-1e30f32, (b, t, t), scores.device()).unwrap();
         let log_q = candle_nn::ops::log_softmax(&mask.where_cond(scores, &floor).unwrap(), D::Minus1).unwrap();
@@ -154,7 +154,7 @@ mod tests {
     fn value_and_gradient_agree_with_stock_ops() {
         let (b, t) = (2, 19);
         let (scores, p) = (random(&[b, t, t], 4), target(b, t));
-        for support in [Allowed::Causal, Allowed::Selected(random_indices(b, t, 6, 3))] {
+        for support in [Allowed::Causal, Allowed::Selected(random_indices(b, t, t, 6, 3))] {
             assert_close(&kl(&scores, &p, &support).unwrap(), &plain(&scores, &p, &support), 1e-5);
             assert_gradients(
                 std::slice::from_ref(&scores),

@@ -31,7 +31,7 @@ pub fn prefers_latent(shape: MlaShape, latent: usize) -> bool {
     heads >= LATENT_HEADS && 2 * latent + rope <= 4 * (nope + rope + value)
 }
 
-/// Attends in the expanded form; operands as in [`super::mla_attention`], one row of `indices` per query.
+/// Attends in the expanded form; operands as in [`super::mla_attention`], one row of `indices` per query row.
 ///
 /// # Errors
 /// Where shapes disagree or a tensor is not f32 on the CPU.
@@ -46,13 +46,14 @@ pub fn sparse_expanded(
     let (b, t, wq) = q.dims3()?;
     let MlaShape { heads, nope, rope, value } = shape;
     let (wkv, wo, d, scale) = (heads * (nope + value), heads * value, nope + rope, scale as f32);
-    check(wq == heads * d && kv.dims() == [b, t, wkv] && k_rope.dims() == [b, t, rope], "q, kv or k_rope")?;
+    let keys = kv.dim(1)?;
+    check(wq == heads * d && kv.dims() == [b, keys, wkv] && k_rope.dims() == [b, keys, rope], "q, kv or k_rope")?;
     let mut out = vec![0.0; b * t * wo];
     with_floats(q, |q| {
         with_floats(kv, |kv| {
             with_floats(k_rope, |k_rope| {
                 each_block(&mut out, (b, t, wo), indices, |n, start, out, selection| {
-                    let (q, kv, k_rope) = (&q[n * t * wq..], &kv[n * t * wkv..], &k_rope[n * t * rope..]);
+                    let (q, kv, k_rope) = (&q[n * t * wq..], &kv[n * keys * wkv..], &k_rope[n * keys * rope..]);
                     let mut p = Vec::new();
                     for (out, i) in out.chunks_mut(wo).zip(start..) {
                         let keys = selection.row(i);
@@ -87,7 +88,7 @@ pub fn sparse_expanded(
     Tensor::from_vec(out, (b, t, wo), q.device())
 }
 
-/// Attends in the latent form; `c_kv` is `[B, T, latent]` and `w` is kv_b's weight `[heads · (nope + value), latent]`.
+/// Attends in the latent form; `c_kv` is `[B, keys, latent]` and `w` is kv_b's weight `[heads · (nope + value), latent]`.
 ///
 /// # Errors
 /// Where shapes disagree or a tensor is not f32 on the CPU.
@@ -102,10 +103,10 @@ pub fn sparse_latent(
 ) -> Result<Tensor> {
     let (b, t, wq) = q.dims3()?;
     let MlaShape { heads, nope, rope, value } = shape;
-    let latent = c_kv.dim(2)?;
+    let (_, tokens, latent) = c_kv.dims3()?;
     let (wo, d, wide, scale) = (heads * value, nope + rope, latent + rope, scale as f32);
     check(
-        wq == heads * d && w.dims() == [heads * (nope + value), latent] && k_rope.dims() == [b, t, rope],
+        wq == heads * d && w.dims() == [heads * (nope + value), latent] && k_rope.dims() == [b, tokens, rope],
         "q, kv_b or k_rope",
     )?;
     let mut out = vec![0.0; b * t * wo];
@@ -114,7 +115,8 @@ pub fn sparse_latent(
             with_floats(k_rope, |k_rope| {
                 with_floats(w, |w| {
                     each_block(&mut out, (b, t, wo), indices, |n, start, out, selection| {
-                        let (q, c_kv, k_rope) = (&q[n * t * wq..], &c_kv[n * t * latent..], &k_rope[n * t * rope..]);
+                        let (q, c_kv, k_rope) =
+                            (&q[n * t * wq..], &c_kv[n * tokens * latent..], &k_rope[n * tokens * rope..]);
                         let rows = out.len() / wo;
                         // Absorb W_k into the block's queries: [rows, heads, latent + rope].
                         let mut absorbed = vec![0.0; rows * heads * wide];
@@ -196,14 +198,16 @@ mod tests {
 
     #[test]
     fn both_forms_agree_with_masked_attention() {
-        for (heads, t, k) in [(1, 1, 1), (3, 7, 1), (3, 31, 40), (9, 65, 6), (2, 150, 17)] {
+        for (heads, t, keys, k) in
+            [(1, 1, 1, 1), (3, 7, 7, 1), (3, 31, 31, 40), (9, 65, 65, 6), (2, 150, 150, 17), (4, 1, 70, 9)]
+        {
             let shape = MlaShape { heads, nope: 5, rope: 4, value: 6 };
             let latent = 7;
-            let (q, k_rope) = (random(&[2, t, heads * 9], 1), random(&[2, t, 4], 3));
-            let (c_kv, w) = (random(&[2, t, latent], 2), random(&[heads * 11, latent], 4));
-            let kv = c_kv.reshape((2 * t, latent)).unwrap().matmul(&w.t().unwrap()).unwrap();
-            let kv = kv.reshape((2, t, heads * 11)).unwrap();
-            let indices = random_indices(2, t, k, 5);
+            let (q, k_rope) = (random(&[2, t, heads * 9], 1), random(&[2, keys, 4], 3));
+            let (c_kv, w) = (random(&[2, keys, latent], 2), random(&[heads * 11, latent], 4));
+            let kv = c_kv.reshape((2 * keys, latent)).unwrap().matmul(&w.t().unwrap()).unwrap();
+            let kv = kv.reshape((2, keys, heads * 11)).unwrap();
+            let indices = random_indices(2, t, keys, k, 5);
             let want =
                 mla_attention(&q, &kv, &k_rope, shape, 0.3, &Allowed::Selected(indices.clone()), false).unwrap().0;
             assert_close(&sparse_expanded(&q, &kv, &k_rope, shape, 0.3, &indices).unwrap(), &want, 2e-6);

@@ -24,12 +24,13 @@ pub(crate) fn random(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-pub(crate) fn random_indices(b: usize, t: usize, k: usize, seed: u64) -> Indices {
+/// Random sets of `k` visible keys for the last `t` of `keys` positions.
+pub(crate) fn random_indices(b: usize, t: usize, keys: usize, k: usize, seed: u64) -> Indices {
     let mut next = noise(seed);
     let selections = (0..b).map(|_| {
         let mut selection = Selection::default();
         for i in 0..t {
-            let scores: Vec<f32> = (0..=i).map(|_| next()).collect();
+            let scores: Vec<f32> = (0..=keys - t + i).map(|_| next()).collect();
             top_k_row(&scores, k, &mut Vec::new(), &mut selection);
         }
         selection

@@ -40,21 +40,23 @@ pub fn top_k_row(scores: &[f32], k: usize, scratch: &mut Vec<u64>, selection: &m
 
 /// Selects for every query row the `k` highest of its visible keys.
 ///
-/// `scores` is `[B, T, T]`; key j is visible to query i iff j ≤ i.
+/// `scores` is `[B, queries, keys]`; the queries are the last of the keys' positions, so that key j is visible to
+/// query i iff j ≤ i + keys − queries.
 ///
 /// # Errors
 /// Where the scores cannot be read.
 pub fn top_k_rows(scores: &Tensor, k: usize) -> Result<Indices> {
-    let (b, t, _) = scores.dims3()?;
+    let (b, queries, keys) = scores.dims3()?;
+    let before = keys - queries;
     let scores = scores.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     let selections = with_floats(&scores, |values| {
         Ok((0..b)
             .into_par_iter()
             .map(|n| {
-                let mut selection = Selection::with_capacity(t, k.min(t));
-                let mut scratch = Vec::with_capacity(t);
-                for i in 0..t {
-                    let row = &values[(n * t + i) * t..][..=i];
+                let mut selection = Selection::with_capacity(queries, k.min(keys));
+                let mut scratch = Vec::with_capacity(keys);
+                for i in 0..queries {
+                    let row = &values[(n * queries + i) * keys..][..=before + i];
                     top_k_row(row, k, &mut scratch, &mut selection);
                 }
                 selection
