@@ -14,4 +14,4 @@ pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternErro
 pub use selection::{Selection, Unit, intersection_len};
 pub use spec::{PatternSpec, SpecError};
 pub use stat::{BLOCK, Estimate, block_means, mean_se, median_mad};
-pub use trace::{Query, QuerySampling, Trace, TraceMeta};
+pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};

@@ -60,6 +60,19 @@ pub struct TraceMeta {
     pub tokens_hash: String,
 }
 
+/// Returns a fingerprint of lists of numbers, such as the token ids of sequences: `fnv1a:` and 16 hex digits.
+///
+/// It is FNV-1a over each list's length and entries as little-endian u32; it tells files apart, and guards nothing.
+pub fn hash_ids<'a>(lists: impl IntoIterator<Item = &'a [u32]>) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for list in lists {
+        for byte in [list.len() as u32].iter().chain(list).flat_map(|v| v.to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    format!("fnv1a:{hash:016x}")
+}
+
 /// A recording of every layer's index sets.
 ///
 /// `selections[l].row(q)` is what layer `l` used for `queries[q]`; a Shared layer holds the set that it borrowed.

@@ -2,15 +2,30 @@
 
 mod backend;
 mod cancel;
+mod compare;
+mod coverage;
+mod data;
+mod device;
 #[cfg(test)]
 pub(crate) mod fake;
+mod forward;
+mod local;
+#[cfg(test)]
+mod local_tests;
 mod mailbox;
+mod measure;
 mod protocol;
+mod record;
+mod states;
+mod tally;
 mod worker;
 #[cfg(test)]
 mod worker_tests;
 
 pub use backend::{Backend, BackendError, Coverage, LayerCoverage, ModelInfo};
 pub use cancel::{Cancel, Generation};
+pub use data::{Calibration, Sequence};
+pub use device::{DeviceChoice, DtypeChoice, Placement};
+pub use local::{LocalBackend, Settings};
 pub use protocol::{Command, Failure, Job, Progress, Update};
 pub use worker::{Handle, spawn, spawn_with};

@@ -6,4 +6,4 @@ mod trace_file;
 
 pub use error::FileError;
 pub use store::write_atomic;
-pub use trace_file::{encode_trace, hash_tokens, is_trace, read_trace, write_trace};
+pub use trace_file::{encode_trace, is_trace, read_trace, write_trace};

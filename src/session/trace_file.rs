@@ -9,27 +9,14 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
-use sha2::{Digest, Sha256};
 
 use super::{FileError, write_atomic};
-use crate::domain::{Query, Selection, Trace, TraceMeta};
+use crate::domain::{Query, Selection, Trace, TraceMeta, hash_ids};
 
 /// Newest version of [`TraceMeta`] that can be read.
 const SCHEMA: u32 = 1;
 /// Key of the metadata.
 const META: &str = "indexscope";
-
-/// Returns `sha256:…` of token ids: per sequence its length, then its ids, as little-endian u32.
-pub fn hash_tokens(tokens: &[Vec<u32>]) -> String {
-    let mut hash = Sha256::new();
-    for sequence in tokens {
-        hash.update((sequence.len() as u32).to_le_bytes());
-        for id in sequence {
-            hash.update(id.to_le_bytes());
-        }
-    }
-    hash.finalize().iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
-}
 
 /// Returns whether `path` begins like a safetensors file; any other file, and an unreadable one, is none.
 pub fn is_trace(path: &Path) -> bool {
@@ -112,7 +99,7 @@ fn decode(bytes: &[u8], meta: TraceMeta) -> Result<Trace, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let (shape, ids) = ints(&file, "tokens")?;
     let tokens = rows(&ids, shape[1], "tokens")?;
-    if meta.tokens_hash.starts_with("sha256:") && meta.tokens_hash != hash_tokens(&tokens) {
+    if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {
         return Err("its tokens are not those whose hash its metadata gives".to_owned());
     }
     let (shape, pairs) = ints(&file, "queries")?;
@@ -218,7 +205,7 @@ mod tests {
                 unit: Unit::Token,
                 heads: 4,
                 queries: QuerySampling::All,
-                tokens_hash: hash_tokens(&tokens),
+                tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
             },
             queries: [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
                 .map(|(sequence, position)| Query { sequence, position })

@@ -1,0 +1,142 @@
+//! Forwards of batches under a pattern, resumed at the first layer that differs from an earlier one.
+
+use candle_core::{Device, Tensor};
+
+use super::data::Calibration;
+use super::states::{Entry, States};
+use super::{BackendError, Cancel};
+use crate::domain::Subject;
+use crate::model::{Attend, LayerOutput, Model, ModelError, Pass, Rotary};
+
+/// Tokens per batch on the CPU: enough for the matrix products, few enough that numbers come early.
+const CPU_BATCH_TOKENS: usize = 1024;
+/// Tokens per batch on an accelerator.
+const GPU_BATCH_TOKENS: usize = 8192;
+
+/// Consecutive sequences of one length.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    /// Index of the first sequence.
+    pub first: usize,
+    /// Their ids.
+    pub ids: Vec<Vec<u32>>,
+    rotary: Rotary,
+}
+
+/// The end of a forward.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    /// The residual stream after the last layer, `[B, T, hidden]`.
+    pub hidden: Tensor,
+    /// The first layer that was run.
+    pub resumed_from: usize,
+}
+
+/// How a forward is run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    /// Also run the indexers of Shared layers.
+    pub shadow: bool,
+    /// Resume at this layer at the latest, so that it and all later ones are visited.
+    pub from: usize,
+}
+
+impl How {
+    /// Runs as little as possible.
+    pub(super) const RESUMED: Self = Self { shadow: false, from: usize::MAX };
+    /// Runs and visits every layer.
+    pub(super) const FRESH: Self = Self { shadow: false, from: 0 };
+}
+
+/// A model with its batches and the states kept between forwards.
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub model: Model,
+    pub batches: Vec<Batch>,
+    states: States,
+}
+
+impl Runner {
+    pub(super) fn new(model: Model, calibration: &Calibration, cache_bytes: usize) -> Result<Self, BackendError> {
+        let tokens = if matches!(model.device(), Device::Cpu) { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
+        let mut batches: Vec<Batch> = Vec::new();
+        for (index, sequence) in calibration.sequences().iter().enumerate() {
+            let len = sequence.ids.len();
+            match batches.last_mut() {
+                Some(batch) if batch.ids[0].len() == len && (batch.ids.len() + 1) * len <= tokens => {
+                    batch.ids.push(sequence.ids.clone());
+                }
+                last => {
+                    let rotary = match last {
+                        Some(batch) if batch.ids[0].len() == len => batch.rotary.clone(),
+                        _ => model.rope(len)?,
+                    };
+                    batches.push(Batch { first: index, ids: vec![sequence.ids.clone()], rotary });
+                }
+            }
+        }
+        Ok(Self { model, batches, states: States::new(cache_bytes) })
+    }
+
+    /// Runs one batch through the layers, calling `visit` after each layer that was run.
+    pub(super) fn forward(
+        &mut self,
+        batch: usize,
+        subject: Subject,
+        how: How,
+        cancel: &Cancel,
+        visit: &mut dyn FnMut(usize, &LayerOutput),
+    ) -> Result<Forwarded, BackendError> {
+        let Batch { ids, rotary, .. } = &self.batches[batch];
+        let kept = match subject {
+            Subject::Pattern(pattern) => self.states.longest(batch, pattern, how.from),
+            Subject::Dense => None,
+        };
+        let (resumed_from, mut at) = match kept {
+            Some(kept) => kept,
+            None => (0, Entry { hidden: self.model.embed(ids)?, indices: None }),
+        };
+        let layers = self.model.config().num_hidden_layers;
+        for layer in resumed_from..layers {
+            if cancel.is_stale() {
+                return Err(BackendError::Cancelled);
+            }
+            let attend = match (subject, &at.indices) {
+                (Subject::Dense, _) => Attend::Dense,
+                (Subject::Pattern(pattern), Some(indices)) if !pattern.is_full(layer) => Attend::Given(indices),
+                _ => Attend::Own,
+            };
+            let mut pass = Pass::new(attend);
+            pass.shadow = how.shadow && matches!(attend, Attend::Given(_)) && self.model.has_indexer(layer);
+            let output = self.model.layer(layer, &at.hidden, rotary, &mut pass)?;
+            visit(layer, &output);
+            at = Entry { hidden: output.hidden, indices: output.indices };
+            if let Subject::Pattern(pattern) = subject
+                && layer + 1 < layers
+            {
+                self.states.insert(batch, layer + 1, pattern, at.clone());
+            }
+        }
+        Ok(Forwarded { hidden: at.hidden, resumed_from })
+    }
+}
+
+impl From<ModelError> for BackendError {
+    fn from(error: ModelError) -> Self {
+        let message = error.to_string();
+        let hint = match &error {
+            ModelError::Checkpoint(error) => error.hint(),
+            _ if message.to_lowercase().contains("out of memory") || message.contains("OUT_OF_MEMORY") => {
+                Some("use shorter sequences (--seq-len), --dtype bf16 or --device cpu".to_owned())
+            }
+            _ => None,
+        };
+        Self::Failed { message, hint }
+    }
+}
+
+impl From<candle_core::Error> for BackendError {
+    fn from(error: candle_core::Error) -> Self {
+        ModelError::from(error).into()
+    }
+}

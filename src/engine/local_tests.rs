@@ -1,0 +1,153 @@
+//! The real backend on a small checkpoint with known losses.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+
+use super::{
+    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
+};
+use crate::checkpoint::Checkpoint;
+use crate::domain::{Evaluation, Pattern, QuerySampling, Subject};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/glm_dsa_tiny");
+
+fn p(text: &str) -> Pattern {
+    text.parse().unwrap()
+}
+
+fn subject(text: &str) -> Subject {
+    Subject::Pattern(p(text))
+}
+
+/// The 96 tokens for which transformers' numbers are stored.
+fn tokens() -> Vec<u32> {
+    let bytes = std::fs::read(Path::new(FOLDER).join("expected.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor("input_ids").unwrap();
+    let width = view.data().len() / view.shape().iter().product::<usize>();
+    view.data().chunks_exact(width).map(|c| u32::from(c[0]) | u32::from(c[1]) << 8).collect()
+}
+
+fn backend(sequences: &[Vec<u32>], cache_bytes: usize) -> LocalBackend {
+    let checkpoint = Checkpoint::open(Path::new(FOLDER)).unwrap();
+    let sequences = sequences.iter().cloned().map(Sequence::of).collect();
+    let calibration = Calibration::new(sequences, "test", checkpoint.config().vocab_size).unwrap();
+    let placement = Placement::open(DeviceChoice::Cpu, None).unwrap();
+    let settings = Settings { cache_bytes, ..Settings::new(placement) };
+    LocalBackend::load(&checkpoint, calibration, settings).unwrap()
+}
+
+fn evaluate(backend: &mut LocalBackend, text: &str) -> Evaluation {
+    backend.evaluate(subject(text), &Cancel::never(), &mut |_| {}).unwrap()
+}
+
+/// What must not depend on how the numbers came about.
+fn numbers(evaluation: Evaluation) -> Evaluation {
+    Evaluation { seconds: 0.0, resumed_from: 0, layer_forwards: 0.0, ..evaluation }
+}
+
+#[test]
+fn losses_are_those_of_transformers() {
+    let expected: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(Path::new(FOLDER).join("expected.json")).unwrap()).unwrap();
+    let mut backend = backend(&[tokens()], 1 << 20);
+    for (pattern, want) in expected["patterns"].as_object().unwrap() {
+        let evaluation = evaluate(&mut backend, pattern);
+        let want = want["loss"].as_f64().unwrap();
+        assert!((evaluation.loss - want).abs() < 1e-4, "{pattern}: {} against {want}", evaluation.loss);
+        assert_eq!((evaluation.targets, evaluation.eligible, evaluation.blocks), (95, 79, 1));
+    }
+    let reference = evaluate(&mut backend, "FFFFFF");
+    assert_eq!((reference.delta.unwrap().value, reference.delta_all), (0.0, 0.0));
+    assert_eq!(reference.agreement.unwrap().same_top, 1.0);
+}
+
+#[test]
+fn a_resumed_evaluation_equals_a_fresh_one_bit_for_bit() {
+    let t = tokens();
+    let sequences = [t.clone(), t[10..].to_vec(), t[..50].to_vec(), t.iter().rev().copied().collect()];
+    let (mut kept, mut fresh) = (backend(&sequences, 1 << 24), backend(&sequences, 0));
+    evaluate(&mut kept, "FFFFFF");
+    for (pattern, resumed_from) in [("FFFFSF", 4), ("FFFFSS", 5), ("FSFFSS", 1), ("FSFFSF", 5), ("FFFFFS", 5)] {
+        let (ours, theirs) = (evaluate(&mut kept, pattern), evaluate(&mut fresh, pattern));
+        assert_eq!((ours.resumed_from, theirs.resumed_from), (resumed_from, 0), "{pattern}");
+        assert_eq!(ours.layer_forwards, (6 - resumed_from) as f64);
+        assert_eq!(numbers(ours), numbers(theirs));
+        let logits = |b: &mut LocalBackend| -> Vec<Vec<Vec<f32>>> {
+            b.logits(subject(pattern), &Cancel::never()).unwrap().iter().map(|l| l.to_vec2().unwrap()).collect()
+        };
+        assert!(logits(&mut kept) == logits(&mut fresh), "{pattern}");
+    }
+}
+
+#[test]
+fn an_undone_pattern_is_not_run_again() {
+    let mut backend = backend(&[tokens()], 0);
+    let first = evaluate(&mut backend, "FFSSSS");
+    let mut partials = 0;
+    let again = backend.evaluate(subject("FFSSSS"), &Cancel::never(), &mut |_| partials += 1).unwrap();
+    assert_eq!((first, 0), (again, partials));
+}
+
+#[test]
+fn a_stale_evaluation_stops_and_leaves_nothing_behind() {
+    let mut backend = backend(&[tokens(), tokens()[..40].to_vec()], 1 << 24);
+    let generation = Generation::default();
+    let cancel = generation.advance();
+    let stopped = backend.evaluate(subject("FSFSFS"), &cancel, &mut |partial| {
+        assert_eq!(partial.sequences, (1, 2));
+        generation.advance();
+    });
+    assert!(matches!(stopped, Err(BackendError::Cancelled)));
+    let whole = evaluate(&mut backend, "FSFSFS");
+    assert_eq!((whole.sequences, whole.targets), ((2, 2), 95 + 39));
+}
+
+#[test]
+fn up_to_k_keys_no_pattern_differs() {
+    let mut backend = backend(&[tokens()[..16].to_vec()], 0);
+    let evaluation = evaluate(&mut backend, "FSSSSS");
+    assert_eq!((evaluation.delta, evaluation.delta_all, evaluation.eligible), (None, 0.0, 0));
+    let dense = backend.evaluate(Subject::Dense, &Cancel::never(), &mut |_| {}).unwrap();
+    assert!(dense.delta_all.abs() < 1e-6);
+}
+
+#[test]
+fn recordings_hold_the_sets_that_transformers_selected() {
+    let mut backend = backend(&[tokens(), tokens()[..20].to_vec()], 0);
+    let mut shares = Vec::new();
+    let trace = backend.record(&Cancel::never(), &mut |share| shares.push(share)).unwrap();
+    assert_eq!((trace.queries.len(), shares.as_slice()), (116, &[0.5, 1.0][..]));
+    let overlap = crate::analysis::overlap::matrix(&trace, crate::analysis::Metric::Overlap);
+    let neighbours: f64 = (0..5).filter_map(|l| overlap.get(l, l + 1)).sum::<f64>() / 5.0;
+    assert!((0.2..0.4).contains(&neighbours), "expected.json has 0.276: {neighbours}");
+    let sampling = QuerySampling::Sampled { per_sequence: 4, seed: 7 };
+    let shared = backend.record_pattern(p("FSSFSS"), sampling, &Cancel::never(), &mut |_| {}).unwrap();
+    assert_eq!(shared.queries.len(), 8);
+    assert_eq!(shared.selections[0], shared.selections[2]);
+    assert_ne!(shared.selections[0], shared.selections[3]);
+    for (q, query) in shared.queries.iter().enumerate() {
+        let at = trace.queries.iter().position(|other| other == query).unwrap();
+        assert_eq!(shared.selections[0].row(q), trace.selections[0].row(at), "layer 0 sees the same in both");
+    }
+}
+
+#[test]
+fn shadow_coverage_is_of_the_pattern_in_force() {
+    let mut backend = backend(&[tokens()], 1 << 24);
+    let coverage = backend.coverage(p("FSFFFS"), &Cancel::never()).unwrap();
+    assert_eq!(coverage.layers.iter().map(|l| l.layer).collect::<Vec<_>>(), [1, 5]);
+    assert!(coverage.layers.iter().all(|l| (0.0..1.0).contains(&l.overlap.value) && l.overlap.n == 80));
+    assert!(backend.coverage(p("FFFFFF"), &Cancel::never()).unwrap().layers.is_empty());
+}
+
+#[test]
+fn speed_is_of_both_patterns_and_all_time_is_booked() {
+    let mut backend = backend(&[tokens()], 0);
+    let speed = backend.measure(p("FSSSSS"), &Cancel::never(), &mut |_| {}).unwrap().remove(0);
+    assert!(speed.ratio.runs >= 5 && speed.seconds.median > 0.0);
+    assert_eq!((speed.context, speed.ops.as_str(), speed.phase.as_str()), (96, "reference", "prefill"));
+    let s = speed.share;
+    assert!((s.indexer + s.topk + s.attention + s.mlp + s.rest - 1.0).abs() < 1e-9);
+}

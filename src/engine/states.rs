@@ -1,0 +1,123 @@
+//! Residual states kept by pattern prefix, so that an evaluation resumes at the first layer that differs.
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+use crate::domain::{Pattern, Role};
+use crate::model::Indices;
+
+/// What a layer is entered with.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The residual stream `[B, T, hidden]`.
+    pub hidden: Tensor,
+    /// The selection of the nearest earlier Full layer.
+    pub indices: Option<Indices>,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        let selections = self.indices.iter().flat_map(|i| i.iter()).map(crate::domain::Selection::bytes);
+        self.hidden.elem_count() * self.hidden.dtype().size_in_bytes() + selections.sum::<usize>()
+    }
+}
+
+/// Which batch, which layer is entered, and the roles of the layers before it.
+type Key = (usize, usize, Pattern);
+
+/// States under a budget of bytes; the least recently used ones go first.
+#[derive(Debug)]
+pub(super) struct States {
+    entries: HashMap<Key, (Entry, u64)>,
+    bytes: usize,
+    budget: usize,
+    clock: u64,
+}
+
+impl States {
+    pub(super) fn new(budget: usize) -> Self {
+        Self { entries: HashMap::new(), bytes: 0, budget, clock: 0 }
+    }
+
+    /// Returns the state at the entry of the latest layer, `last` at most, whose earlier roles are those of `pattern`.
+    pub(super) fn longest(&mut self, batch: usize, pattern: Pattern, last: usize) -> Option<(usize, Entry)> {
+        self.clock += 1;
+        (1..pattern.len().min(last.saturating_add(1))).rev().find_map(|layer| {
+            let (entry, used) = self.entries.get_mut(&(batch, layer, prefix(pattern, layer)))?;
+            *used = self.clock;
+            Some((layer, entry.clone()))
+        })
+    }
+
+    /// Keeps the state at the entry of `layer`, unless it alone exceeds the budget.
+    pub(super) fn insert(&mut self, batch: usize, layer: usize, pattern: Pattern, entry: Entry) {
+        let bytes = entry.bytes();
+        if bytes > self.budget {
+            return;
+        }
+        self.clock += 1;
+        if let Some((old, _)) = self.entries.insert((batch, layer, prefix(pattern, layer)), (entry, self.clock)) {
+            self.bytes -= old.bytes();
+        }
+        self.bytes += bytes;
+        while self.bytes > self.budget {
+            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
+            let Some((entry, _)) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
+            self.bytes -= entry.bytes();
+        }
+    }
+}
+
+/// Returns the pattern with every layer from `layer` on made Shared, so that equal prefixes are equal keys.
+fn prefix(pattern: Pattern, layer: usize) -> Pattern {
+    Pattern::from_fn(pattern.len(), |l| if l < layer { pattern.role(l) } else { Role::Shared }).unwrap_or(pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn entry(value: f32) -> Entry {
+        let hidden = Tensor::full(value, (1, 1, 4), &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+        Entry { hidden, indices: None }
+    }
+
+    fn p(text: &str) -> Pattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_longest_common_prefix_is_found() {
+        let mut states = States::new(1 << 20);
+        for layer in 1..4 {
+            states.insert(0, layer, p("FFSF"), entry(layer as f32));
+        }
+        let at = |states: &mut States, batch, pattern| states.longest(batch, p(pattern), 9).map(|(layer, _)| layer);
+        assert_eq!(at(&mut states, 0, "FFSS"), Some(3));
+        assert_eq!(at(&mut states, 0, "FFFF"), Some(2));
+        assert_eq!(at(&mut states, 0, "FSFF"), Some(1));
+        assert_eq!(at(&mut states, 1, "FFSF"), None);
+        assert_eq!(states.longest(0, p("FFSF"), 2).map(|(layer, _)| layer), Some(2));
+        assert!(states.longest(0, p("FFSF"), 0).is_none());
+    }
+
+    #[test]
+    fn the_budget_holds_and_the_least_used_goes() {
+        let mut states = States::new(32);
+        states.insert(0, 1, p("FFF"), entry(1.0));
+        states.insert(0, 2, p("FFF"), entry(2.0));
+        assert_eq!(states.longest(0, p("FSF"), 9).map(|(layer, _)| layer), Some(1));
+        states.insert(0, 2, p("FSF"), entry(3.0));
+        assert_eq!((states.bytes, states.entries.len()), (32, 2));
+        assert_eq!(states.longest(0, p("FFF"), 9).map(|(layer, _)| layer), Some(1));
+        states.insert(
+            0,
+            2,
+            p("FFF"),
+            Entry { hidden: Tensor::zeros((1, 1, 9), DType::F32, &Device::Cpu).unwrap(), indices: None },
+        );
+        assert_eq!(states.bytes, 32);
+    }
+}
