@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::cache::{Cache, LayerCache};
 use super::mla::Mla;
 use super::mlp::Mlp;
 use super::moe::Moe;
@@ -55,6 +56,8 @@ pub struct Pass<'a> {
     pub want_probs: bool,
     /// Also run the layer's own indexer where its indices are given.
     pub shadow: bool,
+    /// Keys of earlier tokens, to which those of this call are added; one sequence only.
+    pub cache: Option<&'a mut LayerCache>,
     /// Where to add the time spent.
     pub times: Option<&'a mut PhaseTimes>,
 }
@@ -62,7 +65,15 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Returns a pass that asks for nothing but the layer's output.
     pub fn new(attend: Attend<'a>) -> Self {
-        Self { attend, ops: Ops::Reference, want_scores: false, want_probs: false, shadow: false, times: None }
+        Self {
+            attend,
+            ops: Ops::Reference,
+            want_scores: false,
+            want_probs: false,
+            shadow: false,
+            cache: None,
+            times: None,
+        }
     }
 }
 
@@ -231,15 +242,33 @@ impl Model {
         Ok(self.embedding.index_select(&flat, 0)?.reshape((ids.len(), t, self.config.hidden_size))?)
     }
 
-    /// Computes the rotary tables for `t` positions.
+    /// Computes the rotary tables of positions 0 to `t` − 1.
     ///
     /// # Errors
     /// Where the device has no room.
     pub fn rope(&self, t: usize) -> Result<Rotary> {
-        rope::tables(&self.config, t, &self.device)
+        self.rope_at(0, t)
+    }
+
+    /// Computes the rotary tables of `t` positions from `start`.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn rope_at(&self, start: usize, t: usize) -> Result<Rotary> {
+        rope::tables(&self.config, start..start + t, &self.device)
+    }
+
+    /// Returns an empty cache for one sequence of up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn cache(&self, capacity: usize) -> Result<Cache> {
+        Cache::new(&self.config, capacity, self.embedding.dtype(), &self.device)
     }
 
     /// Runs one layer on the residual stream `x` `[B, T, hidden]`.
+    ///
+    /// With a cache, `x` holds the tokens after the cached ones and `rotary` their positions.
     ///
     /// # Errors
     /// [`ModelError::NoIndexer`] where the layer has no indexer to run.

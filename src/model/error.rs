@@ -33,6 +33,24 @@ pub enum ModelError {
     /// Sequences of one batch differ in length, or there are none.
     #[error("a batch needs sequences of one length, got lengths {0:?}")]
     Batch(Vec<usize>),
+    /// More tokens than the cache was made for.
+    #[error("the cache has room for {capacity} tokens, {wanted} were to be kept")]
+    CacheFull {
+        /// Its size in tokens.
+        capacity: usize,
+        /// Tokens after the append.
+        wanted: usize,
+    },
+    /// A layer became Full in the middle of a sequence: the index keys of its earlier tokens were never made.
+    #[error("layer {layer} has index keys of {have} tokens, but {want} precede: it was Shared before")]
+    IndexKeysMissing {
+        /// The layer.
+        layer: usize,
+        /// Index keys kept.
+        have: usize,
+        /// Tokens kept.
+        want: usize,
+    },
     /// Reading the checkpoint failed.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor};
 
 use super::decoder::{Attend, Clock, Ops, Pass};
-use super::indexer::Indexer;
+use super::indexer::{Indexer, Projected};
 use super::ops::{
     Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mla_attention, prefers_latent, rms_norm, rope, select,
     sparse_expanded, sparse_latent, top_k_rows,
@@ -74,7 +74,7 @@ impl Mla {
         &self,
         x: &Tensor,
         rotary: &Rotary,
-        pass: &Pass,
+        pass: &mut Pass,
         clock: &mut Clock,
     ) -> Result<(Tensor, Extras)> {
         let MlaShape { nope, rope: width, .. } = self.shape;
@@ -84,6 +84,10 @@ impl Mla {
         let c_kv = rms_norm(&a.narrow(D::Minus1, 0, self.latent)?, &self.kv_a_norm, LATENT_EPS)?;
         let k_rope = a.narrow(D::Minus1, self.latent, width)?;
         let k_rope = rope(&k_rope, rotary, width, 0, Pairing::Interleaved)?;
+        let (c_kv, k_rope) = match &mut pass.cache {
+            Some(cache) => cache.append(&c_kv, &k_rope)?,
+            None => (c_kv, k_rope),
+        };
         clock.lap(|t| &mut t.attention)?;
 
         let mut extras = Extras::default();
@@ -99,7 +103,7 @@ impl Mla {
             if pass.shadow && self.indexer.is_some() {
                 extras.own = Some(self.run_indexer(x, &c_q, rotary, pass, clock, &mut extras)?);
             } else if pass.want_scores && self.indexer.is_some() {
-                extras.scores = Some(self.scores(x, &c_q, rotary)?);
+                extras.scores = Some(self.scores(x, &c_q, rotary, pass)?);
                 clock.lap(|t| &mut t.indexer)?;
             }
         }
@@ -133,13 +137,18 @@ impl Mla {
         Ok(out.to_dtype(q.dtype())?)
     }
 
-    fn indexer(&self) -> Result<&Indexer> {
-        self.indexer.as_ref().ok_or(ModelError::NoIndexer(self.layer))
+    /// Runs the indexer's projections; with a cache, the keys of earlier tokens come before those of this call.
+    fn project(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<(&Indexer, Projected)> {
+        let indexer = self.indexer.as_ref().ok_or(ModelError::NoIndexer(self.layer))?;
+        let mut projected = indexer.project(x, c_q, rotary)?;
+        if let Some(cache) = &mut pass.cache {
+            projected.k = cache.append_index(self.layer, &projected.k)?;
+        }
+        Ok((indexer, projected))
     }
 
-    fn scores(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary) -> Result<Tensor> {
-        let indexer = self.indexer()?;
-        let p = indexer.project(x, c_q, rotary)?;
+    fn scores(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
+        let (indexer, p) = self.project(x, c_q, rotary, pass)?;
         Ok(indexer_scores(&p.q, &p.k, &p.w, indexer.scale())?)
     }
 
@@ -148,20 +157,19 @@ impl Mla {
         x: &Tensor,
         c_q: &Tensor,
         rotary: &Rotary,
-        pass: &Pass,
+        pass: &mut Pass,
         clock: &mut Clock,
         extras: &mut Extras,
     ) -> Result<Indices> {
         if pass.want_scores {
-            let scores = self.scores(x, c_q, rotary)?;
+            let scores = self.scores(x, c_q, rotary, pass)?;
             clock.lap(|t| &mut t.indexer)?;
             let indices = top_k_rows(&scores.detach(), self.topk)?;
             clock.lap(|t| &mut t.topk)?;
             extras.scores = Some(scores);
             return Ok(indices);
         }
-        let indexer = self.indexer()?;
-        let p = indexer.project(x, c_q, rotary)?;
+        let (indexer, p) = self.project(x, c_q, rotary, pass)?;
         clock.lap(|t| &mut t.indexer)?;
         let (indices, scoring, selecting) = select(&p.q, &p.k, &p.w, indexer.scale(), self.topk)?;
         clock.split(scoring, selecting);

@@ -3,6 +3,7 @@
 //! It knows "run the indexer", "use this selection" and "attend to everything", and nothing of search or screens. The
 //! specification is the reference implementation in transformers 5.23 (`deepseek_v32`, `glm_moe_dsa`).
 
+mod cache;
 mod decoder;
 mod error;
 mod indexer;
@@ -13,6 +14,7 @@ pub mod ops;
 mod rope;
 mod weights;
 
+pub use cache::{Cache, LayerCache};
 pub use decoder::{Attend, LayerOutput, Model, Ops, Pass, PhaseTimes};
 pub use error::{ModelError, Result};
 pub use ops::{Indices, Rotary};

@@ -1,21 +1,24 @@
 //! Tables of the rotary position embedding, plain and `YaRN`.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 
 use super::Result;
 use super::ops::Rotary;
 use crate::checkpoint::{Config, RopeScaling};
 
-/// Computes cos and sin `[t, rope/2]` for positions 0 to t − 1.
+/// Computes cos and sin `[positions, rope/2]`.
 ///
 /// Frequencies and angles are f32, as in the reference implementation.
 ///
 /// # Errors
 /// Where the device has no room.
-pub(super) fn tables(config: &Config, t: usize, device: &Device) -> Result<Rotary> {
+pub(super) fn tables(config: &Config, positions: Range<usize>, device: &Device) -> Result<Rotary> {
     let frequencies = frequencies(config);
     let factor = attention_factor(&config.rope.scaling);
-    let angles: Vec<f32> = (0..t).flat_map(|i| frequencies.iter().map(move |f| i as f32 * f)).collect();
+    let t = positions.len();
+    let angles: Vec<f32> = positions.flat_map(|i| frequencies.iter().map(move |f| i as f32 * f)).collect();
     let table = |f: fn(f32) -> f32| {
         let values: Vec<f32> = angles.iter().map(|&a| f(a) * factor).collect();
         Tensor::from_vec(values, (t, frequencies.len()), device)

@@ -1,0 +1,122 @@
+//! What decode keeps of the tokens seen so far: per layer the latent, the rotary key, and for Full layers the index key.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{ModelError, Result};
+use crate::checkpoint::Config;
+
+/// One growing buffer `[1, capacity, width]`, of which the first `len` rows are in use.
+#[derive(Clone, Debug)]
+struct Rows {
+    buffer: Tensor,
+    len: usize,
+}
+
+impl Rows {
+    fn new(capacity: usize, width: usize, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self { buffer: Tensor::zeros((1, capacity, width), dtype, device)?, len: 0 })
+    }
+
+    /// Appends `rows` `[1, n, width]` and returns everything so far.
+    fn append(&mut self, rows: &Tensor) -> Result<Tensor> {
+        let n = rows.dim(1)?;
+        let capacity = self.buffer.dim(1)?;
+        if self.len + n > capacity {
+            return Err(ModelError::CacheFull { capacity, wanted: self.len + n });
+        }
+        self.buffer.slice_set(&rows.contiguous()?, 1, self.len)?;
+        self.len += n;
+        Ok(self.buffer.narrow(1, 0, self.len)?)
+    }
+}
+
+/// What one layer keeps.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    latent: Rows,
+    rope: Rows,
+    /// Only while the layer runs its own indexer: Shared layers need no index keys.
+    index: Option<Rows>,
+    dtype: DType,
+    index_width: usize,
+}
+
+impl LayerCache {
+    /// Returns the number of tokens kept.
+    pub fn len(&self) -> usize {
+        self.latent.len
+    }
+
+    /// Returns whether nothing has been kept yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the bytes in use, split into attention's and the indexer's.
+    pub fn bytes(&self) -> (usize, usize) {
+        let bytes = |rows: &Rows| rows.len * rows.buffer.dims()[2] * rows.buffer.dtype().size_in_bytes();
+        (bytes(&self.latent) + bytes(&self.rope), self.index.as_ref().map_or(0, bytes))
+    }
+
+    /// Appends the latent `[1, n, latent]` and the rotary key `[1, n, rope]`; returns all of both.
+    pub(super) fn append(&mut self, latent: &Tensor, rope: &Tensor) -> Result<(Tensor, Tensor)> {
+        Ok((self.latent.append(latent)?, self.rope.append(rope)?))
+    }
+
+    /// Appends the index key `[1, n, dim]`, of the tokens last given to [`LayerCache::append`]; returns all of them.
+    pub(super) fn append_index(&mut self, layer: usize, key: &Tensor) -> Result<Tensor> {
+        let before = self.latent.len - key.dim(1)?;
+        let capacity = self.latent.buffer.dim(1)?;
+        let rows = match &mut self.index {
+            Some(rows) => rows,
+            None => self.index.insert(Rows::new(capacity, self.index_width, self.dtype, self.latent.buffer.device())?),
+        };
+        if rows.len != before {
+            return Err(ModelError::IndexKeysMissing { layer, have: rows.len, want: before });
+        }
+        rows.append(key)
+    }
+}
+
+/// The caches of all layers, for one sequence.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// One per layer.
+    pub layers: Vec<LayerCache>,
+}
+
+impl Cache {
+    /// Returns an empty cache with room for `capacity` tokens.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn new(config: &Config, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| {
+                Ok(LayerCache {
+                    latent: Rows::new(capacity, config.kv_lora_rank, dtype, device)?,
+                    rope: Rows::new(capacity, config.qk_rope_head_dim, dtype, device)?,
+                    index: None,
+                    dtype,
+                    index_width: config.index_head_dim,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { layers })
+    }
+
+    /// Returns the number of tokens kept.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::len)
+    }
+
+    /// Returns whether nothing has been kept yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the bytes in use, split into attention's and the indexer's.
+    pub fn bytes(&self) -> (usize, usize) {
+        self.layers.iter().map(LayerCache::bytes).fold((0, 0), |sum, b| (sum.0 + b.0, sum.1 + b.1))
+    }
+}

@@ -1,0 +1,77 @@
+//! Prefill then decode gives the logits of prefill alone, and Shared layers keep no index keys.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use indexscope::checkpoint::Checkpoint;
+use indexscope::domain::Pattern;
+use indexscope::model::{Attend, Cache, Indices, Model, Ops, Pass};
+
+fn model(name: &str) -> Model {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    Model::load(&Checkpoint::open(&dir).unwrap(), &Device::Cpu, DType::F32).unwrap()
+}
+
+/// Runs some tokens after those in the cache; returns their logits `[n, vocab]`.
+fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], mut cache: Option<&mut Cache>) -> Tensor {
+    let rotary = model.rope_at(cache.as_ref().map_or(0, |c| c.len()), ids.len()).unwrap();
+    let mut x = model.embed(&[ids.to_vec()]).unwrap();
+    let mut last: Option<Indices> = None;
+    for layer in 0..pattern.len() {
+        let attend = match &last {
+            Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
+            _ => Attend::Own,
+        };
+        let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
+        let out = model.layer(layer, &x, &rotary, &mut Pass { ops, cache, ..Pass::new(attend) }).unwrap();
+        (x, last) = (out.hidden, out.indices);
+    }
+    model.logits(&x).unwrap().squeeze(0).unwrap()
+}
+
+#[test]
+fn decode_equals_prefill() {
+    let ids: Vec<u32> = (0..60).map(|i| (i * 37 + i * i * 5) % 128).collect();
+    for name in ["glm_dsa_tiny", "deepseek_v32_tiny"] {
+        let model = model(name);
+        for (letters, ops) in [("FFFFFF", Ops::Fast), ("FSSFSS", Ops::Fast), ("FSFSFS", Ops::Reference)] {
+            let pattern: Pattern = letters.parse().unwrap();
+            let whole = run(&model, pattern, ops, &ids, None);
+            let mut cache = model.cache(60).unwrap();
+            // A prefill, a suffix on a cached prefix, then single steps.
+            let cuts = [0, 30, 45].into_iter().chain(46..=60);
+            let parts: Vec<Tensor> = cuts
+                .clone()
+                .zip(cuts.skip(1))
+                .map(|(from, to)| run(&model, pattern, ops, &ids[from..to], Some(&mut cache)))
+                .collect();
+            let stepped = Tensor::cat(&parts, 0).unwrap();
+            let worst = (stepped - whole).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(worst < 1e-4, "{name} {letters}: logits differ by {worst:e}");
+            let config = model.config();
+            let (attention, index) = cache.bytes();
+            assert_eq!(attention, 60 * 6 * 4 * (config.kv_lora_rank + config.qk_rope_head_dim));
+            assert_eq!(index, 60 * pattern.full_count() * 4 * config.index_head_dim);
+        }
+    }
+}
+
+#[test]
+fn a_cache_refuses_what_it_cannot_hold() {
+    let model = model("glm_dsa_tiny");
+    let shared: Pattern = "FSFFFF".parse().unwrap();
+    let mut cache = model.cache(4).unwrap();
+    run(&model, shared, Ops::Fast, &[1, 2, 3], Some(&mut cache));
+    let rotary = model.rope_at(3, 1).unwrap();
+    let x = model.embed(&[vec![4]]).unwrap();
+    let step = |x: &Tensor, layer: usize, cache: &mut Cache| {
+        let mut pass = Pass { cache: Some(&mut cache.layers[layer]), ..Pass::new(Attend::Own) };
+        model.layer(layer, x, &rotary, &mut pass).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(step(&x, 0, &mut cache), Ok(()));
+    assert_eq!(step(&x, 0, &mut cache).unwrap_err(), "the cache has room for 4 tokens, 5 were to be kept");
+    let late = step(&x, 1, &mut cache).unwrap_err();
+    assert!(late.contains("layer 1 has index keys of 0 tokens, but 3 precede"), "{late}");
+}
