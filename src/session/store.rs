@@ -1,7 +1,9 @@
-//! Writing so that a crash leaves either the old file or the new one.
+//! Where sessions are kept, and writing so that a crash leaves either the old file or the new one.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::FileError;
 
@@ -25,15 +27,102 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         file.as_file().sync_all()?;
         file.persist(path)?;
         // The rename itself lasts only once the folder is on the disk; file systems without that are left alone.
-        let _ = std::fs::File::open(folder).and_then(|f| f.sync_all());
+        let _ = File::open(folder).and_then(|f| f.sync_all());
         Ok(())
     };
     write().map_err(|e| FileError::io("write", path, e))
 }
 
+/// Returns the folder of sessions: the one given, `./sessions` if there is one, else the user's data folder.
+pub fn sessions_folder(given: Option<&Path>) -> PathBuf {
+    let here = Path::new("sessions");
+    match (given, directories::ProjectDirs::from("", "", "indexscope")) {
+        (Some(given), _) => given.to_owned(),
+        (None, Some(user)) if !here.is_dir() => user.data_dir().join("sessions"),
+        (None, _) => here.to_owned(),
+    }
+}
+
+/// Returns the session files of a folder, autosaves included, newest first; none where it cannot be read.
+pub fn list_sessions(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<(SystemTime, PathBuf)> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .collect();
+    files.sort_by(|a, b| b.cmp(a));
+    files.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Returns the file beside `session` that holds what was not saved by hand: `name.autosave.toml`.
+pub fn autosave_path(session: &Path) -> PathBuf {
+    session.with_extension("autosave.toml")
+}
+
+/// Says that a session is open, for as long as it lives.
+#[derive(Debug)]
+pub struct SessionLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl SessionLock {
+    /// Locks a session; `Ok(None)` means that another program has it open.
+    ///
+    /// The operating system frees the lock with the process, so that a crash leaves no session locked.
+    ///
+    /// # Errors
+    /// [`FileError::Io`].
+    pub fn acquire(session: &Path) -> Result<Option<Self>, FileError> {
+        let path = session.with_extension("lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|e| FileError::io("write", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { path, _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(FileError::io("lock", &path, e)),
+        }
+    }
+}
+
+impl Drop for SessionLock {
+    fn drop(&mut self) {
+        // A leftover is harmless: it is the lock that counts, not the file.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_locked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.toml");
+        let first = SessionLock::acquire(&path).unwrap();
+        assert!(first.is_some());
+        assert!(SessionLock::acquire(&path).unwrap().is_none());
+        drop(first);
+        assert!(SessionLock::acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn sessions_are_listed_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        for (age, name) in [(2, "old.toml"), (0, "new.autosave.toml"), (1, "other.txt")] {
+            let path = folder.path().join(name);
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 - age);
+            File::create(&path).unwrap().set_modified(time).unwrap();
+        }
+        let names: Vec<_> = list_sessions(folder.path()).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["new.autosave.toml", "old.toml"]);
+        assert_eq!(sessions_folder(Some(folder.path())), folder.path());
+        assert_eq!(autosave_path(Path::new("a/b.toml")), Path::new("a/b.autosave.toml"));
+        assert!(list_sessions(&folder.path().join("none")).is_empty());
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_else_is_left() {
