@@ -1,6 +1,9 @@
 //! The command line: one file per subcommand.
 
 mod error;
+mod export;
+mod info;
+mod model;
 mod output;
 mod overlap;
 
@@ -21,6 +24,10 @@ struct Cli {
 /// What can be asked for; without one, the dashboard opens.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Prints what a checkpoint is: type, layers, top-k, native pattern, locked layers, bytes by part.
+    Info(info::Args),
+    /// Prints what to paste so that a serving engine runs a pattern; writes checkpoints without unused indexers.
+    Export(export::Args),
     /// Prints how much the index sets of every two layers of a recording have in common.
     Overlap(overlap::Args),
 }
@@ -41,6 +48,8 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.command {
+        Some(Command::Info(args)) => info::run(args),
+        Some(Command::Export(args)) => export::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),
         None => Err(CliError::usage("the dashboard is not part of this build").hint("see 'indexscope --help'")),
     }

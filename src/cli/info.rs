@@ -1,0 +1,145 @@
+//! `indexscope info`: what a checkpoint is, without a forward.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::model;
+use super::output::{OutputArgs, Table};
+use crate::checkpoint::{Checkpoint, CheckpointError, MlpKind, Part};
+
+/// Arguments of `info`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A checkpoint's folder.
+    model: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Prints type, layers, top-k, native pattern, locked layers and bytes by part.
+///
+/// # Errors
+/// When the checkpoint cannot be opened, or its config and tensors contradict each other.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let checkpoint = model::open(&args.model)?;
+    match checkpoint.check() {
+        Ok(()) => {}
+        // What cannot be computed with can still be described and exported.
+        Err(error @ CheckpointError::UnsupportedDtype { .. }) => args.output.warn(&error.to_string()),
+        Err(error) => return Err(error.into()),
+    }
+    args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)
+}
+
+fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
+    let config = checkpoint.config();
+    let native = checkpoint.native()?;
+    let constraints = checkpoint.constraints();
+    let sparse = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
+    let parts = checkpoint.parts();
+    Ok(json!({
+        "schema": 1,
+        "model": checkpoint.name(),
+        "fingerprint": checkpoint.fingerprint(),
+        "model_type": config.family.model_type(),
+        "layers": config.num_hidden_layers,
+        "dense_layers": config.num_hidden_layers - sparse,
+        "sparse_layers": sparse,
+        "hidden_size": config.hidden_size,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "index_topk": config.index_topk,
+        "index_heads": config.index_n_heads,
+        "index_head_dim": config.index_head_dim,
+        "native": native,
+        "full": native.full_count(),
+        "shared": native.shared_count(),
+        "reference": constraints.reference()?,
+        "locked_shared": constraints.locked_shared.iter().collect::<Vec<_>>(),
+        "dtypes": dtypes(checkpoint),
+        "bytes": parts.iter().map(|p| p.bytes).sum::<u64>(),
+        "params": parts.iter().map(|p| p.params).sum::<u64>(),
+        "parts": parts,
+    }))
+}
+
+fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
+    let config = checkpoint.config();
+    let native = checkpoint.native()?;
+    let sparse = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
+    let locked: Vec<String> = checkpoint.constraints().locked_shared.iter().map(|l| l.to_string()).collect();
+    let parts = checkpoint.parts();
+    let main = |bytes: bool| {
+        let of = |p: &&crate::checkpoint::PartSize| p.part != Part::Mtp;
+        parts.iter().filter(of).map(|p| if bytes { p.bytes } else { p.params }).sum::<u64>()
+    };
+    let stored: Vec<String> = dtypes(checkpoint).into_iter().map(|(name, n)| format!("{name} {}", size(n))).collect();
+    let mut table = Table::new(["part", "bytes", "parameters", "share"]);
+    table.notes = vec![
+        format!("{}: {}, fingerprint {}", checkpoint.name(), config.family.model_type(), checkpoint.fingerprint()),
+        format!(
+            "layers: {} ({} dense, {sparse} sparse), hidden {}, vocabulary {}",
+            config.num_hidden_layers,
+            config.num_hidden_layers - sparse,
+            config.hidden_size,
+            config.vocab_size
+        ),
+        format!(
+            "indexer: top-k {} of up to {} tokens, {} heads of {}",
+            config.index_topk, config.max_position_embeddings, config.index_n_heads, config.index_head_dim
+        ),
+        format!("native pattern: {native} ({} Full, {} Shared)", native.full_count(), native.shared_count()),
+        match locked.len() {
+            0 => "locked Shared: none".to_owned(),
+            n => format!("locked Shared (no indexer in the checkpoint): {n} layers: {}", locked.join(", ")),
+        },
+        format!("stored as: {}", stored.join(", ")),
+    ];
+    for part in &parts {
+        let share = if part.part == Part::Mtp {
+            "-".to_owned()
+        } else {
+            format!("{:.1} %", 100.0 * part.bytes as f64 / main(true) as f64)
+        };
+        table.rows.push(vec![part.part.to_string(), size(part.bytes), part.params.to_string(), share]);
+    }
+    table.rows.push(vec![
+        "all that is run".to_owned(),
+        size(main(true)),
+        main(false).to_string(),
+        "100.0 %".to_owned(),
+    ]);
+    Ok(table)
+}
+
+/// Returns stored bytes by dtype, MTP layers apart.
+fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, u64> {
+    let mut sizes = BTreeMap::new();
+    for (_, info) in checkpoint.tensors() {
+        *sizes.entry(info.dtype.name().to_owned()).or_default() += info.byte_len() as u64;
+    }
+    sizes
+}
+
+/// Returns a number of bytes with a binary unit.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_carry_a_unit() {
+        assert_eq!([0, 1023, 1536, 3 << 30].map(size), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+    }
+}
