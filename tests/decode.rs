@@ -50,6 +50,10 @@ fn decode_equals_prefill() {
             let stepped = Tensor::cat(&parts, 0).unwrap();
             let worst = (stepped - whole).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(worst < 1e-4, "{name} {letters}: logits differ by {worst:e}");
+            // Going back and stepping again gives the same.
+            cache.truncate(59);
+            let again = run(&model, pattern, ops, &ids[59..], Some(&mut cache));
+            assert_eq!(again.to_vec2::<f32>().unwrap(), parts.last().unwrap().to_vec2::<f32>().unwrap());
             let config = model.config();
             let (attention, index) = cache.bytes();
             assert_eq!(attention, 60 * 6 * 4 * (config.kv_lora_rank + config.qk_rope_head_dim));

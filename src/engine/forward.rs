@@ -6,7 +6,7 @@ use super::data::Calibration;
 use super::states::{Entry, States};
 use super::{BackendError, Cancel};
 use crate::domain::Subject;
-use crate::model::{Attend, LayerOutput, Model, ModelError, Pass, Rotary};
+use crate::model::{Attend, LayerOutput, Model, ModelError, Ops, Pass, Rotary};
 
 /// Tokens per batch on the CPU: enough for the matrix products, few enough that numbers come early.
 const CPU_BATCH_TOKENS: usize = 1024;
@@ -53,11 +53,17 @@ impl How {
 pub(super) struct Runner {
     pub model: Model,
     pub batches: Vec<Batch>,
+    ops: Ops,
     states: States,
 }
 
 impl Runner {
-    pub(super) fn new(model: Model, calibration: &Calibration, cache_bytes: usize) -> Result<Self, BackendError> {
+    pub(super) fn new(
+        model: Model,
+        calibration: &Calibration,
+        ops: Ops,
+        cache_bytes: usize,
+    ) -> Result<Self, BackendError> {
         let tokens = if matches!(model.device(), Device::Cpu) { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let mut batches: Vec<Batch> = Vec::new();
         for (index, sequence) in calibration.sequences().iter().enumerate() {
@@ -75,7 +81,7 @@ impl Runner {
                 }
             }
         }
-        Ok(Self { model, batches, states: States::new(cache_bytes) })
+        Ok(Self { model, batches, ops, states: States::new(cache_bytes) })
     }
 
     /// Runs one batch through the layers, calling `visit` after each layer that was run.
@@ -106,7 +112,7 @@ impl Runner {
                 (Subject::Pattern(pattern), Some(indices)) if !pattern.is_full(layer) => Attend::Given(indices),
                 _ => Attend::Own,
             };
-            let mut pass = Pass::new(attend);
+            let mut pass = Pass { ops: self.ops, ..Pass::new(attend) };
             pass.shadow = how.shadow && matches!(attend, Attend::Given(_)) && self.model.has_indexer(layer);
             let output = self.model.layer(layer, &at.hidden, rotary, &mut pass)?;
             visit(layer, &output);

@@ -13,7 +13,7 @@ use super::tally::{Scored, Tally};
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace};
-use crate::model::{Indices, Model};
+use crate::model::{Indices, Model, Ops};
 
 /// Residual states kept between evaluations, bytes.
 const CACHE_BYTES: usize = 1 << 30;
@@ -23,6 +23,8 @@ const CACHE_BYTES: usize = 1 << 30;
 pub struct Settings {
     /// Where the model runs, and in which dtype.
     pub placement: Placement,
+    /// Which form of attention runs.
+    pub ops: Ops,
     /// Tokens of the forwards that are timed; `None` takes the longest calibration sequence.
     pub speed_context: Option<usize>,
     /// Bytes of residual states kept between evaluations.
@@ -34,7 +36,8 @@ pub struct Settings {
 impl Settings {
     /// Returns the usual settings.
     pub fn new(placement: Placement) -> Self {
-        Self { placement, speed_context: None, cache_bytes: CACHE_BYTES, keep_selections: false }
+        let ops = if placement.device.is_cpu() { Ops::Fast } else { Ops::Reference };
+        Self { placement, ops, speed_context: None, cache_bytes: CACHE_BYTES, keep_selections: false }
     }
 }
 
@@ -81,7 +84,7 @@ impl LocalBackend {
             reference: constraints.reference().map_err(|e| failed(e.to_string()))?,
             device: settings.placement.device_name(),
             dtype: settings.placement.dtype_name().to_owned(),
-            ops: "reference".to_owned(),
+            ops: settings.ops.to_string(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
             eligible: calibration.eligible(config.index_topk),
@@ -89,7 +92,7 @@ impl LocalBackend {
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),
         };
-        let runner = Runner::new(model, &calibration, settings.cache_bytes)?;
+        let runner = Runner::new(model, &calibration, settings.ops, settings.cache_bytes)?;
         let references = runner.batches.iter().map(|_| None).collect();
         Ok(Self {
             info,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::local::LocalBackend;
 use super::{BackendError, Cancel};
 use crate::domain::{Origin, Pattern, PhaseShare, Speed, Timing, median_mad};
-use crate::model::{Attend, Model, Pass, PhaseTimes, Rotary};
+use crate::model::{Attend, Cache, Model, Ops, Pass, PhaseTimes, Rotary};
 
 /// Fewest pairs of runs.
 const MIN_RUNS: usize = 5;
@@ -14,86 +14,150 @@ const MAX_RUNS: usize = 15;
 /// After this time no further pair is begun, once the fewest are done.
 const ENOUGH: Duration = Duration::from_secs(3);
 
-/// Times prefill: the whole context through every layer, and the head for its last token.
+/// Tokens decoded per timed run.
+const DECODE_TOKENS: usize = 16;
+
+/// Times prefill (the whole context through every layer, and the head for its last token) and then decode (single
+/// tokens after that context).
 pub(super) fn measure(
     backend: &LocalBackend,
     pattern: Pattern,
     cancel: &Cancel,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Speed>, BackendError> {
-    let model = &backend.runner.model;
-    let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
-    let context = backend.settings.speed_context.unwrap_or(backend.info.context);
-    let ids = vec![all.cycle().take(context).collect::<Vec<u32>>()];
-    let rotary = model.rope(context)?;
-    let run = |pattern| forward(model, &ids, &rotary, pattern, cancel);
+    let bench = Bench::new(backend, cancel)?;
     let reference = backend.info.reference;
-    // The first pair warms caches and is thrown away.
-    run(pattern)?;
-    run(reference)?;
-    let started = Instant::now();
-    let (mut seconds, mut ratios, mut phases) = (Vec::new(), Vec::new(), PhaseTimes::default());
-    while seconds.len() < MIN_RUNS || (seconds.len() < MAX_RUNS && started.elapsed() < ENOUGH) {
-        // Which of the two goes first alternates, so that a drift of the clock favours neither.
-        let (ours, theirs) = if seconds.len() % 2 == 0 {
-            let ours = run(pattern)?;
-            (ours, run(reference)?)
-        } else {
-            let theirs = run(reference)?;
-            (run(pattern)?, theirs)
-        };
-        seconds.push(total(&ours).as_secs_f64());
-        ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
-        phases = add(phases, ours);
-        progress((seconds.len() as f64 / MAX_RUNS as f64).max(started.elapsed().div_duration_f64(ENOUGH)).min(1.0));
-    }
-    let timing = |values: &[f64]| {
-        let (median, mad) = median_mad(values).unwrap_or((f64::NAN, f64::NAN));
-        Timing { median, mad, runs: values.len() }
-    };
-    Ok(vec![Speed {
+    let prefill = alternate(&mut |which| bench.prefill(if which == 0 { pattern } else { reference }), &mut |share| {
+        progress(share / 2.0);
+    })?;
+    let mut caches = [bench.filled(pattern)?, bench.filled(reference)?];
+    let decode = alternate(
+        &mut |which| bench.decode(if which == 0 { pattern } else { reference }, &mut caches[which]),
+        &mut |share| progress(0.5 + share / 2.0),
+    )?;
+    let speed = |phase: &str, runs: Runs, tokens: f64| Speed {
         pattern,
-        phase: "prefill".to_owned(),
-        context,
-        seconds: timing(&seconds),
-        ratio: timing(&ratios),
-        share: shares(phases),
+        phase: phase.to_owned(),
+        context: bench.context,
+        seconds: timing(&runs.seconds.iter().map(|s| s / tokens).collect::<Vec<_>>()),
+        ratio: timing(&runs.ratios),
+        share: shares(runs.phases),
         ops: backend.info.ops.clone(),
         origin: Origin::Measured,
-    }])
+    };
+    Ok(vec![speed("prefill", prefill, 1.0), speed("decode", decode, DECODE_TOKENS as f64)])
 }
 
-/// Runs every layer of one pattern and returns where the time went; all of it is booked somewhere.
-fn forward(
-    model: &Model,
-    ids: &[Vec<u32>],
-    rotary: &Rotary,
-    pattern: Pattern,
-    cancel: &Cancel,
-) -> Result<PhaseTimes, BackendError> {
-    let mut times = PhaseTimes::default();
+/// What alternating runs gave.
+#[derive(Default)]
+struct Runs {
+    seconds: Vec<f64>,
+    ratios: Vec<f64>,
+    phases: PhaseTimes,
+}
+
+/// Runs the pattern (0) and the reference (1) in alternation; the first pair warms caches and is thrown away.
+fn alternate(
+    run: &mut dyn FnMut(usize) -> Result<PhaseTimes, BackendError>,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Runs, BackendError> {
+    run(0)?;
+    run(1)?;
     let started = Instant::now();
-    let mut hidden = model.embed(ids)?;
-    let mut indices = None;
-    for layer in 0..pattern.len() {
-        if cancel.is_stale() {
-            return Err(BackendError::Cancelled);
-        }
-        let attend = match &indices {
-            Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
-            _ => Attend::Own,
-        };
-        let mut pass = Pass::new(attend);
-        pass.times = Some(&mut times);
-        let output = model.layer(layer, &hidden, rotary, &mut pass)?;
-        (hidden, indices) = (output.hidden, output.indices);
+    let mut runs = Runs::default();
+    while runs.seconds.len() < MIN_RUNS || (runs.seconds.len() < MAX_RUNS && started.elapsed() < ENOUGH) {
+        // Which of the two goes first alternates, so that a drift of the clock favours neither.
+        let first = runs.seconds.len() % 2;
+        let mut times = [PhaseTimes::default(); 2];
+        times[first] = run(first)?;
+        times[1 - first] = run(1 - first)?;
+        let [ours, theirs] = times;
+        runs.seconds.push(total(&ours).as_secs_f64());
+        runs.ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
+        runs.phases = add(runs.phases, ours);
+        let done = runs.seconds.len() as f64 / MAX_RUNS as f64;
+        progress(done.max(started.elapsed().div_duration_f64(ENOUGH)).min(1.0));
     }
-    let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
-    // Reading the logits waits for the device.
-    model.logits(&last)?.flatten_all()?.to_vec1::<f32>()?;
-    times.rest = Duration::ZERO;
-    times.rest = started.elapsed().saturating_sub(total(&times));
-    Ok(times)
+    Ok(runs)
+}
+
+fn timing(values: &[f64]) -> Timing {
+    let (median, mad) = median_mad(values).unwrap_or((f64::NAN, f64::NAN));
+    Timing { median, mad, runs: values.len() }
+}
+
+/// The tokens that are timed.
+struct Bench<'a> {
+    model: &'a Model,
+    ops: Ops,
+    cancel: &'a Cancel,
+    ids: Vec<u32>,
+    context: usize,
+    rotary: Rotary,
+}
+
+impl<'a> Bench<'a> {
+    fn new(backend: &'a LocalBackend, cancel: &'a Cancel) -> Result<Self, BackendError> {
+        let model = &backend.runner.model;
+        let context = backend.settings.speed_context.unwrap_or(backend.info.context);
+        let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
+        let ids = all.cycle().take(context + DECODE_TOKENS).collect();
+        Ok(Self { model, ops: backend.settings.ops, cancel, ids, context, rotary: model.rope(context)? })
+    }
+
+    fn prefill(&self, pattern: Pattern) -> Result<PhaseTimes, BackendError> {
+        self.forward(&self.ids[..self.context], &self.rotary, pattern, None)
+    }
+
+    /// Returns the cache after the context.
+    fn filled(&self, pattern: Pattern) -> Result<Cache, BackendError> {
+        let mut cache = self.model.cache(self.context + DECODE_TOKENS)?;
+        self.forward(&self.ids[..self.context], &self.rotary, pattern, Some(&mut cache))?;
+        Ok(cache)
+    }
+
+    fn decode(&self, pattern: Pattern, cache: &mut Cache) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        for position in self.context..self.ids.len() {
+            let rotary = self.model.rope_at(position, 1)?;
+            times = add(times, self.forward(&self.ids[position..=position], &rotary, pattern, Some(cache))?);
+        }
+        cache.truncate(self.context);
+        Ok(times)
+    }
+
+    /// Runs every layer and the head for the last token; returns where the time went, all of it booked somewhere.
+    fn forward(
+        &self,
+        ids: &[u32],
+        rotary: &Rotary,
+        pattern: Pattern,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        let started = Instant::now();
+        let mut hidden = self.model.embed(&[ids.to_vec()])?;
+        let mut indices = None;
+        for layer in 0..pattern.len() {
+            if self.cancel.is_stale() {
+                return Err(BackendError::Cancelled);
+            }
+            let attend = match &indices {
+                Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
+                _ => Attend::Own,
+            };
+            let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
+            let mut pass = Pass { ops: self.ops, cache, times: Some(&mut times), ..Pass::new(attend) };
+            let output = self.model.layer(layer, &hidden, rotary, &mut pass)?;
+            (hidden, indices) = (output.hidden, output.indices);
+        }
+        let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
+        // Reading the logits waits for the device.
+        self.model.logits(&last)?.flatten_all()?.to_vec1::<f32>()?;
+        times.rest = Duration::ZERO;
+        times.rest = started.elapsed().saturating_sub(total(&times));
+        Ok(times)
+    }
 }
 
 fn total(t: &PhaseTimes) -> Duration {

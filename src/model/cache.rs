@@ -115,6 +115,14 @@ impl Cache {
         self.len() == 0
     }
 
+    /// Forgets all tokens but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        for layer in &mut self.layers {
+            let rows = [Some(&mut layer.latent), Some(&mut layer.rope), layer.index.as_mut()];
+            rows.into_iter().flatten().for_each(|rows| rows.len = rows.len.min(len));
+        }
+    }
+
     /// Returns the bytes in use, split into attention's and the indexer's.
     pub fn bytes(&self) -> (usize, usize) {
         self.layers.iter().map(LayerCache::bytes).fold((0, 0), |sum, b| (sum.0 + b.0, sum.1 + b.1))
