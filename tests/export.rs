@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a helper that fails fails the test
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use indexscope::checkpoint::{Checkpoint, is_indexer_tensor};
 use indexscope::domain::Pattern;
@@ -129,4 +130,79 @@ fn symbolic_links_of_the_hub_cache_are_followed() {
     for entry in std::fs::read_dir(&out).unwrap() {
         assert!(!entry.unwrap().file_type().unwrap().is_symlink());
     }
+}
+
+/// Runs the program and returns its exit code, stdout and stderr.
+fn indexscope(args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_indexscope")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn path(name: &str) -> String {
+    data(name).display().to_string()
+}
+
+#[test]
+fn the_command_prints_exactly_what_to_paste() {
+    let model = path("glm_dsa_tiny");
+    let (code, out, err) = indexscope(&["export", &model, "--engine", "vllm", "--pattern", "uniform:2"]);
+    assert_eq!((code, out.as_str()), (0, "--hf-overrides '{\"index_topk_pattern\":\"FSFSFS\"}'\n"));
+    assert!(err.lines().all(|line| line.starts_with("warning: ")) && err.contains("layers 1, 3, 5"), "{err}");
+    let (code, out, err) = indexscope(&["export", &model, "--engine", "sglang", "--pattern", "native", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["engine"], &json["version"]), (0, &json!("sglang"), &json!("0.5.23")));
+    assert!(json["warnings"].as_array().unwrap().is_empty() && err.is_empty(), "{out}{err}");
+    let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["schema", "engine", "version", "argument", "files", "warnings"]);
+}
+
+#[test]
+fn the_command_writes_a_checkpoint_that_needs_no_warning_about_tensors() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("pruned").display().to_string();
+    let model = path("glm_sharded");
+    let args = ["export", &model, "--pattern", "FSSF", "--checkpoint", &out, "--engine", "vllm"];
+    let (code, text, err) = indexscope(&args);
+    assert_eq!((code, text.as_str()), (0, "--hf-overrides '{\"index_topk_pattern\":\"FSSF\"}'\n"));
+    assert!(!err.contains("indexer tensors"), "{err}");
+    assert_eq!(Checkpoint::open(Path::new(&out)).unwrap().native().unwrap().to_string(), "FSSF");
+    let (code, _, err) = indexscope(&args);
+    assert!(code == 1 && err.contains("exists already") && err.contains("hint: "), "{err}");
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
+    let model = path("glm_locked_shared");
+    for (pattern, words) in [
+        ("FS", "2 letters but the model has 8 layers"),
+        ("FXSSSSSS", "'X'"),
+        ("SFFFFFFF", "layer 0 is Shared"),
+        ("all-full", "layer 3 is Full, but the checkpoint has no indexer"),
+        ("dense", "'dense'"),
+    ] {
+        let (code, out, err) = indexscope(&["export", &model, "--engine", "vllm", "--pattern", pattern]);
+        assert!(code == 2 && out.is_empty() && err.starts_with("error: ") && err.contains(words), "{pattern}: {err}");
+    }
+    let (code, _, err) = indexscope(&["export", &model, "--pattern", "native"]);
+    assert!(code == 2 && err.contains("--engine"), "{err}");
+    let deepseek = path("deepseek_v32_tiny");
+    let (code, _, err) = indexscope(&["export", &deepseek, "--engine", "transformers", "--pattern", "uniform:2"]);
+    assert!(code == 1 && err.contains("deepseek_v32") && err.contains("hint: "), "{err}");
+}
+
+#[test]
+fn info_tells_what_a_checkpoint_is() {
+    let (code, out, _) = indexscope(&["info", &path("glm_locked_shared"), "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["model_type"], &json["layers"]), (0, &json!("glm_moe_dsa"), &json!(8)));
+    assert_eq!((&json["native"], &json["index_topk"]), (&json!("FFFSSSFS"), &json!(8)));
+    assert_eq!(json["locked_shared"], json!([3, 4, 5, 7]));
+    let parts: u64 = json["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(json["bytes"], parts);
+    let (code, out, _) = indexscope(&["info", &path("glm_dsa_tiny")]);
+    assert!(code == 0 && out.contains("native pattern: FFFFFF (6 Full, 0 Shared)"), "{out}");
+    assert!(out.contains("locked Shared: none") && out.contains("MTP (skipped)"), "{out}");
+    let (code, out, err) = indexscope(&["info", "no/such/folder"]);
+    assert!(code == 1 && out.is_empty() && err.contains("hint: "), "{err}");
 }
