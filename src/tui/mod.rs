@@ -3,6 +3,31 @@
 //! Nothing here knows the model or candle. The worker is reached through [`EngineHandle`], files through [`Files`];
 //! time, results and answers come in as messages, and whatever touches the outside leaves as an effect.
 
+mod action;
+mod app;
+mod color;
+mod format;
+mod hint;
+mod history;
+mod input;
+mod layout;
+mod msg;
+mod picture;
+mod run;
+mod screens;
 mod setup;
+mod shown;
+mod svg;
+mod terminal;
+mod theme;
+mod update;
+mod view;
+mod widgets;
 
+#[cfg(test)]
+mod tests;
+
+pub use action::keys_markdown;
+pub use picture::picture;
+pub use run::run;
 pub use setup::{ColorChoice, EngineHandle, Files, Options, Problem, Setup, Step, ThemeChoice, Work};

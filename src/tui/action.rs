@@ -1,0 +1,253 @@
+//! The one table of everything that a person can do: keys, hints, help, palette and README come from it.
+
+use std::fmt::Write;
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::app::App;
+use super::hint;
+
+/// Where a key means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Always, also over a list or a prompt.
+    Always,
+    /// On the screen, while nothing lies over it.
+    Screen,
+    /// After `e`.
+    Export,
+    /// In lists and prompts.
+    Overlay,
+}
+
+impl Context {
+    /// Returns the heading under which help shows the keys.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Always => "Everywhere",
+            Self::Screen => "Overlap screen",
+            Self::Export => "Export (after e)",
+            Self::Overlay => "Lists and prompts",
+        }
+    }
+}
+
+/// One row of the table.
+pub struct Spec {
+    /// What is done.
+    pub action: Action,
+    /// Name in kebab-case.
+    pub id: &'static str,
+    /// Where its keys mean it.
+    pub context: Context,
+    /// Its keys, such as `Space` or `Ctrl-R`; the first is shown in hints.
+    pub keys: &'static [&'static str],
+    /// What it does, as a sentence without subject.
+    pub doc: &'static str,
+    /// Its place in the hint line, from 1; 0 keeps it out.
+    pub rank: u8,
+    /// What it would do now, in a few words.
+    pub hint: fn(&App) -> String,
+    /// Why it cannot be done now.
+    pub refusal: fn(&App) -> Option<String>,
+}
+
+macro_rules! actions {
+    ($($name:ident $id:literal $context:ident [$($key:literal)*] $doc:literal $rank:literal $hint:expr, $refusal:expr;)*) => {
+        /// Something that a person can do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $(#[doc = $doc] $name,)*
+        }
+
+        /// Every action, in the order in which help shows them.
+        pub const TABLE: &[Spec] = &[$(Spec {
+            action: Action::$name,
+            id: $id,
+            context: Context::$context,
+            keys: &[$($key),*],
+            doc: $doc,
+            rank: $rank,
+            hint: $hint,
+            refusal: $refusal,
+        }),*];
+    };
+}
+
+/// An action that is always possible.
+fn never(_: &App) -> Option<String> {
+    None
+}
+
+actions! {
+    Toggle "toggle" Screen ["Space"] "Switch the layer between Full and Shared" 2 hint::toggle, hint::cannot_toggle;
+    SetFull "set-full" Screen ["f"] "Make the layer Full" 0 |_| "Full".into(), hint::cannot_set_full;
+    SetShared "set-shared" Screen ["s"] "Make the layer Shared" 0 |_| "Shared".into(), hint::cannot_set_shared;
+    AllFull "all-full" Screen ["a"] "Make every layer Full that has an indexer" 9 |_| "all Full".into(), hint::no_pattern;
+    EveryN "every-n" Screen ["n"] "Make every N-th layer Full" 3 |_| "every N".into(), hint::no_pattern;
+    TypePattern "type-pattern" Screen ["P"] "Type or paste a pattern" 12 |_| "type pattern".into(), hint::no_pattern;
+    Undo "undo" Screen ["u"] "Undo the last change of the pattern" 4 |_| "undo".into(), hint::cannot_undo;
+    Redo "redo" Screen ["Ctrl-R"] "Redo what was undone" 0 |_| "redo".into(), hint::cannot_redo;
+    Left "left" Screen ["Left" "h"] "Move left: lending layer, in the ribbon the layer" 1 hint::moving, hint::no_pattern;
+    Right "right" Screen ["Right" "l"] "Move right: lending layer, in the ribbon the layer" 0 hint::moving, hint::no_pattern;
+    Up "up" Screen ["Up" "k"] "Move up: layer, in the ribbon the distance" 0 hint::moving, hint::no_pattern;
+    Down "down" Screen ["Down" "j"] "Move down: layer, in the ribbon the distance" 0 hint::moving, hint::no_pattern;
+    PreviousLayer "previous-layer" Screen ["[" "Shift-Tab"] "Go to the layer before" 0 |_| "layer before".into(), hint::no_pattern;
+    NextLayer "next-layer" Screen ["]" "Tab"] "Go to the next layer" 0 |_| "next layer".into(), hint::no_pattern;
+    PreviousFull "previous-full" Screen ["H"] "Go to the previous Full layer" 0 |_| "previous Full".into(), hint::no_pattern;
+    NextFull "next-full" Screen ["L"] "Go to the next Full layer" 0 |_| "next Full".into(), hint::no_pattern;
+    First "first" Screen ["Home"] "Go to the first layer" 0 |_| "first layer".into(), hint::no_pattern;
+    Last "last" Screen ["End"] "Go to the last layer" 0 |_| "last layer".into(), hint::no_pattern;
+    GoTo "go-to" Screen ["/"] "Go to a layer or a pair, such as 45 or 45,43" 10 |_| "go to layer".into(), hint::no_pattern;
+    View "view" Screen ["v"] "Show the matrix, the ribbon, or both" 5 hint::view, hint::no_pattern;
+    Metric "metric" Screen ["m"] "Show overlap, Jaccard, or overlap above chance" 6 hint::metric, hint::no_pattern;
+    Groups "groups" Screen ["g"] "Mark the groups: spotlight, brackets, or not" 7 |_| "groups".into(), hint::no_pattern;
+    Colours "colours" Screen ["c"] "Use the next colour map" 0 |_| "colours".into(), never;
+    ZoomIn "zoom-in" Screen ["+"] "Draw layers larger" 0 |_| "zoom in".into(), hint::no_pattern;
+    ZoomOut "zoom-out" Screen ["-"] "Draw layers smaller" 0 |_| "zoom out".into(), hint::no_pattern;
+    ZoomFit "zoom-fit" Screen ["0"] "Fit all layers" 0 |_| "fit".into(), hint::no_pattern;
+    Maximise "maximise" Screen ["z"] "Give the whole screen to the map, or give it back" 8 |_| "maximise".into(), hint::no_pattern;
+    Pin "pin" Screen ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), hint::no_pattern;
+    Compare "compare" Screen ["="] "Show the differences to B" 0 |_| "compare with B".into(), hint::cannot_compare;
+    Measure "measure" Screen ["r"] "Measure loss and speed of this pattern again" 0 |_| "measure again".into(), hint::no_engine;
+    Stop "stop" Screen ["x"] "Stop what is running; what was measured stays" 0 |_| "stop".into(), hint::cannot_stop;
+    Save "save" Screen ["w"] "Save the session" 11 |_| "save".into(), hint::no_pattern;
+    SaveAs "save-as" Screen ["W"] "Save the session under another name" 0 |_| "save as".into(), hint::no_pattern;
+    Open "open" Screen ["o"] "Open a session" 0 |_| "open".into(), never;
+    Copy "copy" Screen ["y"] "Copy the pattern to the clipboard" 14 |_| "copy pattern".into(), hint::no_pattern;
+    Export "export" Screen ["e"] "Export the pattern for a serving engine" 13 |_| "export".into(), hint::no_pattern;
+    Help "help" Screen ["?"] "Show all keys; type to filter, Enter runs" 0 |_| "help".into(), never;
+    Palette "palette" Screen [":" "Ctrl-P"] "Find a command by its name" 0 |_| "palette".into(), never;
+    Quit "quit" Screen ["q"] "Quit" 15 |_| "quit".into(), never;
+    ExportVllm "export-vllm" Export ["v"] "Show and copy the argument for vLLM" 1 |_| "vLLM".into(), hint::no_pattern;
+    ExportSglang "export-sglang" Export ["s"] "Show and copy the argument for SGLang" 2 |_| "SGLang".into(), hint::no_pattern;
+    ExportTransformers "export-transformers" Export ["t"] "Show and copy the config for transformers" 3 |_| "transformers".into(), hint::no_pattern;
+    Accept "accept" Overlay ["Enter"] "Run or accept" 1 |_| "accept".into(), never;
+    Close "close" Always ["Esc"] "Close what lies over the screen, then leave maximise" 2 |_| "close".into(), never;
+    Previous "previous" Overlay ["Up"] "Go to the previous entry" 3 |_| "previous".into(), never;
+    Next "next" Overlay ["Down"] "Go to the next entry" 0 |_| "next".into(), never;
+    PageUp "page-up" Overlay ["PageUp"] "Go ten entries back" 0 |_| "page up".into(), never;
+    PageDown "page-down" Overlay ["PageDown"] "Go ten entries on" 0 |_| "page down".into(), never;
+    Redraw "redraw" Always ["Ctrl-L"] "Draw the screen anew" 0 |_| "redraw".into(), never;
+    Suspend "suspend" Always ["Ctrl-Z"] "Suspend to the shell" 0 |_| "suspend".into(), never;
+    Interrupt "interrupt" Always ["Ctrl-C"] "Stop what is running; pressed again, quit" 0 |_| "quit".into(), never;
+}
+
+impl Action {
+    /// Returns the row of the action.
+    pub fn spec(self) -> &'static Spec {
+        TABLE.iter().find(|s| s.action == self).expect("the macro writes a row for every action")
+    }
+}
+
+/// Returns the name by which the table calls a key, such as `Space`, `Ctrl-R` or `P`.
+pub fn key_name(key: KeyEvent) -> String {
+    let control = if key.modifiers.contains(KeyModifiers::CONTROL) { "Ctrl-" } else { "" };
+    let name = match key.code {
+        KeyCode::Char(' ') => "Space".to_owned(),
+        KeyCode::Char(c) if !control.is_empty() => c.to_ascii_uppercase().to_string(),
+        KeyCode::Char(c) => c.to_string(),
+        KeyCode::BackTab => "Shift-Tab".to_owned(),
+        other => format!("{other:?}"),
+    };
+    format!("{control}{name}")
+}
+
+/// Returns the action that a key stands for in any of `contexts`.
+pub fn resolve(contexts: &[Context], key: KeyEvent) -> Option<Action> {
+    let name = key_name(key);
+    TABLE.iter().find(|s| contexts.contains(&s.context) && s.keys.contains(&name.as_str())).map(|s| s.action)
+}
+
+/// Returns a key's name as it is shown: arrows as arrows.
+pub fn shown(key: &str) -> &str {
+    match key {
+        "Left" => "←",
+        "Right" => "→",
+        "Up" => "↑",
+        "Down" => "↓",
+        other => other,
+    }
+}
+
+/// Returns the keys of an action as shown in help.
+pub fn keys_text(spec: &Spec) -> String {
+    spec.keys.iter().map(|k| shown(k)).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the key table of the README.
+pub fn keys_markdown() -> String {
+    let mut text = String::from("| Keys | Action |\n|---|---|\n");
+    for context in [Context::Screen, Context::Export, Context::Overlay, Context::Always] {
+        let _ = writeln!(text, "| **{}** | |", context.title());
+        for spec in TABLE.iter().filter(|s| s.context == context) {
+            let keys: Vec<String> = spec.keys.iter().map(|k| format!("`{}`", shown(k))).collect();
+            let _ = writeln!(text, "| {} | {} |", keys.join(" "), spec.doc);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// Returns the key event that a terminal sends for a name of the table.
+    fn event(name: &str) -> KeyEvent {
+        let (modifiers, rest) =
+            name.strip_prefix("Ctrl-").map_or((KeyModifiers::NONE, name), |rest| (KeyModifiers::CONTROL, rest));
+        let code = match rest {
+            "Space" => KeyCode::Char(' '),
+            "Left" => KeyCode::Left,
+            "Right" => KeyCode::Right,
+            "Up" => KeyCode::Up,
+            "Down" => KeyCode::Down,
+            "Home" => KeyCode::Home,
+            "End" => KeyCode::End,
+            "PageUp" => KeyCode::PageUp,
+            "PageDown" => KeyCode::PageDown,
+            "Enter" => KeyCode::Enter,
+            "Esc" => KeyCode::Esc,
+            "Tab" => KeyCode::Tab,
+            "Shift-Tab" => KeyCode::BackTab,
+            one => {
+                let c = one.chars().next().expect("a key has a name");
+                KeyCode::Char(if modifiers.is_empty() { c } else { c.to_ascii_lowercase() })
+            }
+        };
+        KeyEvent::new(code, modifiers)
+    }
+
+    #[test]
+    fn every_action_is_reached_by_each_of_its_keys() {
+        for spec in TABLE {
+            assert!(!spec.keys.is_empty(), "{} has no key", spec.id);
+            for key in spec.keys {
+                assert_eq!(resolve(&[spec.context, Context::Always], event(key)), Some(spec.action), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_means_two_things() {
+        for context in [Context::Screen, Context::Export, Context::Overlay] {
+            let mut seen = HashSet::new();
+            for spec in TABLE.iter().filter(|s| s.context == context || s.context == Context::Always) {
+                for key in spec.keys {
+                    assert!(seen.insert(key), "'{key}' means two things on {context:?}");
+                }
+            }
+        }
+        let ids: HashSet<&str> = TABLE.iter().map(|s| s.id).collect();
+        assert_eq!(ids.len(), TABLE.len());
+    }
+
+    #[test]
+    fn the_readme_names_every_action() {
+        let text = keys_markdown();
+        assert_eq!(text.lines().count(), 2 + 4 + TABLE.len());
+        assert!(text.contains("| `Space` | Switch the layer between Full and Shared |"), "{text}");
+        assert!(text.contains("| `←` `h` |"));
+    }
+}

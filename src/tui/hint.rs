@@ -1,0 +1,93 @@
+//! What actions would do now, and why some cannot.
+
+use super::app::{App, Engine};
+use super::layout::MapView;
+use crate::domain::Role;
+
+/// Says what Space would do.
+pub fn toggle(app: &App) -> String {
+    let layer = app.cursor.row;
+    match app.pattern().map(|p| p.role(layer)) {
+        Some(Role::Full) => format!("make L{layer} Shared"),
+        Some(Role::Shared) => format!("make L{layer} Full"),
+        None => "toggle".into(),
+    }
+}
+
+/// Says what the arrows move.
+pub fn moving(app: &App) -> String {
+    if app.layout().map.is_some_and(|m| m.view == MapView::Ribbon) { "layer" } else { "pair" }.into()
+}
+
+/// Says which view comes next.
+pub fn view(app: &App) -> String {
+    app.layout().next_view().name().into()
+}
+
+/// Says which measure comes next.
+pub fn metric(app: &App) -> String {
+    app.measure.next().name().into()
+}
+
+/// Refuses while there is no pattern to act on.
+pub fn no_pattern(app: &App) -> Option<String> {
+    app.pattern().is_none().then(|| "there is no pattern yet: the model is still loading".into())
+}
+
+fn locked(app: &App) -> Option<String> {
+    let layer = app.cursor.row;
+    app.constraints()?.locked_shared.contains(layer).then(|| {
+        format!("L{layer} stays Shared: the checkpoint has no indexer weights for it, so it cannot select keys itself")
+    })
+}
+
+fn first(app: &App) -> Option<String> {
+    (app.cursor.row == 0).then(|| "L0 stays Full: there is no earlier layer whose indices it could reuse".into())
+}
+
+/// Refuses to toggle layer 0 and locked layers.
+pub fn cannot_toggle(app: &App) -> Option<String> {
+    no_pattern(app).or_else(|| first(app)).or_else(|| locked(app))
+}
+
+/// Refuses to make a locked layer Full.
+pub fn cannot_set_full(app: &App) -> Option<String> {
+    no_pattern(app).or_else(|| locked(app))
+}
+
+/// Refuses to make layer 0 Shared.
+pub fn cannot_set_shared(app: &App) -> Option<String> {
+    no_pattern(app).or_else(|| first(app))
+}
+
+/// Refuses where nothing was done.
+pub fn cannot_undo(app: &App) -> Option<String> {
+    no_pattern(app)
+        .or_else(|| app.history.as_ref().is_some_and(|h| !h.can_undo()).then(|| "there is nothing to undo".into()))
+}
+
+/// Refuses where nothing was undone.
+pub fn cannot_redo(app: &App) -> Option<String> {
+    no_pattern(app)
+        .or_else(|| app.history.as_ref().is_some_and(|h| !h.can_redo()).then(|| "there is nothing to redo".into()))
+}
+
+/// Refuses without a pinned pattern.
+pub fn cannot_compare(app: &App) -> Option<String> {
+    app.pinned.is_none().then(|| "no pattern is pinned as B; 'b' pins the current one".into())
+}
+
+/// Refuses without a model.
+pub fn no_engine(app: &App) -> Option<String> {
+    match &app.engine {
+        Engine::Ready => None,
+        Engine::Absent => Some("no model is loaded: start 'indexscope MODEL' to measure".into()),
+        Engine::Loading => Some("the model is still loading".into()),
+        Engine::Failed(why) => Some(format!("the model cannot be asked: {why}")),
+    }
+}
+
+/// Refuses where nothing runs.
+pub fn cannot_stop(app: &App) -> Option<String> {
+    (!app.is_busy()).then(|| "nothing is running".into())
+}

@@ -1,0 +1,159 @@
+//! The tree of patterns that were tried: undo goes to the parent, redo to the branch taken last.
+
+use std::time::Duration;
+
+use super::{Step, Work};
+use crate::domain::Pattern;
+
+/// One pattern in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The pattern.
+    pub pattern: Pattern,
+    /// The node from which it was made.
+    pub parent: Option<usize>,
+    /// What was done.
+    pub change: String,
+    /// When, since the start of the dashboard; `None` if it came from a file.
+    pub at: Option<Duration>,
+    redo: Option<usize>,
+}
+
+/// All patterns of a session, and the current one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    nodes: Vec<Node>,
+    current: usize,
+}
+
+impl History {
+    /// Returns a history of one pattern.
+    pub fn new(pattern: Pattern, change: &str) -> Self {
+        let node = Node { pattern, parent: None, change: change.to_owned(), at: None, redo: None };
+        Self { nodes: vec![node], current: 0 }
+    }
+
+    /// Returns the history of a saved piece of work; `None` if it is empty or refers to what is not there.
+    pub fn from_work(work: &Work) -> Option<Self> {
+        let sound = work.current < work.steps.len()
+            && work.steps.iter().enumerate().all(|(i, s)| s.parent.is_none_or(|p| p < i));
+        let node =
+            |s: &Step| Node { pattern: s.pattern, parent: s.parent, change: s.change.clone(), at: None, redo: None };
+        sound.then(|| {
+            let mut history = Self { nodes: work.steps.iter().map(node).collect(), current: work.current };
+            history.remember_path();
+            history
+        })
+    }
+
+    /// Returns the current pattern.
+    pub fn pattern(&self) -> Pattern {
+        self.nodes[self.current].pattern
+    }
+
+    /// Returns the current index.
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
+    /// Returns all nodes in the order in which they were made.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Adds a pattern made from the current one and goes there.
+    pub fn push(&mut self, pattern: Pattern, change: String, at: Duration) {
+        let node = Node { pattern, parent: Some(self.current), change, at: Some(at), redo: None };
+        self.nodes.push(node);
+        self.nodes[self.current].redo = Some(self.nodes.len() - 1);
+        self.current = self.nodes.len() - 1;
+    }
+
+    /// Goes to the parent; returns what was undone.
+    pub fn undo(&mut self) -> Option<String> {
+        let parent = self.nodes[self.current].parent?;
+        let change = self.nodes[self.current].change.clone();
+        self.nodes[parent].redo = Some(self.current);
+        self.current = parent;
+        Some(change)
+    }
+
+    /// Goes to the branch taken last; returns what was done again.
+    pub fn redo(&mut self) -> Option<String> {
+        self.current = self.nodes[self.current].redo?;
+        Some(self.nodes[self.current].change.clone())
+    }
+
+    /// Returns whether there is a parent.
+    pub fn can_undo(&self) -> bool {
+        self.nodes[self.current].parent.is_some()
+    }
+
+    /// Returns whether there is a branch to follow.
+    pub fn can_redo(&self) -> bool {
+        self.nodes[self.current].redo.is_some()
+    }
+
+    fn remember_path(&mut self) {
+        for child in 0..self.nodes.len() {
+            if let Some(parent) = self.nodes[child].parent {
+                self.nodes[parent].redo = Some(child);
+            }
+        }
+        let mut at = self.current;
+        while let Some(parent) = self.nodes[at].parent {
+            self.nodes[parent].redo = Some(at);
+            at = parent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn p(text: &str) -> Pattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_new_edit_after_undo_keeps_the_other_branch() {
+        let mut history = History::new(p("FFF"), "opened");
+        history.push(p("FSF"), "a".into(), Duration::ZERO);
+        assert_eq!(history.undo().as_deref(), Some("a"));
+        history.push(p("FFS"), "b".into(), Duration::ZERO);
+        assert_eq!((history.nodes().len(), history.pattern()), (3, p("FFS")));
+        history.undo();
+        assert_eq!(history.redo().as_deref(), Some("b"));
+        assert_eq!(history.redo(), None);
+    }
+
+    #[test]
+    fn unsound_work_is_refused() {
+        let step =
+            |parent| Step { pattern: p("FF"), parent, change: String::new(), evaluation: None, speed: Vec::new() };
+        assert!(History::from_work(&Work { steps: vec![], current: 0 }).is_none());
+        assert!(History::from_work(&Work { steps: vec![step(Some(0))], current: 0 }).is_none());
+        assert!(History::from_work(&Work { steps: vec![step(None), step(Some(0))], current: 1 }).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn redo_undoes_undo(edits in proptest::collection::vec(any::<bool>(), 1..40)) {
+            let mut history = History::new(p("FFFFFFFF"), "opened");
+            for (i, edit) in edits.iter().enumerate() {
+                if *edit {
+                    history.push(p("FSFFFFFF"), i.to_string(), Duration::ZERO);
+                } else {
+                    let before = history.current();
+                    if history.undo().is_some() {
+                        history.redo();
+                        prop_assert_eq!(history.current(), before);
+                        history.undo();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What happens to the dashboard, and what it asks of the outside.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ratatui::crossterm::event::KeyEvent;
+
+use super::{Problem, Work};
+use crate::analysis::{Metric, OverlapMatrix};
+use crate::domain::{Pattern, Trace};
+use crate::engine::{Command, Update};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Msg {
+    /// A key was pressed.
+    Key(KeyEvent),
+    /// Text was pasted.
+    Paste(String),
+    /// The terminal has a new size.
+    Resize(u16, u16),
+    /// So much time has passed since the start.
+    Tick(Duration),
+    /// The worker tells something.
+    Update(Update),
+    /// The worker cannot be reached any more.
+    Disconnected,
+    /// A matrix of this recording is computed.
+    Matrix(Arc<Trace>, Arc<OverlapMatrix>),
+    /// The session files there are.
+    Sessions(Vec<PathBuf>),
+    /// A session was written, or not.
+    Saved(Result<PathBuf, Problem>),
+    /// A session was read, or not.
+    Opened(PathBuf, Result<Work, Problem>),
+    /// The argument for an engine, or why there is none.
+    Exported(&'static str, Result<String, Problem>),
+}
+
+/// Something to be done outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Post a command to the worker.
+    Send(Command),
+    /// Compute the matrix of a recording beside the screen.
+    Compare(Arc<Trace>, Metric),
+    /// Write a session.
+    Save {
+        /// Where; `None` for the session's own file.
+        path: Option<PathBuf>,
+        /// What.
+        work: Work,
+    },
+    /// Read a session.
+    Open(PathBuf),
+    /// Look for sessions.
+    ListSessions,
+    /// Make the argument for an engine.
+    Export {
+        /// `vllm`, `sglang` or `transformers`.
+        engine: &'static str,
+        /// The pattern.
+        pattern: Pattern,
+    },
+    /// Put text on the clipboard.
+    Copy(String),
+    /// Hand the terminal back until the shell continues us.
+    Suspend,
+    /// Draw everything anew.
+    Redraw,
+    /// End.
+    Quit,
+}

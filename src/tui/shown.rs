@@ -1,0 +1,84 @@
+//! Which numbers may stand beside the current pattern, and how fresh they are.
+
+use super::app::App;
+use crate::domain::{Evaluation, Origin, Speed};
+use crate::engine::Job;
+use crate::tui::theme::Role;
+
+/// How a number relates to the current pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// Measured for it.
+    Measured,
+    /// Measured for it on a part of the calibration set so far.
+    Growing,
+    /// Read from a session.
+    Imported,
+    /// Measured for another pattern.
+    Stale,
+    /// Could not be measured.
+    Failed,
+    /// Not there.
+    Absent,
+}
+
+impl Fresh {
+    /// Returns mark and word.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Self::Measured | Self::Growing => "● measured",
+            Self::Imported => "○ from file",
+            Self::Stale => "◌ stale",
+            Self::Failed => "✗ failed",
+            Self::Absent => "",
+        }
+    }
+
+    /// Returns how the number itself looks.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Measured | Self::Growing | Self::Imported => Role::Text,
+            _ => Role::Dim,
+        }
+    }
+
+    /// Returns how its mark looks.
+    pub fn mark_role(self) -> Role {
+        match self {
+            Self::Measured | Self::Growing => Role::Good,
+            Self::Failed => Role::Bad,
+            _ => Role::Dim,
+        }
+    }
+}
+
+/// Returns the loss to show: of the current pattern, else the last one, as stale.
+pub fn loss(app: &App) -> (Fresh, Option<&Evaluation>) {
+    if let Some(evaluation) = app.current().and_then(|r| r.evaluation.as_ref()) {
+        let fresh = if evaluation.origin == Origin::Imported { Fresh::Imported } else { Fresh::Measured };
+        return (fresh, Some(evaluation));
+    }
+    if let Some(evaluation) = app.growing() {
+        return (Fresh::Growing, Some(evaluation));
+    }
+    absent(app, Job::Evaluate, app.last_loss.as_ref())
+}
+
+/// Returns the speed to show, prefill first: of the current pattern, else the last one, as stale.
+pub fn speed(app: &App) -> (Fresh, &[Speed]) {
+    if let Some(results) = app.current().filter(|r| !r.speed.is_empty()) {
+        let imported = results.speed.iter().any(|s| s.origin == Origin::Imported);
+        return (if imported { Fresh::Imported } else { Fresh::Measured }, &results.speed);
+    }
+    let (fresh, last) = absent(app, Job::Speed, (!app.last_speed.is_empty()).then_some(&app.last_speed));
+    (fresh, last.map_or(&[], Vec::as_slice))
+}
+
+fn absent<'a, T: ?Sized>(app: &App, job: Job, last: Option<&'a T>) -> (Fresh, Option<&'a T>) {
+    let failed = app.failure.as_ref().is_some_and(|f| f.job == job);
+    match last {
+        _ if failed => (Fresh::Failed, last),
+        Some(_) => (Fresh::Stale, last),
+        None => (Fresh::Absent, None),
+    }
+}

@@ -1,0 +1,80 @@
+//! The terminal while the dashboard has it: every mode that is turned on is turned off again, however it ends.
+
+use std::io::{self, Write, stdout};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
+
+use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+
+/// Whether the modes are on.
+static HELD: AtomicBool = AtomicBool::new(false);
+static HOOK: Once = Once::new();
+
+/// Holds the terminal; lets go of it when dropped.
+#[derive(Debug)]
+pub struct Guard;
+
+impl Guard {
+    /// Takes the terminal: raw mode, alternate screen, bracketed paste, no cursor.
+    ///
+    /// A panic of this thread first lets go of the terminal and is then reported as usual; one of another thread
+    /// while the screen is held is left to whoever waits for that thread, because its text would spoil the screen.
+    ///
+    /// # Errors
+    /// Those of the terminal; whatever was turned on is off again.
+    pub fn take() -> io::Result<Self> {
+        let owner = thread::current().id();
+        HOOK.call_once(|| hook(owner));
+        enter()?;
+        Ok(Self)
+    }
+
+    /// Lets go of the terminal, runs `between`, and takes it again.
+    ///
+    /// # Errors
+    /// Those of the terminal.
+    pub fn suspend(between: impl FnOnce()) -> io::Result<()> {
+        leave();
+        between();
+        enter()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+fn enter() -> io::Result<()> {
+    enable_raw_mode()?;
+    HELD.store(true, Ordering::SeqCst);
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide).inspect_err(|_| leave())
+}
+
+fn leave() {
+    if HELD.swap(false, Ordering::SeqCst) {
+        // The terminal may be gone; there is nobody left to tell.
+        let _ = execute!(stdout(), EndSynchronizedUpdate, DisableBracketedPaste, Show, LeaveAlternateScreen);
+        let _ = disable_raw_mode();
+        let _ = stdout().flush();
+    }
+}
+
+fn hook(owner: ThreadId) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if thread::current().id() == owner {
+            leave();
+        }
+        if !HELD.load(Ordering::SeqCst) {
+            before(info);
+        }
+    }));
+}

@@ -1,0 +1,6 @@
+//! Flows through `update` with a scripted worker, and pictures of whole screens.
+
+mod flows;
+mod scene;
+mod screens;
+mod snapshot;

@@ -1,0 +1,277 @@
+use std::path::PathBuf;
+
+use ratatui::crossterm::event::KeyCode;
+
+use super::scene::{Scene, coverage, evaluation, model, speeds, trace};
+use crate::domain::Pattern;
+use crate::engine::{Command, Failure, Job, Progress, Update};
+use crate::tui::Problem;
+use crate::tui::app::{App, Engine, Overlay, Tone};
+use crate::tui::msg::{Effect, Msg};
+use crate::tui::shown::{self, Fresh};
+
+fn p(text: &str) -> Pattern {
+    text.parse().unwrap()
+}
+
+fn scene() -> Scene {
+    Scene::ready(model(12, &[]), Scene::colours())
+}
+
+#[test]
+fn a_loaded_model_is_recorded_and_measured() {
+    let mut scene = Scene::loading(Scene::colours());
+    assert!(scene.text(80, 24).contains("loading demo"));
+    scene.worker(Update::Ready(Box::new(model(12, &[]))));
+    assert_eq!(scene.posted, [Command::Record, Command::Evaluate(p("FFFFFFFFFFFF"))]);
+    assert!(scene.text(80, 24).contains("recording the index sets"));
+    scene.worker(Update::Recorded(trace(p("FFFFFFFFFFFF"))));
+    assert_eq!(scene.app.matrices.len(), 2);
+}
+
+#[test]
+fn a_toggle_shows_at_once_and_is_measured_when_the_keys_rest() {
+    let mut scene = scene();
+    scene.posted.clear();
+    scene.type_keys("/3\n");
+    assert!(scene.text(120, 40).contains("Space make L3 Shared"));
+    scene.type_keys(" ");
+    assert_eq!(scene.pattern(), p("FFFSFFFFFFFF"));
+    assert!(scene.posted.is_empty());
+    // Both numbers of the old pattern step back.
+    assert_eq!((shown::loss(&scene.app).0, shown::speed(&scene.app).0), (Fresh::Stale, Fresh::Stale));
+    assert!(scene.text(120, 40).contains("◌ stale"));
+    scene.wait(50);
+    scene.type_keys("/4\n ");
+    scene.wait(50);
+    assert!(scene.posted.is_empty(), "the second key came within 80 ms of the first");
+    scene.wait(50);
+    let pattern = p("FFFSSFFFFFFF");
+    assert_eq!(scene.posted, [Command::Evaluate(pattern)]);
+    scene.worker(Update::Partial(Box::new(evaluation(pattern, 3))));
+    let text = scene.text(120, 40);
+    assert!(text.contains("● 3/20 sequences") && text.contains("+0.0020 ±0.0007"), "{text}");
+    assert!(text.contains("cov≈"), "{text}");
+    scene.settle(pattern);
+    let text = scene.text(120, 40);
+    assert!(text.contains("● 20/20 sequences") && text.contains("cov●") && text.contains("1.02× ±0.02"), "{text}");
+    assert!(text.contains("L4 Full → Shared: Δloss +0.0020 ±0.0007 (2.1 s, resumed from L5)"), "{text}");
+}
+
+#[test]
+fn results_of_another_pattern_never_stand_beside_this_one() {
+    let mut scene = scene();
+    scene.type_keys("/5\n ");
+    scene.wait(100);
+    let (old, new) = (scene.pattern(), p("FFFFFSSFFFFF"));
+    scene.type_keys("/6\n ");
+    assert_eq!(scene.pattern(), new);
+    // The worker was not quick enough: everything about the older pattern still arrives.
+    scene.worker(Update::Partial(Box::new(evaluation(old, 7))));
+    assert_eq!(shown::loss(&scene.app).0, Fresh::Stale);
+    assert!(!scene.text(120, 40).contains("7/20"));
+    scene.settle(old);
+    assert_eq!(shown::loss(&scene.app).0, Fresh::Stale);
+    assert_eq!(shown::speed(&scene.app).0, Fresh::Stale);
+    assert!(!scene.app.coverage().1, "coverage of the other pattern");
+    // (Its line in the history list names its own pattern; the small screen has no such list.)
+    assert!(!scene.text(80, 24).contains("+0.0010"), "the other pattern's Δ");
+    // It was measured all the same, and is there at once when the pattern is.
+    scene.type_keys("u");
+    assert_eq!((scene.pattern(), shown::loss(&scene.app).0), (old, Fresh::Measured));
+    assert!(scene.text(80, 24).contains("+0.0010"));
+}
+
+#[test]
+fn undo_is_instant_and_measures_nothing() {
+    let mut scene = scene();
+    scene.type_keys("/5\n ");
+    scene.wait(100);
+    scene.settle(scene.pattern());
+    scene.posted.clear();
+    scene.type_keys("u");
+    assert_eq!(scene.pattern(), p("FFFFFFFFFFFF"));
+    assert_eq!((shown::loss(&scene.app).0, shown::speed(&scene.app).0), (Fresh::Measured, Fresh::Measured));
+    assert!(scene.app.message.text.contains("undone: L5 Full → Shared"));
+    scene.type_keys("^R");
+    assert_eq!(scene.pattern(), p("FFFFFSFFFFFF"));
+    scene.wait(100);
+    assert!(scene.posted.is_empty(), "all is known: {:?}", scene.posted);
+    scene.type_keys("uu");
+    assert_eq!(scene.app.message.text, "there is nothing to undo");
+}
+
+#[test]
+fn layer_zero_and_locked_layers_say_why_they_stay() {
+    let mut scene = Scene::ready(model(12, &[3, 4]), Scene::colours());
+    scene.type_keys("/0\n ");
+    assert!(scene.app.message.text.contains("there is no earlier layer"), "{}", scene.app.message.text);
+    scene.type_keys("/3\n ");
+    assert!(scene.app.message.text.contains("no indexer weights"), "{}", scene.app.message.text);
+    scene.type_keys("f");
+    assert_eq!((scene.pattern(), scene.app.message.tone), (p("FFFSSFFFFFFF"), Tone::Warn));
+    // Patterns made by rule leave locked layers alone; typed ones are refused.
+    scene.type_keys("n");
+    scene.type_keys("^U3\n");
+    assert_eq!(scene.pattern(), p("FSSSSSFSSFSS"));
+    scene.type_keys("PFFFFFFFFFFFF\n");
+    assert!(matches!(scene.app.overlay, Overlay::Prompt(..)));
+    assert!(scene.app.message.text.contains("layer 3 is Full"), "{}", scene.app.message.text);
+}
+
+#[test]
+fn prompts_judge_while_one_types() {
+    let mut scene = scene();
+    scene.type_keys("PFFSS");
+    assert!(scene.text(80, 24).contains("4 letters but the model has 12 layers"));
+    scene.type_keys("X");
+    assert!(scene.text(80, 24).contains("'X' is neither F nor S"));
+    scene.type_keys("^Uuniform:4");
+    assert!(scene.text(80, 24).contains("3/12 Full  FSSSFSSSFSSS"));
+    scene.type_keys("\n");
+    assert_eq!(scene.pattern(), p("FSSSFSSSFSSS"));
+    scene.send(Msg::Paste("FFFFFFSSSSSS\n".into()));
+    scene.press(KeyCode::Enter);
+    assert_eq!(scene.pattern(), p("FFFFFFSSSSSS"));
+}
+
+#[test]
+fn saving_and_opening_carry_the_history() {
+    let mut first = scene();
+    first.type_keys("/5\n ");
+    first.wait(100);
+    first.settle(first.pattern());
+    first.type_keys("q");
+    assert!(first.app.message.text.contains("not saved"), "quit asks once");
+    first.type_keys("w");
+    let Some(Effect::Save { path: None, work }) = first.asked.pop() else { panic!("{:?}", first.asked) };
+    first.send(Msg::Saved(Ok(PathBuf::from("sessions/demo.toml"))));
+    assert!(!first.app.unsaved && first.app.message.text == "saved sessions/demo.toml");
+    first.type_keys("q");
+    assert_eq!(first.asked.pop(), Some(Effect::Quit));
+
+    let mut second = scene();
+    second.type_keys("o");
+    assert_eq!(second.asked.pop(), Some(Effect::ListSessions));
+    second.send(Msg::Sessions(vec!["sessions/demo.toml".into(), "sessions/other.toml".into()]));
+    second.type_keys("dem\n");
+    assert_eq!(second.asked.pop(), Some(Effect::Open("sessions/demo.toml".into())));
+    second.send(Msg::Opened("sessions/demo.toml".into(), Ok(work.clone())));
+    assert_eq!(second.pattern(), p("FFFFFSFFFFFF"));
+    assert_eq!(shown::loss(&second.app).0, Fresh::Measured);
+    second.type_keys("u");
+    assert_eq!(second.pattern(), p("FFFFFFFFFFFF"));
+
+    let mut other = Scene::ready(model(30, &[]), Scene::colours());
+    other.send(Msg::Opened("sessions/demo.toml".into(), Ok(work)));
+    assert!(other.app.message.text.contains("12 letters but the model has 30 layers"));
+    let problem = Problem { message: "cannot read 'x'".into(), hint: Some("check the path".into()) };
+    other.send(Msg::Saved(Err(problem)));
+    assert_eq!(other.app.message.text, "cannot read 'x' · check the path");
+}
+
+#[test]
+fn without_a_model_a_trace_can_be_looked_at_and_edited() {
+    let recorded = p("FFFFFFFFFFFF");
+    let app = App::new("demo.safetensors".into(), Scene::colours(), Engine::Absent, Some(trace(recorded)), None);
+    let mut scene = Scene { app, posted: Vec::new(), asked: Vec::new() };
+    for effect in crate::tui::update::start(&scene.app) {
+        if let Effect::Compare(trace, metric) = effect {
+            let matrix = crate::analysis::overlap::matrix(&trace, metric).into();
+            scene.send(Msg::Matrix(trace, matrix));
+        }
+    }
+    scene.type_keys("/5\n ");
+    scene.wait(100);
+    assert_eq!(scene.pattern(), p("FFFFFSFFFFFF"));
+    assert!(scene.app.message.text.contains("no model is loaded"));
+    assert!(scene.posted.is_empty());
+    let text = scene.text(120, 40);
+    assert!(text.contains("needs a model") && text.contains("cov≈"), "{text}");
+    scene.type_keys("r");
+    assert!(scene.app.message.text.contains("no model is loaded"));
+}
+
+#[test]
+fn a_short_context_is_said_so() {
+    let mut scene = Scene::loading(Scene::colours());
+    let mut short = model(12, &[]);
+    short.eligible = 0;
+    scene.worker(Update::Ready(Box::new(short)));
+    assert!(scene.app.message.text.contains("no pattern can differ"));
+    let mut none = evaluation(scene.pattern(), 20);
+    none.delta = None;
+    scene.worker(Update::Evaluated(Box::new(none)));
+    assert!(scene.text(120, 40).contains("context ≤ 32: no pattern can differ"));
+}
+
+#[test]
+fn failures_are_said_and_nothing_is_lost() {
+    let mut scene = scene();
+    scene.type_keys("/5\n ");
+    scene.wait(100);
+    scene.worker(Update::Progress(Progress { job: Job::Evaluate, share: 0.62, eta: Some(4.0) }));
+    assert!(scene.text(80, 24).contains("loss 62% 0:04"));
+    let failure =
+        Failure { job: Job::Evaluate, message: "out of memory".into(), hint: Some("a shorter context".into()) };
+    scene.worker(Update::Failed(failure));
+    assert_eq!(scene.app.message.text, "loss: out of memory · a shorter context");
+    assert!(scene.text(120, 40).contains("✗ failed"));
+    scene.type_keys("u");
+    assert_eq!(shown::loss(&scene.app).0, Fresh::Measured);
+    scene.worker(Update::Crashed("index out of bounds".into()));
+    assert!(scene.app.message.text.contains("'r' starts it again"));
+    scene.send(Msg::Disconnected);
+    assert!(scene.text(80, 24).contains("no engine"));
+}
+
+#[test]
+fn a_first_ctrl_c_stops_the_job_and_a_second_quits() {
+    let mut scene = scene();
+    scene.worker(Update::Progress(Progress { job: Job::Speed, share: 0.5, eta: None }));
+    scene.posted.clear();
+    scene.type_keys("^C");
+    assert_eq!((scene.posted.as_slice(), scene.asked.len()), (&[Command::Stop][..], 0));
+    scene.type_keys("^C");
+    assert_eq!(scene.asked, [Effect::Quit]);
+}
+
+#[test]
+fn help_and_palette_run_what_is_chosen() {
+    let mut scene = scene();
+    scene.type_keys("/5\n?switch the layer\n");
+    assert_eq!(scene.pattern(), p("FFFFFSFFFFFF"));
+    scene.type_keys(":vllm\n");
+    assert_eq!(scene.asked.pop(), Some(Effect::Export { engine: "vllm", pattern: scene.pattern() }));
+    scene.send(Msg::Exported("vllm", Ok("--hf-overrides '{}'".into())));
+    assert_eq!(scene.asked.pop(), Some(Effect::Copy("--hf-overrides '{}'".into())));
+    assert!(scene.text(80, 24).contains("--hf-overrides"));
+    scene.press(KeyCode::Esc);
+    scene.type_keys("y");
+    assert_eq!(scene.asked.pop(), Some(Effect::Copy("FFFFFSFFFFFF".into())));
+}
+
+#[test]
+fn an_old_recordings_matrix_is_dropped() {
+    let mut scene = scene();
+    let old = trace(p("FFFFFFFFFFFF"));
+    let matrix = crate::analysis::overlap::matrix(&old, crate::analysis::Metric::Overlap).into();
+    scene.app.matrices.clear();
+    scene.send(Msg::Matrix(old, matrix));
+    assert!(scene.app.matrices.is_empty());
+}
+
+#[test]
+fn measured_coverage_and_speed_belong_to_their_pattern() {
+    let mut scene = scene();
+    scene.type_keys("/7\n ");
+    let pattern = scene.pattern();
+    assert!(!scene.app.coverage().1);
+    scene.worker(Update::Covered(coverage(p("FSFFFFFFFFFF"))));
+    assert!(!scene.app.coverage().1);
+    scene.worker(Update::Covered(coverage(pattern)));
+    let (layers, measured) = scene.app.coverage();
+    assert!(measured && layers[7].is_some_and(|e| (e.value - 0.87).abs() < 1e-9));
+    scene.worker(Update::Measured(speeds(pattern)));
+    assert_eq!(shown::speed(&scene.app).0, Fresh::Measured);
+}

@@ -1,0 +1,98 @@
+use proptest::prelude::*;
+use ratatui::crossterm::event::KeyCode;
+
+use super::scene::{Scene, coverage, evaluation, model, speeds};
+use super::snapshot::dump;
+use crate::domain::{Pattern, Role};
+use crate::engine::Update;
+use crate::tui::theme::Theme;
+
+/// A pattern with groups of 1 to 5 layers.
+fn mixed(layers: usize) -> Pattern {
+    Pattern::from_fn(layers, |l| if l % 7 == 0 || l % 7 == 3 || l % 11 == 5 { Role::Full } else { Role::Shared })
+        .unwrap()
+}
+
+/// The moment after an edit: coverage predicted, loss growing, speed stale.
+fn edited(layers: usize, theme: Theme) -> Scene {
+    let mut scene = Scene::ready(model(layers, &[]), theme);
+    let pattern = mixed(layers);
+    scene.type_keys("P");
+    scene.type_keys(&pattern.to_string());
+    scene.press(KeyCode::Enter);
+    scene.wait(100);
+    scene.worker(Update::Partial(Box::new(evaluation(pattern, 3))));
+    scene.app.look_at(layers / 2);
+    scene
+}
+
+#[test]
+fn three_sizes_in_colour_and_without() {
+    for layers in [12, 30, 78] {
+        for (mode, theme) in [("colour", Scene::colours()), ("mono", Scene::mono())] {
+            let mut scene = edited(layers, theme);
+            for (width, height) in [(80, 24), (120, 40), (200, 60)] {
+                let buffer = scene.draw(width, height);
+                insta::assert_snapshot!(format!("{width}x{height}_{layers}_{mode}"), dump(&buffer, theme));
+                if mode == "mono" {
+                    let odd = buffer.content.iter().find(|c| !c.symbol().is_ascii() || c.symbol() == "?");
+                    let hint = odd.filter(|c| c.symbol() != "?");
+                    assert_eq!(hint, None, "only ASCII at {width}×{height}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn settled_and_overlaid() {
+    let theme = Scene::colours();
+    let mut scene = edited(30, theme);
+    let pattern = scene.pattern();
+    scene.worker(Update::Evaluated(Box::new(evaluation(pattern, 20))));
+    scene.worker(Update::Covered(coverage(pattern)));
+    scene.worker(Update::Measured(speeds(pattern)));
+    scene.worker(Update::Idle);
+    insta::assert_snapshot!("settled", scene.text(120, 40));
+    scene.type_keys("?");
+    insta::assert_snapshot!("help", scene.text(80, 24));
+    scene.type_keys("redo");
+    insta::assert_snapshot!("help_filtered", scene.text(80, 24));
+    scene.type_keys("\u{1b}:exp");
+    insta::assert_snapshot!("palette", scene.text(80, 24));
+    scene.type_keys("\u{1b}P\u{15}FSX");
+    insta::assert_snapshot!("prompt", scene.text(80, 24));
+    scene.type_keys("\u{1b}e");
+    insta::assert_snapshot!("export", scene.text(80, 24));
+    scene.type_keys("\u{1b}b=");
+    insta::assert_snapshot!("compare", scene.text(80, 24));
+}
+
+#[test]
+fn small_terminals_show_something() {
+    let mut scene = edited(30, Scene::colours());
+    insta::assert_snapshot!("tiny", scene.text(28, 6));
+    insta::assert_snapshot!("extra_small", scene.text(50, 12));
+    let mut loading = Scene::loading(Scene::colours());
+    assert!(loading.text(80, 24).contains("loading demo"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_keys_at_any_size_draw(
+        keys in proptest::collection::vec(proptest::char::range(' ', '~'), 0..30),
+        (width, height) in (1u16..220, 1u16..70),
+        layers in prop::sample::select(vec![1usize, 2, 12, 61, 128]),
+        buffer in (1u16..220, 1u16..70),
+    ) {
+        let mut scene = Scene::ready(model(layers, &[]), Scene::colours());
+        scene.type_keys(&keys.iter().map(|c| if *c == '^' { 'n' } else { *c }).collect::<String>());
+        scene.wait(100);
+        scene.draw(width, height);
+        // A frame may be older than the size, or newer.
+        let mut other = ratatui::buffer::Buffer::empty(ratatui::layout::Rect::new(0, 0, buffer.0, buffer.1));
+        crate::tui::view::render(&scene.app, &mut other);
+    }
+}

@@ -1,0 +1,218 @@
+//! What a message does to the state, and what it asks of the outside: no clock, no file, no device.
+
+mod edit;
+mod engine;
+mod overlay;
+mod walk;
+
+use super::action::{Action, Context, resolve};
+use super::app::{App, Marks, Overlay, Question, Tone};
+use super::input::Input;
+use super::layout::Wanted;
+use super::msg::{Effect, Msg};
+use crate::engine::Command;
+use ratatui::crossterm::event::KeyEvent;
+
+pub use overlay::{Answer, chosen_actions, chosen_sessions, verdict};
+
+/// Returns what is to be done before anything has happened.
+pub fn start(app: &App) -> Vec<Effect> {
+    engine::compare(app)
+}
+
+/// Takes in what happened; returns what is to be done outside, in order.
+pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
+    match msg {
+        Msg::Key(key) => press(app, key),
+        Msg::Paste(text) => overlay::paste(app, &text),
+        Msg::Resize(width, height) => {
+            app.size = (width, height);
+            Vec::new()
+        }
+        Msg::Tick(now) => {
+            app.now = now;
+            edit::post_if_due(app)
+        }
+        Msg::Update(update) => engine::update(app, update),
+        Msg::Disconnected => engine::disconnected(app),
+        Msg::Matrix(trace, matrix) => engine::matrix(app, &trace, matrix),
+        Msg::Sessions(found) => overlay::sessions(app, found),
+        Msg::Saved(result) => overlay::saved(app, result),
+        Msg::Opened(path, result) => overlay::opened(app, path, result),
+        Msg::Exported(engine, result) => overlay::exported(app, engine, result),
+    }
+}
+
+/// Returns where keys are looked up while this lies over the screen.
+pub fn contexts(overlay: &Overlay) -> &'static [Context] {
+    match overlay {
+        Overlay::None => &[Context::Screen, Context::Always],
+        Overlay::Export => &[Context::Export, Context::Always],
+        _ => &[Context::Overlay, Context::Always],
+    }
+}
+
+fn press(app: &mut App, key: KeyEvent) -> Vec<Effect> {
+    match resolve(contexts(&app.overlay), key) {
+        Some(action) => run(app, action),
+        None if app.overlay == Overlay::Export => {
+            app.overlay = Overlay::None;
+            app.say(Tone::Info, "no export begins with that key");
+            Vec::new()
+        }
+        None => overlay::edit(app, key),
+    }
+}
+
+/// Runs an action, or says why it cannot be run.
+pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
+    if !matches!(action, Action::Quit | Action::Interrupt) {
+        app.quitting = false;
+    }
+    if let Some(why) = (action.spec().refusal)(app) {
+        app.say(Tone::Warn, why);
+        return Vec::new();
+    }
+    match action {
+        Action::Toggle | Action::SetFull | Action::SetShared | Action::AllFull | Action::Undo | Action::Redo => {
+            edit::run(app, action)
+        }
+        Action::Left
+        | Action::Right
+        | Action::Up
+        | Action::Down
+        | Action::PreviousLayer
+        | Action::NextLayer
+        | Action::PreviousFull
+        | Action::NextFull
+        | Action::First
+        | Action::Last => {
+            walk::run(app, action);
+            Vec::new()
+        }
+        Action::EveryN => ask(app, Question::EveryN, "4"),
+        Action::TypePattern => ask(app, Question::Pattern, ""),
+        Action::GoTo => ask(app, Question::GoTo, ""),
+        Action::SaveAs => {
+            let name = app.file.as_ref().map_or_else(String::new, |p| p.display().to_string());
+            ask(app, Question::SaveAs, &name)
+        }
+        Action::View => {
+            app.wish.view = Wanted::Only(app.layout().next_view());
+            Vec::new()
+        }
+        Action::Metric => {
+            app.measure = app.measure.next();
+            Vec::new()
+        }
+        Action::Groups => {
+            let (marks, name) = match app.marks {
+                Marks::Spotlight => (Marks::Brackets, "groups: marked in the margin"),
+                Marks::Brackets => (Marks::Off, "groups: not marked"),
+                Marks::Off => (Marks::Spotlight, "groups: spotlight"),
+            };
+            app.marks = marks;
+            app.say(Tone::Info, name);
+            Vec::new()
+        }
+        Action::Colours => {
+            app.theme.map = app.theme.map.next();
+            app.say(Tone::Info, format!("colours: {}", app.theme.map.name()));
+            Vec::new()
+        }
+        Action::ZoomIn => zoom(app, 1),
+        Action::ZoomOut => zoom(app, -1),
+        Action::ZoomFit => {
+            app.wish.zoom = 0;
+            Vec::new()
+        }
+        Action::Maximise => {
+            app.wish.maximised = !app.wish.maximised;
+            Vec::new()
+        }
+        Action::Pin => {
+            app.pinned = app.pattern();
+            app.say(Tone::Info, "pinned as B; '=' shows the differences");
+            Vec::new()
+        }
+        Action::Compare => overlay::compare(app),
+        Action::Measure => edit::measure(app),
+        Action::Stop => {
+            app.due = None;
+            app.say(Tone::Info, "stopped; what was measured stays");
+            vec![Effect::Send(Command::Stop)]
+        }
+        Action::Save => overlay::save(app, None),
+        Action::Open => {
+            app.overlay = Overlay::Sessions { query: Input::default(), paths: Vec::new(), chosen: 0 };
+            vec![Effect::ListSessions]
+        }
+        Action::Copy => {
+            let text = app.pattern().map(|p| p.to_string()).unwrap_or_default();
+            app.say(Tone::Info, format!("sent to the clipboard: {text}"));
+            vec![Effect::Copy(text)]
+        }
+        Action::Export => {
+            app.overlay = Overlay::Export;
+            Vec::new()
+        }
+        Action::ExportVllm => overlay::export(app, "vllm"),
+        Action::ExportSglang => overlay::export(app, "sglang"),
+        Action::ExportTransformers => overlay::export(app, "transformers"),
+        Action::Help | Action::Palette => {
+            app.overlay = Overlay::Actions { help: action == Action::Help, query: Input::default(), chosen: 0 };
+            Vec::new()
+        }
+        Action::Accept => overlay::accept(app),
+        Action::Close => {
+            if app.overlay != Overlay::None {
+                app.overlay = Overlay::None;
+            } else if app.wish.maximised {
+                app.wish.maximised = false;
+            }
+            Vec::new()
+        }
+        Action::Previous => overlay::step(app, -1),
+        Action::Next => overlay::step(app, 1),
+        Action::PageUp => overlay::step(app, -10),
+        Action::PageDown => overlay::step(app, 10),
+        Action::Redraw => vec![Effect::Redraw],
+        Action::Suspend => vec![Effect::Suspend],
+        Action::Quit => quit(app),
+        Action::Interrupt => interrupt(app),
+    }
+}
+
+fn ask(app: &mut App, question: Question, proposal: &str) -> Vec<Effect> {
+    app.overlay = Overlay::Prompt(question, Input::new(proposal));
+    Vec::new()
+}
+
+fn zoom(app: &mut App, step: i8) -> Vec<Effect> {
+    let before = app.layout();
+    app.wish.zoom = (app.wish.zoom + step).clamp(-12, 12);
+    if app.layout() == before {
+        app.wish.zoom -= step;
+        app.say(Tone::Info, if step > 0 { "larger is not possible" } else { "smaller is not possible" });
+    }
+    Vec::new()
+}
+
+fn quit(app: &mut App) -> Vec<Effect> {
+    if app.unsaved && !app.quitting {
+        app.quitting = true;
+        app.say(Tone::Warn, "changes are not saved: 'w' saves them, 'q' again quits without");
+        return Vec::new();
+    }
+    vec![Effect::Quit]
+}
+
+fn interrupt(app: &mut App) -> Vec<Effect> {
+    if app.is_busy() && !app.quitting {
+        app.quitting = true;
+        app.due = None;
+        app.say(Tone::Warn, "stopped; Ctrl-C again quits");
+        return vec![Effect::Send(Command::Stop)];
+    }
+    vec![Effect::Quit]
+}

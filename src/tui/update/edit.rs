@@ -1,0 +1,136 @@
+//! Changing the pattern.
+
+use std::time::Duration;
+
+use crate::domain::{Constraints, Pattern, Role};
+use crate::engine::{Command, Job};
+use crate::tui::action::Action;
+use crate::tui::app::{App, Engine, Tone};
+use crate::tui::history::History;
+use crate::tui::msg::Effect;
+
+/// How long the keys must rest before a pattern is posted, so that a held key is one evaluation.
+const DEBOUNCE: Duration = Duration::from_millis(80);
+
+/// Runs an action that changes the pattern.
+pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
+    let (Some(pattern), Some(constraints)) = (app.pattern(), app.constraints()) else { return Vec::new() };
+    let layer = app.cursor.row;
+    match action {
+        Action::Toggle if pattern.is_full(layer) => set(app, pattern, layer, Role::Shared),
+        Action::Toggle | Action::SetFull => set(app, pattern, layer, Role::Full),
+        Action::SetShared => set(app, pattern, layer, Role::Shared),
+        Action::AllFull => match constraints.reference() {
+            Ok(all) => apply(app, all, "all Full".into()),
+            Err(error) => {
+                app.say(Tone::Bad, error.to_string());
+                Vec::new()
+            }
+        },
+        Action::Undo => {
+            let undone = app.history.as_mut().and_then(History::undo).unwrap_or_default();
+            moved(app, format!("undone: {undone}"))
+        }
+        Action::Redo => {
+            let again = app.history.as_mut().and_then(History::redo).unwrap_or_default();
+            moved(app, format!("done again: {again}"))
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Full => "Full",
+        Role::Shared => "Shared",
+    }
+}
+
+fn set(app: &mut App, pattern: Pattern, layer: usize, role: Role) -> Vec<Effect> {
+    match pattern.with(layer, role) {
+        Ok(next) if next == pattern => {
+            app.say(Tone::Info, format!("L{layer} is {} already", name(role)));
+            Vec::new()
+        }
+        Ok(next) => apply(app, next, format!("L{layer} {} → {}", name(pattern.role(layer)), name(role))),
+        Err(error) => {
+            app.say(Tone::Warn, error.to_string());
+            Vec::new()
+        }
+    }
+}
+
+/// Makes layers without an indexer Shared, because nothing else is possible for them.
+pub fn within(constraints: Constraints, pattern: Pattern) -> Pattern {
+    constraints.locked_shared.iter().fold(pattern, |p, l| p.with(l, Role::Shared).unwrap_or(p))
+}
+
+/// Goes to `pattern` as a new step of the history.
+pub fn apply(app: &mut App, pattern: Pattern, change: String) -> Vec<Effect> {
+    if app.pattern() == Some(pattern) {
+        app.say(Tone::Info, format!("{change}: that is the pattern already"));
+        return Vec::new();
+    }
+    let now = app.now;
+    if let Some(history) = &mut app.history {
+        history.push(pattern, change.clone(), now);
+    }
+    let also = if app.engine == Engine::Absent { " (no model is loaded, so nothing is measured)" } else { "" };
+    moved(app, format!("{change}{also}"))
+}
+
+/// Says what happened and has the current pattern measured, unless everything is known already.
+fn moved(app: &mut App, what: String) -> Vec<Effect> {
+    app.say(Tone::Info, what);
+    app.unsaved = true;
+    app.failure = None;
+    refresh(app)
+}
+
+/// Has the current pattern measured once the keys rest; what is known already is shown at once.
+pub fn refresh(app: &mut App) -> Vec<Effect> {
+    remember_shown(app);
+    if app.engine != Engine::Ready {
+        return Vec::new();
+    }
+    app.due = Some(app.now + DEBOUNCE);
+    Vec::new()
+}
+
+/// Keeps the numbers of the current pattern for later, when they are shown as stale beside another.
+pub fn remember_shown(app: &mut App) {
+    let Some(results) = app.current().cloned() else { return };
+    if let Some(evaluation) = results.evaluation {
+        app.last_loss = Some(evaluation);
+    }
+    if !results.speed.is_empty() {
+        app.last_speed = results.speed;
+    }
+}
+
+/// Posts the current pattern if its time has come.
+pub fn post_if_due(app: &mut App) -> Vec<Effect> {
+    if app.due.is_none_or(|due| due > app.now) {
+        return Vec::new();
+    }
+    app.due = None;
+    let command = match app.pattern() {
+        // All is known; only what runs for another pattern is to stop, so that nothing is measured in vain.
+        Some(_) if app.is_settled() => app.progress.filter(|p| p.job != Job::Record).map(|_| Command::Stop),
+        pattern => pattern.map(Command::Evaluate),
+    };
+    command.map(Effect::Send).into_iter().collect()
+}
+
+/// Forgets the speed of the current pattern and measures again.
+pub fn measure(app: &mut App) -> Vec<Effect> {
+    let Some(pattern) = app.pattern() else { return Vec::new() };
+    app.failure = None;
+    app.say(Tone::Info, "measuring again");
+    let known = app.current().is_some_and(|r| r.evaluation.is_some());
+    if let Some(results) = app.results.get_mut(&pattern) {
+        results.speed.clear();
+    }
+    let command = if known { Command::Measure(pattern) } else { Command::Evaluate(pattern) };
+    vec![Effect::Send(command)]
+}

@@ -1,0 +1,149 @@
+//! What the worker tells.
+
+use std::sync::Arc;
+
+use super::edit;
+use crate::analysis::{Metric, OverlapMatrix};
+use crate::domain::{Evaluation, Subject, Trace};
+use crate::engine::{Command, Failure, Job, ModelInfo, Update};
+use crate::tui::app::{App, Engine, Tone};
+use crate::tui::format;
+use crate::tui::history::History;
+use crate::tui::msg::Effect;
+
+/// Takes in an update.
+pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
+    match update {
+        Update::Ready(model) => return ready(app, *model),
+        Update::Progress(progress) => app.progress = Some(progress),
+        Update::Partial(evaluation) => app.partial = Some(*evaluation),
+        Update::Evaluated(evaluation) => evaluated(app, *evaluation),
+        Update::Recorded(trace) => return recorded(app, trace),
+        Update::Covered(coverage) => {
+            let pattern = coverage.pattern;
+            app.results.entry(pattern).or_default().coverage = Some(coverage);
+        }
+        Update::Measured(speeds) => {
+            if let Some(pattern) = speeds.first().map(|s| s.pattern) {
+                app.results.entry(pattern).or_default().speed = speeds;
+            }
+            edit::remember_shown(app);
+        }
+        Update::Failed(failure) => failed(app, failure),
+        Update::Idle => {
+            app.progress = None;
+            app.partial = None;
+        }
+        Update::Crashed(why) => {
+            app.progress = None;
+            app.partial = None;
+            app.say(Tone::Bad, format!("the engine stopped: {why}; 'r' starts it again, everything measured is kept"));
+        }
+    }
+    Vec::new()
+}
+
+/// The worker has gone without a word.
+pub fn disconnected(app: &mut App) -> Vec<Effect> {
+    if matches!(app.engine, Engine::Loading | Engine::Ready) {
+        app.engine = Engine::Failed("the engine has ended".into());
+        app.progress = None;
+        app.say(Tone::Bad, "the engine has ended; what was measured can still be saved with 'w'");
+    }
+    Vec::new()
+}
+
+fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
+    app.title.clone_from(&model.name);
+    app.engine = Engine::Ready;
+    app.progress = None;
+    let misfit = app.pattern().and_then(|p| model.constraints.check(p).err());
+    if let Some(error) = &misfit {
+        app.say(Tone::Warn, format!("what was opened does not fit the model: {error}"));
+        app.trace = None;
+        app.matrices.clear();
+        app.results.clear();
+    }
+    let native = model.native;
+    app.model = Some(model);
+    if misfit.is_some() || app.history.is_none() {
+        app.begin(History::new(native, "opened"));
+    }
+    if app.is_short() {
+        let k = app.topk().unwrap_or_default();
+        app.say(Tone::Warn, format!("context ≤ {k}, the top-k: no pattern can differ"));
+    }
+    let record = app.trace.is_none().then_some(Effect::Send(Command::Record));
+    let evaluate = app.pattern().map(|p| Effect::Send(Command::Evaluate(p)));
+    record.into_iter().chain(evaluate).collect()
+}
+
+fn evaluated(app: &mut App, evaluation: Evaluation) {
+    let Subject::Pattern(pattern) = evaluation.subject else { return };
+    if app.partial.as_ref().is_some_and(|p| p.subject == evaluation.subject) {
+        app.partial = None;
+    }
+    let news = app.current().and_then(|r| r.evaluation.as_ref()) != Some(&evaluation);
+    if app.pattern() == Some(pattern) && news {
+        app.failure = None;
+        app.say(Tone::Info, told(app, &evaluation));
+    }
+    app.results.entry(pattern).or_default().evaluation = Some(evaluation);
+    edit::remember_shown(app);
+}
+
+/// Returns the sentence about a measured loss.
+fn told(app: &App, evaluation: &Evaluation) -> String {
+    let change = app.history.as_ref().map_or("", |h| &h.nodes()[h.current()].change);
+    let ascii = app.theme.ascii;
+    let delta = evaluation.delta.map_or_else(
+        || "no target sees more than k keys, so Δ is nothing".to_owned(),
+        |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.se, ascii)),
+    );
+    let how = match evaluation.resumed_from {
+        0 => format::took(evaluation.seconds),
+        layer => format!("{}, resumed from L{layer}", format::took(evaluation.seconds)),
+    };
+    format!("{change}: {delta} ({how})")
+}
+
+fn recorded(app: &mut App, trace: Arc<Trace>) -> Vec<Effect> {
+    app.trace = Some(trace);
+    app.matrices.clear();
+    if app.history.is_none()
+        && let Some(trace) = &app.trace
+    {
+        let pattern = trace.meta.pattern;
+        app.begin(History::new(pattern, "recorded"));
+    }
+    compare(app)
+}
+
+/// Asks for the matrices that are not there yet.
+pub fn compare(app: &App) -> Vec<Effect> {
+    let Some(trace) = &app.trace else { return Vec::new() };
+    let mut wanted = vec![Metric::Overlap, Metric::Jaccard];
+    wanted.retain(|&metric| app.matrix(metric).is_none());
+    wanted.into_iter().map(|metric| Effect::Compare(trace.clone(), metric)).collect()
+}
+
+/// A matrix is computed; that of an older recording is dropped.
+pub fn matrix(app: &mut App, trace: &Arc<Trace>, matrix: Arc<OverlapMatrix>) -> Vec<Effect> {
+    if app.trace.as_ref().is_some_and(|t| Arc::ptr_eq(t, trace)) && app.matrix(matrix.metric).is_none() {
+        app.matrices.push(matrix);
+    }
+    Vec::new()
+}
+
+fn failed(app: &mut App, failure: Failure) {
+    app.progress = None;
+    if failure.job == Job::Load {
+        app.engine = Engine::Failed(failure.message.clone());
+    }
+    if failure.job == Job::Evaluate {
+        app.partial = None;
+    }
+    let hint = failure.hint.as_ref().map_or_else(String::new, |h| format!(" · {h}"));
+    app.say(Tone::Bad, format!("{}: {}{hint}", App::job_name(failure.job), failure.message));
+    app.failure = Some(failure);
+}

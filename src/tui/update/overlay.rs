@@ -1,0 +1,288 @@
+//! Lists, prompts, and answers from the outside that concern them.
+
+use std::path::PathBuf;
+
+use ratatui::crossterm::event::KeyEvent;
+
+use super::{edit, run};
+use crate::domain::{Pattern, PatternSpec};
+use crate::engine::Command;
+use crate::tui::action::{Context, Spec, TABLE, keys_text};
+use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone};
+use crate::tui::input::{Input, fuzzy};
+use crate::tui::msg::Effect;
+use crate::tui::{Problem, Work, format};
+
+/// What a prompt would do with its text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Go to this pattern.
+    Pattern(Pattern, String),
+    /// Look at this pair.
+    Pair(Cursor),
+    /// Save here.
+    Path(PathBuf),
+}
+
+/// Returns what the text of a prompt means, or what is still wrong with it.
+///
+/// # Errors
+/// A sentence for the person who is typing.
+pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, String> {
+    let text = text.trim();
+    let (Some(current), Some(constraints)) = (app.pattern(), app.constraints()) else {
+        return Err("there is no pattern yet".into());
+    };
+    match question {
+        Question::EveryN => {
+            let n = text.parse::<usize>().ok().filter(|n| *n > 0);
+            let n = n.ok_or_else(|| "N is a whole number above 0".to_owned())?;
+            let pattern = Pattern::uniform(current.len(), n).map_err(|e| e.to_string())?;
+            Ok(Answer::Pattern(edit::within(constraints, pattern), format!("every {n}")))
+        }
+        Question::Pattern => {
+            let native = app.model.as_ref().map_or(current, |m| m.native);
+            let spec: PatternSpec = text.parse().map_err(|_| still_to_type(text, current.len()))?;
+            let pattern = match spec {
+                PatternSpec::File(_) | PatternSpec::Session(_) => return Err("files are opened with 'o'".into()),
+                spec => spec.resolve(native).map_err(|e| e.to_string())?,
+            };
+            let pattern = pattern.ok_or_else(|| "dense attention is not a pattern of layers".to_owned())?;
+            constraints.check(pattern).map_err(|e| e.to_string())?;
+            let letters = text.chars().all(|c| matches!(c, 'F' | 'S' | 'f' | 's'));
+            let change = if letters { "typed".to_owned() } else { text.to_owned() };
+            Ok(Answer::Pattern(pattern, change))
+        }
+        Question::GoTo => {
+            let layer = |s: &str| {
+                let digits = s.trim().trim_start_matches(['L', 'l']);
+                let last = current.len() - 1;
+                digits
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|l| *l <= last)
+                    .ok_or_else(|| format!("layers are 0 to {last}; '45' or '45,43' goes there"))
+            };
+            if let Some((row, column)) = text.split_once(',') {
+                return Ok(Answer::Pair(Cursor { row: layer(row)?, column: layer(column)? }));
+            }
+            let row = layer(text)?;
+            let column = if current.is_full(row) { row.saturating_sub(1) } else { current.source(row) };
+            Ok(Answer::Pair(Cursor { row, column }))
+        }
+        Question::SaveAs if text.is_empty() => Err("a name or a path".into()),
+        Question::SaveAs => Ok(Answer::Path(text.into())),
+    }
+}
+
+/// Returns what a half-typed pattern lacks.
+fn still_to_type(text: &str, layers: usize) -> String {
+    match text.chars().find(|c| !matches!(c, 'F' | 'S' | 'f' | 's')) {
+        _ if text.is_empty() => format!("{layers} letters F or S, or uniform:4, freq:4, all-full, native"),
+        Some(letter) => format!("'{letter}' is neither F nor S; uniform:4, freq:4, all-full, native work too"),
+        None => format!("{} of {layers} letters", text.chars().count()),
+    }
+}
+
+/// Returns the rows of the action list that the filter leaves, best first.
+pub fn chosen_actions(query: &Input, help: bool) -> Vec<&'static Spec> {
+    let text = query.text();
+    let mut found: Vec<(i32, &Spec)> = TABLE
+        .iter()
+        .filter(|s| help || s.context == Context::Screen || s.context == Context::Export)
+        .filter_map(|s| {
+            let name = fuzzy(text, s.doc).max(fuzzy(text, &s.id.replace('-', " ")).map(|n| n + 1));
+            let exact = (help && !text.is_empty() && keys_text(s).split(' ').any(|k| k == text)).then_some(100);
+            Some((name.max(exact)?, s))
+        })
+        .collect();
+    if !text.is_empty() {
+        found.sort_by_key(|(score, _)| -score);
+    }
+    found.into_iter().map(|(_, spec)| spec).collect()
+}
+
+/// Returns the sessions that the filter leaves.
+pub fn chosen_sessions<'a>(query: &Input, paths: &'a [PathBuf]) -> Vec<&'a PathBuf> {
+    paths.iter().filter(|p| fuzzy(query.text(), &p.display().to_string()).is_some()).collect()
+}
+
+/// Edits the line of the overlay.
+pub fn edit(app: &mut App, key: KeyEvent) -> Vec<Effect> {
+    match &mut app.overlay {
+        Overlay::Actions { query, chosen, .. } | Overlay::Sessions { query, chosen, .. } => {
+            if query.key(key) {
+                *chosen = 0;
+            }
+        }
+        Overlay::Prompt(_, input) => {
+            input.key(key);
+        }
+        Overlay::Text { .. } => app.overlay = Overlay::None,
+        Overlay::None | Overlay::Export => {}
+    }
+    Vec::new()
+}
+
+/// Takes in pasted text: into the open line, or as a pattern.
+pub fn paste(app: &mut App, text: &str) -> Vec<Effect> {
+    match &mut app.overlay {
+        Overlay::Actions { query: line, .. } | Overlay::Sessions { query: line, .. } | Overlay::Prompt(_, line) => {
+            line.insert(text.trim());
+        }
+        Overlay::None if app.history.is_some() => {
+            app.overlay = Overlay::Prompt(Question::Pattern, Input::new(text.trim().lines().next().unwrap_or("")));
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// Moves the choice of a list, or scrolls a text.
+pub fn step(app: &mut App, by: isize) -> Vec<Effect> {
+    let moved = |at: usize, rows: usize| at.saturating_add_signed(by).min(rows.saturating_sub(1));
+    match &mut app.overlay {
+        Overlay::Actions { help, query, chosen } => *chosen = moved(*chosen, chosen_actions(query, *help).len()),
+        Overlay::Sessions { query, paths, chosen } => *chosen = moved(*chosen, chosen_sessions(query, paths).len()),
+        Overlay::Text { body, scroll, .. } => *scroll = moved(*scroll, body.lines().count()),
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// Runs or accepts what is chosen or typed.
+pub fn accept(app: &mut App) -> Vec<Effect> {
+    match std::mem::take(&mut app.overlay) {
+        Overlay::Actions { help, query, chosen } => match chosen_actions(&query, help).get(chosen) {
+            Some(spec) => run(app, spec.action),
+            None => Vec::new(),
+        },
+        Overlay::Prompt(question, input) => match verdict(app, question, input.text()) {
+            Ok(Answer::Pattern(pattern, change)) => edit::apply(app, pattern, change),
+            Ok(Answer::Pair(cursor)) => {
+                app.cursor = cursor;
+                Vec::new()
+            }
+            Ok(Answer::Path(path)) => save(app, Some(path)),
+            Err(why) => {
+                app.say(Tone::Warn, why);
+                app.overlay = Overlay::Prompt(question, input);
+                Vec::new()
+            }
+        },
+        Overlay::Sessions { query, paths, chosen } => {
+            let path = chosen_sessions(&query, &paths).get(chosen).map(|p| (*p).clone());
+            let typed = (!query.text().is_empty()).then(|| PathBuf::from(query.text()));
+            path.or(typed).map(Effect::Open).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Shows the sessions that were found, if they are still asked for.
+pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
+    if let Overlay::Sessions { paths, .. } = &mut app.overlay {
+        *paths = found;
+    }
+    Vec::new()
+}
+
+/// Has the session written.
+pub fn save(app: &mut App, path: Option<PathBuf>) -> Vec<Effect> {
+    app.work().map(|work| Effect::Save { path, work }).into_iter().collect()
+}
+
+/// The session was written, or not.
+pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
+    match result {
+        Ok(path) => {
+            app.say(Tone::Info, format!("saved {}", path.display()));
+            app.file = Some(path);
+            app.unsaved = false;
+        }
+        Err(problem) => app.say(Tone::Bad, problem.to_string()),
+    }
+    Vec::new()
+}
+
+/// A session was read, or not.
+pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Vec<Effect> {
+    let work = match result {
+        Ok(work) => work,
+        Err(problem) => {
+            app.say(Tone::Bad, problem.to_string());
+            return Vec::new();
+        }
+    };
+    let layers = app.constraints();
+    let misfit = layers.and_then(|c| work.steps.iter().find_map(|s| c.check(s.pattern).err()));
+    if let Some(error) = misfit {
+        app.say(Tone::Bad, format!("'{}' does not fit: {error}", path.display()));
+    } else if app.take_work(&work) {
+        app.say(Tone::Info, format!("opened {}", path.display()));
+        app.file = Some(path);
+        app.unsaved = false;
+        app.failure = None;
+        return edit::refresh(app);
+    } else {
+        app.say(
+            Tone::Bad,
+            format!("'{}' is not sound: its history refers to steps that are not there", path.display()),
+        );
+    }
+    Vec::new()
+}
+
+/// Asks for the argument of an engine.
+pub fn export(app: &mut App, engine: &'static str) -> Vec<Effect> {
+    app.overlay = Overlay::None;
+    app.pattern().map(|pattern| Effect::Export { engine, pattern }).into_iter().collect()
+}
+
+/// Shows the argument of an engine and copies it.
+pub fn exported(app: &mut App, engine: &str, result: Result<String, Problem>) -> Vec<Effect> {
+    match result {
+        Ok(text) => {
+            app.say(Tone::Info, format!("argument for {engine} sent to the clipboard"));
+            app.overlay = Overlay::Text { title: format!("Export for {engine}"), body: text.clone(), scroll: 0 };
+            vec![Effect::Copy(text)]
+        }
+        Err(problem) => {
+            app.say(Tone::Bad, problem.to_string());
+            Vec::new()
+        }
+    }
+}
+
+/// Shows how the current pattern differs from B; measures B first if that was never done.
+pub fn compare(app: &mut App) -> Vec<Effect> {
+    let (Some(now), Some(b)) = (app.pattern(), app.pinned) else { return Vec::new() };
+    let differing: Vec<String> = (0..now.len().min(b.len()))
+        .filter(|&l| now.role(l) != b.role(l))
+        .map(|l| format!("L{l} {}→{}", b.role(l).letter(), now.role(l).letter()))
+        .collect();
+    let numbers = |pattern: Pattern| {
+        let results = app.results.get(&pattern);
+        let delta = results.and_then(|r| r.evaluation.as_ref()?.delta);
+        let delta = delta.map_or_else(
+            || "not measured".to_owned(),
+            |d| format!("{} {}", format::delta(d.value), format::spread(d.se, app.theme.ascii)),
+        );
+        let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", s.ratio.median));
+        let full = pattern.full_count();
+        format!("{full:>3} Full   Δloss {delta:<20}  prefill {}", speed.unwrap_or_else(|| "not measured".into()))
+    };
+    let body = format!(
+        "now  {}\nB    {}\n\n{} layers differ, B→now\n{}\n\nnow  {now}\nB    {b}",
+        numbers(now),
+        numbers(b),
+        differing.len(),
+        differing.join("  "),
+    );
+    let unknown = app.results.get(&b).is_none_or(|r| r.evaluation.is_none());
+    app.overlay = Overlay::Text { title: "Now against B".into(), body, scroll: 0 };
+    if unknown && app.engine == Engine::Ready && app.progress.is_none() {
+        return vec![Effect::Send(Command::Evaluate(b))];
+    }
+    Vec::new()
+}

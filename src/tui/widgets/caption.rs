@@ -1,0 +1,61 @@
+//! The line that says what the map shows, with the scale of its colours.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+use super::{write, write_right};
+use crate::tui::app::{App, Measure};
+use crate::tui::layout::{Cell, Layout, MapView};
+use crate::tui::theme::{Role, Shade};
+
+/// Draws the caption.
+pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
+    let Some((map, area)) = layout.map.and_then(|m| Some((m, m.caption?))) else { return };
+    let theme = app.theme;
+    let Some(matrix) = app.matrix(app.measure.metric()) else { return };
+    let what = match (map.view, app.measure) {
+        (MapView::Ribbon, measure) => format!("{} with l−d, d=1 (top) …", measure.name()),
+        (_, Measure::Overlap) => "overlap |A∩B|/k".to_owned(),
+        (_, Measure::Jaccard) => "Jaccard |A∩B|/|A∪B|".to_owned(),
+        (_, Measure::AboveChance) => "overlap above chance".to_owned(),
+    };
+    let what =
+        if theme.ascii { what.replace("|A∩B|/k", "|A and B|/k").replace("|A∩B|/|A∪B|", "and/or") } else { what };
+    let pooled = match map.cell {
+        Cell::Pooled(k) if map.view != MapView::Ribbon => format!(", mean of {k}×{k}"),
+        _ => String::new(),
+    };
+    let wide = area.width >= 48;
+    let what = if wide { what } else { app.measure.name().to_owned() };
+    let text = format!("{what}{pooled}, {} queries", matrix.counted);
+    let scale = scale(app, matrix.chance, wide);
+    let width: usize = scale.iter().map(|(t, _)| t.chars().count()).sum();
+    let narrow = Rect { width: area.width.saturating_sub(width as u16 + 1), ..area };
+    let text = crate::tui::format::fit(&text, narrow.width as usize);
+    write(buf, narrow, 0, &[(text, theme.role(Role::Dim))]);
+    write_right(buf, area, 0, &scale);
+}
+
+/// Returns the scale from 0 to 1 with a tick where chance is.
+fn scale(app: &App, chance: Option<f64>, wide: bool) -> Vec<(String, Style)> {
+    let columns = if wide { 16 } else { 8 };
+    let theme = app.theme;
+    let tick = match app.measure {
+        Measure::AboveChance => None,
+        _ => chance,
+    };
+    let mut pieces = vec![("0 ".to_owned(), theme.role(Role::Dim))];
+    for i in 0..columns {
+        let value = (i as f64 + 0.5) / columns as f64;
+        let here = tick.is_some_and(|c| (c * columns as f64) as usize == i);
+        let mut cell = ratatui::buffer::Cell::default();
+        theme.paint(&mut cell, Shade::of(Some(value)));
+        let glyph = if here { "┊".to_owned() } else { cell.symbol().to_owned() };
+        let style = if here { theme.on_shade(Shade::of(Some(value))) } else { cell.style() };
+        pieces.push((glyph, style));
+    }
+    let end = tick.map_or_else(|| " 1".to_owned(), |c| format!(" 1 ┊{}{c:.2}", if wide { "chance " } else { "" }));
+    pieces.push((end, theme.role(Role::Dim)));
+    pieces
+}

@@ -1,0 +1,161 @@
+//! Lists, prompts and texts that lie over the screen.
+
+use std::path::PathBuf;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::{Window, clear, frame, write, write_right};
+use crate::tui::action::{Context, TABLE, keys_text, shown};
+use crate::tui::app::{App, Overlay, Question};
+use crate::tui::format;
+use crate::tui::input::Input;
+use crate::tui::theme::Role;
+use crate::tui::update::{Answer, chosen_actions, chosen_sessions, verdict};
+
+/// Draws whatever lies over the screen; returns where the text cursor is, if there is one.
+pub fn draw(app: &App, screen: Rect, buf: &mut Buffer) -> Option<(u16, u16)> {
+    match &app.overlay {
+        Overlay::None => None,
+        Overlay::Actions { help, query, chosen } => Some(actions(app, screen, *help, query, *chosen, buf)),
+        Overlay::Export => {
+            export(app, screen, buf);
+            None
+        }
+        Overlay::Prompt(question, input) => Some(prompt(app, screen, *question, input, buf)),
+        Overlay::Sessions { query, paths, chosen } => Some(sessions(app, screen, query, paths, *chosen, buf)),
+        Overlay::Text { title, body, scroll } => {
+            text(app, screen, title, body, *scroll, buf);
+            None
+        }
+    }
+}
+
+/// Opens a box in the middle of the screen and returns its inside.
+fn open(app: &App, screen: Rect, width: u16, height: u16, title: &str, buf: &mut Buffer) -> Rect {
+    let (width, height) = (width.min(screen.width), height.min(screen.height));
+    let area = Rect::new((screen.width - width) / 2, (screen.height - height) / 2, width, height);
+    clear(buf, area);
+    frame(buf, area, title, app.theme)
+}
+
+/// Draws the line that is typed; returns where its cursor is.
+fn typed(app: &App, inner: Rect, input: &Input, buf: &mut Buffer) -> (u16, u16) {
+    let room = inner.width.saturating_sub(3) as usize;
+    let skip = input.cursor().saturating_sub(room);
+    let seen: String = input.text().chars().skip(skip).take(room).collect();
+    write(buf, inner, 0, &[("› ".into(), app.theme.role(Role::Accent)), (seen, app.theme.role(Role::Text))]);
+    (inner.x + 2 + (input.cursor() - skip) as u16, inner.y)
+}
+
+fn actions(app: &App, screen: Rect, help: bool, query: &Input, chosen: usize, buf: &mut Buffer) -> (u16, u16) {
+    let found = chosen_actions(query, help);
+    let title =
+        if help { "Keys · type to filter, Enter runs, Esc closes" } else { "Commands · Enter runs, Esc closes" };
+    let height = if help { screen.height.saturating_sub(2) } else { 16 };
+    let inner = open(app, screen, 76, height, title, buf);
+    let cursor = typed(app, inner, query, buf);
+    let theme = app.theme;
+    write_right(buf, inner, 0, &[(format!("{} of {}", found.len(), TABLE.len()), theme.role(Role::Dim))]);
+    let list = Rect { y: inner.y + 2, height: inner.height.saturating_sub(2), ..inner };
+    let seen = Window::around(chosen, list.height as usize, found.len());
+    for row in 0..seen.count {
+        let at = seen.first + row;
+        let spec = found[at];
+        let refused = (spec.refusal)(app).is_some();
+        let role = match (at == chosen, refused) {
+            (true, _) => Role::Cursor,
+            (false, true) => Role::Dim,
+            (false, false) => Role::Text,
+        };
+        let keys = format!(" {:<16}", keys_text(spec));
+        let room = (list.width as usize).saturating_sub(18);
+        let doc = format!("{:<room$}", format::fit(spec.doc, room));
+        let key_role = if at == chosen { Role::Cursor } else { Role::Accent };
+        write(buf, list, row as u16, &[(keys, theme.role(key_role)), (doc, theme.role(role))]);
+        // Headings stand at the right, where the context changes.
+        let before = at.checked_sub(1).map(|b| found[b].context);
+        if before != Some(spec.context) && at != chosen && spec.doc.chars().count() + 20 < room {
+            write_right(buf, list, row as u16, &[(spec.context.title().to_owned(), theme.role(Role::Dim))]);
+        }
+    }
+    cursor
+}
+
+fn export(app: &App, screen: Rect, buf: &mut Buffer) {
+    let specs: Vec<_> = TABLE.iter().filter(|s| s.context == Context::Export).collect();
+    let height = specs.len() as u16 + 2;
+    let area = Rect { y: screen.height.saturating_sub(height + 1), height, width: screen.width.min(54), x: screen.x };
+    let area = area.intersection(screen);
+    clear(buf, area);
+    let inner = frame(buf, area, "Export for … · Esc closes", app.theme);
+    for (row, spec) in specs.iter().enumerate() {
+        let key = (format!(" {}  ", shown(spec.keys[0])), app.theme.role(Role::Accent));
+        write(buf, inner, row as u16, &[key, (spec.doc.to_owned(), app.theme.role(Role::Text))]);
+    }
+}
+
+fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut Buffer) -> (u16, u16) {
+    let title = match question {
+        Question::EveryN => "Make every N-th layer Full",
+        Question::Pattern => "Pattern",
+        Question::GoTo => "Go to layer",
+        Question::SaveAs => "Save as (a name, or a path)",
+    };
+    let width = if question == Question::Pattern { screen.width } else { 64 };
+    let inner = open(app, screen, width, 5, title, buf);
+    let cursor = typed(app, inner, input, buf);
+    let (text, role) = match verdict(app, question, input.text()) {
+        Ok(Answer::Pattern(pattern, _)) => {
+            (format!("{}/{} Full  {pattern}", pattern.full_count(), pattern.len()), Role::Good)
+        }
+        Ok(Answer::Pair(pair)) => (format!("L{} with L{}", pair.row, pair.column), Role::Good),
+        Ok(Answer::Path(path)) => (format!("writes {}", path.display()), Role::Good),
+        Err(why) => (why, Role::Warn),
+    };
+    write(buf, inner, 1, &[(format::fit(&text, inner.width as usize), app.theme.role(role))]);
+    write(buf, inner, 2, &[("Enter accepts   Esc closes".into(), app.theme.role(Role::Dim))]);
+    cursor
+}
+
+fn sessions(app: &App, screen: Rect, query: &Input, paths: &[PathBuf], chosen: usize, buf: &mut Buffer) -> (u16, u16) {
+    let found = chosen_sessions(query, paths);
+    let inner = open(app, screen, 72, 14, "Open a session · type a name or a path, Enter opens", buf);
+    let cursor = typed(app, inner, query, buf);
+    let list = Rect { y: inner.y + 2, height: inner.height.saturating_sub(2), ..inner };
+    if found.is_empty() {
+        let text = if query.text().is_empty() { "there are no sessions yet; 'w' saves one" } else { "opens this path" };
+        write(buf, list, 0, &[(text.into(), app.theme.role(Role::Dim))]);
+    }
+    let seen = Window::around(chosen, list.height as usize, found.len());
+    for row in 0..seen.count {
+        let at = seen.first + row;
+        let role = app.theme.role(if at == chosen { Role::Cursor } else { Role::Text });
+        let text = format::fit(&found[at].display().to_string(), list.width as usize);
+        write(buf, list, row as u16, &[(text, role)]);
+    }
+    cursor
+}
+
+fn text(app: &App, screen: Rect, title: &str, body: &str, scroll: usize, buf: &mut Buffer) {
+    let width = (screen.width.saturating_sub(4)).min(110);
+    let columns = width.saturating_sub(4).max(1) as usize;
+    // Long lines (patterns, arguments) go on in the next row; nothing is cut.
+    let rows: Vec<String> = body
+        .lines()
+        .flat_map(|line| {
+            let chars: Vec<char> = line.chars().collect();
+            let parts: Vec<String> = chars.chunks(columns).map(|c| c.iter().collect()).collect();
+            if parts.is_empty() { vec![String::new()] } else { parts }
+        })
+        .collect();
+    let height = (rows.len() as u16 + 4).min(screen.height);
+    let inner = open(app, screen, width, height, title, buf);
+    let seen = inner.height.saturating_sub(2) as usize;
+    let first = scroll.min(rows.len().saturating_sub(seen));
+    for (row, line) in rows.iter().skip(first).take(seen).enumerate() {
+        write(buf, inner, row as u16, &[(line.clone(), app.theme.role(Role::Text))]);
+    }
+    let foot = inner.height.saturating_sub(1);
+    write(buf, inner, foot, &[("↑↓ scroll   Esc closes".into(), app.theme.role(Role::Dim))]);
+}

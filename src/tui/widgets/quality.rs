@@ -1,0 +1,177 @@
+//! Loss and speed of the current pattern, each number with unit, sample, spread and freshness.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+use super::{bars, write};
+use crate::domain::Speed;
+use crate::tui::app::App;
+use crate::tui::format;
+use crate::tui::shown::{self, Fresh};
+use crate::tui::theme::Role;
+
+type Line = Vec<(String, Style)>;
+
+/// Columns of a label.
+const LABEL: usize = 8;
+/// Below so many columns, units and remarks are left out.
+const NARROW: usize = 38;
+
+/// Draws loss and speed, in a frame where there is room for one.
+pub fn draw(app: &App, area: Rect, framed: bool, buf: &mut Buffer) {
+    let inner = if framed {
+        let ops = shown::speed(app).1.first().map_or(String::new(), |s| format!(" · {} ops", s.ops));
+        super::frame(buf, area, &format!("Quality and speed{ops}"), app.theme)
+    } else {
+        area
+    };
+    for (row, line) in lines(app, inner.width as usize, framed).iter().enumerate().take(inner.height as usize) {
+        write(buf, inner, row as u16, line);
+    }
+}
+
+fn label(app: &App, text: &str) -> (String, Style) {
+    (format!("{text:<LABEL$}"), app.theme.role(Role::Dim))
+}
+
+fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
+    let mut lines = loss(app, width);
+    lines.push(kept(app, width));
+    let (fresh, speeds) = shown::speed(app);
+    for speed in speeds.iter().take(2) {
+        lines.push(ratio(app, speed, fresh, width));
+    }
+    if speeds.is_empty() {
+        let text = match fresh {
+            Fresh::Failed => "✗ failed",
+            _ if app.model.is_none() => "needs a model",
+            _ => "measured when the keys rest",
+        };
+        lines.push(vec![label(app, "speed"), (text.into(), app.theme.role(Role::Dim))]);
+    }
+    if let Some(speed) = speeds.first() {
+        let stale = fresh != Fresh::Measured;
+        if framed {
+            let mut bar = vec![label(app, "time")];
+            bar.extend(bars::breakdown(speed.share, width.saturating_sub(LABEL), app.theme, stale));
+            lines.push(bar);
+        }
+        let mut legend = Line::new();
+        if framed && width >= 46 {
+            legend.push(label(app, ""));
+        }
+        bars::legend(speed.share, app.theme, stale).into_iter().for_each(|p| add_if_fits(&mut legend, p, width));
+        lines.push(legend);
+        if speed.ops == "reference" {
+            let long = "reference ops do not predict serving speed";
+            let text = if long.len() <= width { long } else { "reference ops: not serving speed" };
+            lines.push(vec![(text.to_owned(), app.theme.role(Role::Warn))]);
+        }
+    }
+    lines.extend(agreement(app, width));
+    lines.extend(pinned(app));
+    lines
+}
+
+fn loss(app: &App, width: usize) -> Vec<Line> {
+    let theme = app.theme;
+    let (fresh, evaluation) = shown::loss(app);
+    let Some(e) = evaluation else {
+        let text = match fresh {
+            Fresh::Failed => "✗ failed",
+            _ if app.model.is_none() => "needs a model",
+            _ => "measuring",
+        };
+        let nothing = |name| vec![label(app, name), (text.to_owned(), theme.role(Role::Dim))];
+        return vec![nothing("loss"), nothing("Δloss")];
+    };
+    let style = theme.role(fresh.role());
+    let mark = match fresh {
+        Fresh::Measured | Fresh::Growing => format!("● {}/{} sequences", e.sequences.0, e.sequences.1),
+        other => other.mark().to_owned(),
+    };
+    let unit = if width >= NARROW { " nats" } else { "" };
+    let mark_role = if fresh == Fresh::Growing { Role::Warn } else { fresh.mark_role() };
+    let first =
+        vec![label(app, "loss"), (format!("{:>7}{unit} ", format::loss(e.loss)), style), (mark, theme.role(mark_role))];
+    let Some(delta) = e.delta else {
+        let why = app.topk().map_or_else(String::new, |k| format!("context ≤ {k}: no pattern can differ"));
+        return vec![first, vec![(why, theme.role(Role::Warn))]];
+    };
+    let against = format!(" {} {}", app.reference_name(), format::loss(e.reference_loss));
+    let mut second = vec![
+        label(app, "Δloss"),
+        (format!("{:>7} {}", format::delta(delta.value), format::spread(delta.se, theme.ascii)), style),
+    ];
+    add_if_fits(&mut second, (against, theme.role(Role::Dim)), width);
+    let over = match app.topk() {
+        Some(k) if width >= 44 => {
+            format!("{} targets that see > {k} keys, {} blocks", format::count(delta.n), e.blocks)
+        }
+        _ => format!("{} eligible, {} blocks", format::count(delta.n), e.blocks),
+    };
+    vec![first, second, vec![label(app, "over"), (over, theme.role(Role::Dim))]]
+}
+
+fn kept(app: &App, width: usize) -> Line {
+    let Some(pattern) = app.pattern() else { return Line::new() };
+    let share = pattern.full_count() as f64 / pattern.len() as f64;
+    let text = format!("{}/{} Full ", pattern.full_count(), pattern.len());
+    let percent = format!(" {}", format::percent(share));
+    let room = width.saturating_sub(LABEL + text.chars().count() + percent.chars().count());
+    let mut line = vec![label(app, "kept"), (text, app.theme.role(Role::Text))];
+    line.extend(bars::meter(share, room, app.theme));
+    line.push((percent, app.theme.role(Role::Text)));
+    line
+}
+
+fn ratio(app: &App, speed: &Speed, fresh: Fresh, width: usize) -> Line {
+    let theme = app.theme;
+    let tokens = if speed.phase == "decode" { 1.0 } else { speed.context as f64 };
+    let pm = if theme.ascii { "+/-" } else { "±" };
+    let ratio = format!("{:.2}× {pm}{:.2} ", speed.ratio.median, speed.ratio.mad);
+    let rate = format::rate(tokens / speed.seconds.median.max(1e-9));
+    let mark = match fresh {
+        Fresh::Measured if width >= 44 => {
+            format!("● {} runs, ctx {}", speed.ratio.runs, format::count(speed.context))
+        }
+        Fresh::Measured => format!("● {} runs", speed.ratio.runs),
+        other => other.mark().to_owned(),
+    };
+    let mut line =
+        vec![label(app, &speed.phase), (ratio, theme.role(fresh.role())), (mark, theme.role(fresh.mark_role()))];
+    add_if_fits(&mut line, (format!("  {rate}"), theme.role(Role::Dim)), width);
+    line
+}
+
+/// Adds a piece that may be left out where there is no room.
+fn add_if_fits(line: &mut Line, piece: (String, Style), width: usize) {
+    let used: usize = line.iter().chain([&piece]).map(|(text, _)| text.chars().count()).sum();
+    if used <= width {
+        line.push(piece);
+    }
+}
+
+fn agreement(app: &App, width: usize) -> Option<Line> {
+    let (fresh, evaluation) = shown::loss(app);
+    let agreement = evaluation?.agreement?;
+    let (token, unit) = if width >= 46 { (" token", " nats") } else { ("", "") };
+    let text = format!("{:.1} % same top{token}, KL {:.4}{unit}", agreement.same_top * 100.0, agreement.kl);
+    Some(vec![label(app, "agree"), (text, app.theme.role(fresh.role()))])
+}
+
+fn pinned(app: &App) -> Option<Line> {
+    let pinned = app.pinned?;
+    let results = app.results.get(&pinned);
+    let delta = results.and_then(|r| r.evaluation.as_ref()?.delta).map(|d| format::delta(d.value));
+    let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", s.ratio.median));
+    let text = format!(
+        "{}/{} Full  Δ {}  {}",
+        pinned.full_count(),
+        pinned.len(),
+        delta.as_deref().unwrap_or("not measured"),
+        speed.unwrap_or_default()
+    );
+    Some(vec![label(app, "B"), (text, app.theme.role(Role::Text))])
+}

@@ -1,0 +1,194 @@
+//! Header, message, hints, and what stands where nothing else can.
+
+use std::fmt::Write;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+
+use super::{Window, write, write_right};
+use crate::tui::action::{Action, Context, Spec, TABLE, shown};
+use crate::tui::app::{App, Engine, Tone};
+use crate::tui::format;
+use crate::tui::layout::Layout;
+use crate::tui::shown::loss;
+use crate::tui::theme::Role;
+
+type Line = Vec<(String, Style)>;
+
+/// Fills a line with the header's colours.
+fn fill(app: &App, area: Rect, buf: &mut Buffer) -> Style {
+    let style = app.theme.role(Role::Header);
+    buf.set_style(area.intersection(buf.area), style);
+    style
+}
+
+/// Draws the first line: what is looked at, and what is running.
+pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
+    let Some(area) = layout.header else { return };
+    let style = fill(app, area, buf);
+    let accent = Style { fg: app.theme.role(Role::Accent).fg, ..style };
+    let right = running(app, area.width >= 100);
+    let taken: usize = right.chars().count();
+    let mut parts = vec![app.title.clone()];
+    if let Some(model) = &app.model {
+        parts.push(format!("{}L k{}", model.constraints.layers, model.index_topk));
+        if area.width >= 100 {
+            parts.push(format!("ctx {} · {} · {}", format::count(model.context), model.dtype, model.device));
+        }
+    } else if let Some(trace) = &app.trace {
+        parts.push(format!("{}L k{}", trace.meta.layers, trace.meta.index_topk));
+    }
+    let mut text = format!(" indexscope │ {}", parts.join(" "));
+    if let Some(history) = &app.history {
+        let star = if app.unsaved { "*" } else { "" };
+        let _ = write!(text, " │ #{}{star}", history.current());
+    }
+    if !layout.hidden.is_empty() {
+        let _ = write!(text, " │ {} hidden", layout.hidden.len());
+    }
+    let room = (area.width as usize).saturating_sub(taken + 2);
+    let bold = style.add_modifier(Modifier::BOLD);
+    let (name, rest) = text.split_at(11.min(text.len()));
+    write(buf, area, 0, &[(name.to_owned(), bold), (format::fit(rest, room.saturating_sub(11)), style)]);
+    write_right(buf, area, 0, &[(right, accent)]);
+}
+
+/// Returns what is running: a spinner, a job, its share and the seconds left.
+fn running(app: &App, long: bool) -> String {
+    let kept = match app.pattern() {
+        Some(p) if !long => {
+            format!(
+                "{}F {}  ",
+                p.full_count(),
+                format::percent(p.full_count() as f64 / p.len() as f64).replace(' ', "")
+            )
+        }
+        _ => String::new(),
+    };
+    let state = match (&app.engine, app.progress) {
+        (_, Some(progress)) => {
+            let eta = progress.eta.map_or_else(String::new, |s| format!(" {}", format::clock(s)));
+            format!("{} {} {:.0}%{eta}", spinner(app), App::job_name(progress.job), progress.share * 100.0)
+        }
+        (Engine::Loading, None) => format!("{} loading", spinner(app)),
+        (Engine::Absent, None) => "no model".to_owned(),
+        (Engine::Failed(_), None) => "✗ no engine".to_owned(),
+        (Engine::Ready, None) if app.due.is_some() => "…".to_owned(),
+        (Engine::Ready, None) => "● ready".to_owned(),
+    };
+    format!("{kept}{state} ")
+}
+
+/// Returns the spinner's glyph at this time.
+fn spinner(app: &App) -> char {
+    let step = (app.now.as_millis() / 125) as usize;
+    let glyphs: &[char] = if app.theme.ascii {
+        &['|', '/', '-', '\\']
+    } else {
+        &['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧']
+    };
+    glyphs[step % glyphs.len()]
+}
+
+/// Draws the line that says what happened.
+pub fn message(app: &App, layout: &Layout, buf: &mut Buffer) {
+    let Some(area) = layout.message else { return };
+    let role = match app.message.tone {
+        Tone::Info => Role::Dim,
+        Tone::Warn => Role::Warn,
+        Tone::Bad => Role::Bad,
+    };
+    let text = format::fit(&app.message.text, (area.width as usize).saturating_sub(2));
+    write(buf, area, 0, &[(format!(" {text}"), app.theme.role(role))]);
+}
+
+/// Draws the last line: what keys would do now.
+pub fn hints(app: &App, layout: &Layout, buf: &mut Buffer) {
+    let Some(area) = layout.hints else { return };
+    let style = fill(app, area, buf);
+    let key = Style { fg: app.theme.role(Role::Accent).fg, ..style }.add_modifier(Modifier::BOLD);
+    let piece = |spec: &Spec| -> Line {
+        let keys = if spec.action == Action::Left { "←↑↓→" } else { shown(spec.keys[0]) };
+        vec![(format!(" {keys}"), key), (format!(" {} ", (spec.hint)(app)), style)]
+    };
+    let width = |line: &Line| line.iter().map(|(t, _)| t.chars().count()).sum::<usize>();
+    let pinned: Line = [Action::Palette, Action::Help].iter().flat_map(|a| piece(a.spec())).collect();
+    let mut room = (area.width as usize).saturating_sub(width(&pinned) + 1);
+    let mut line = Line::new();
+    let mut specs: Vec<&Spec> = TABLE.iter().filter(|s| s.context == Context::Screen && s.rank > 0).collect();
+    specs.sort_by_key(|s| s.rank);
+    for spec in specs.into_iter().filter(|s| (s.refusal)(app).is_none()) {
+        let piece = piece(spec);
+        if let Some(rest) = room.checked_sub(width(&piece)) {
+            room = rest;
+            line.extend(piece);
+        }
+    }
+    write(buf, area, 0, &line);
+    write_right(buf, area, 0, &pinned);
+}
+
+/// Says in place of a map why there is none yet.
+pub fn waiting(app: &App, area: Rect, buf: &mut Buffer) {
+    let text = match (&app.engine, app.progress) {
+        _ if app.trace.is_some() => "comparing the index sets …".to_owned(),
+        (_, Some(p)) => format!("{} … {:.0} %", App::job_name(p.job), p.share * 100.0),
+        (Engine::Absent, _) => "no recording: 'indexscope record MODEL' makes one".to_owned(),
+        (Engine::Failed(why), _) => why.clone(),
+        _ => "recording the index sets …".to_owned(),
+    };
+    let row = area.height / 2;
+    let text = format::fit(&text, area.width as usize);
+    write(buf, area, row, &[(text, app.theme.role(Role::Dim))]);
+}
+
+/// Draws what remains where there is room for text alone: too small, or nothing known yet.
+pub fn brief(app: &App, area: Rect, buf: &mut Buffer) {
+    let theme = app.theme;
+    let Some(pattern) = app.pattern() else {
+        let text = match &app.engine {
+            Engine::Failed(why) => format!("{}: {why}", app.title),
+            Engine::Absent => "nothing is open; 'o' opens a session".to_owned(),
+            _ => {
+                let share = app.progress.map_or_else(String::new, |p| format!(" {:.0} %", p.share * 100.0));
+                format!("{} loading {}{share}", spinner(app), app.title)
+            }
+        };
+        write(buf, area, area.height / 2, &[(format!(" {text}"), theme.role(Role::Text))]);
+        return;
+    };
+    let width = area.width as usize;
+    let (fresh, evaluation) = loss(app);
+    let delta = evaluation.and_then(|e| e.delta).map_or_else(
+        || "Δ –".to_owned(),
+        |d| format!("Δ {} {} {}", format::delta(d.value), format::spread(d.se, theme.ascii), fresh.mark()),
+    );
+    let letters: Vec<char> = pattern.to_string().chars().collect();
+    let rows = area.height.saturating_sub(1) as usize;
+    let lines = letters.len().div_ceil(width.max(1)).min(rows.saturating_sub(2).max(1));
+    let seen = Window::around(app.cursor.row, lines * width, letters.len());
+    for line in 0..lines.min(area.height as usize) {
+        let pieces: Line = (0..width)
+            .filter_map(|x| {
+                let layer = seen.first + line * width + x;
+                let letter = letters.get(layer).filter(|_| layer < seen.first + seen.count)?;
+                let role = match letter {
+                    _ if layer == app.cursor.row => Role::Cursor,
+                    'F' => Role::Full,
+                    _ => Role::Shared,
+                };
+                Some((letter.to_string(), theme.role(role)))
+            })
+            .collect();
+        write(buf, area, line as u16, &pieces);
+    }
+    let kept = format!("{}/{} Full", pattern.full_count(), pattern.len());
+    let speed = crate::tui::shown::speed(app);
+    let ratio =
+        speed.1.first().map_or_else(String::new, |s| format!("{} {:.2}× {}", s.phase, s.ratio.median, speed.0.mark()));
+    let numbers = [delta, kept, ratio, format!("L{} {}", app.cursor.row, pattern.role(app.cursor.row).letter())];
+    for (row, text) in numbers.into_iter().enumerate() {
+        write(buf, area, (lines + row) as u16, &[(format::fit(&text, width), theme.role(Role::Text))]);
+    }
+}
