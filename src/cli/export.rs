@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::output::{Format, OutputArgs, print};
-use super::{CliError, model};
+use super::{CliError, target};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Pattern, PatternSpec};
 use crate::interop::{self, Engine, ExportError, Pruned, Target};
@@ -19,7 +19,7 @@ pub struct Args {
     /// The engine that will serve it: vllm, sglang or transformers.
     #[arg(long, value_enum, value_name = "ENGINE")]
     engine: Option<EngineArg>,
-    /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET] or @FILE.
+    /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE.
     #[arg(long, value_name = "PATTERN")]
     pattern: PatternSpec,
     /// Writes a checkpoint to this new folder, without the indexer tensors of Shared layers.
@@ -66,8 +66,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if matches!(args.output.format(), Format::Csv | Format::Md) {
         return Err(CliError::usage("export prints text or JSON, no tables").hint("use --format text or --json"));
     }
-    let mut checkpoint = model::open(&args.model)?;
-    let Some(pattern) = model::resolve(&args.pattern, &checkpoint)? else {
+    let mut checkpoint = target::open(&args.model)?;
+    let Some(pattern) = target::resolve(&args.pattern, &checkpoint)? else {
         return Err(CliError::usage("'dense' is no pattern of layers that an engine could run")
             .hint("give F/S letters, or all-full"));
     };
@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         let report = interop::prune(&checkpoint, pattern, out)?;
         json["checkpoint"] = json!({ "path": out, "pattern": pattern, "report": report });
         text = describe(&report, pattern, out);
-        checkpoint = Checkpoint::open(out)?;
+        checkpoint = Checkpoint::open(out).map_err(target::told)?;
     }
     if let Some(engine) = args.engine {
         let export = interop::export(engine.into(), &Target::of(&checkpoint), pattern)?;

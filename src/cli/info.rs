@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::model;
 use super::output::{OutputArgs, Table};
+use super::target;
 use crate::checkpoint::{Checkpoint, CheckpointError, MlpKind, Part};
 
 /// Arguments of `info`.
@@ -23,19 +23,19 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened, or its config and tensors contradict each other.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = model::open(&args.model)?;
+    let checkpoint = target::open(&args.model)?;
     match checkpoint.check() {
         Ok(()) => {}
         // What cannot be computed with can still be described and exported.
         Err(error @ CheckpointError::UnsupportedDtype { .. }) => args.output.warn(&error.to_string()),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(target::told(error)),
     }
     args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)
 }
 
 fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
     let config = checkpoint.config();
-    let native = checkpoint.native()?;
+    let native = checkpoint.native().map_err(target::told)?;
     let constraints = checkpoint.constraints();
     let sparse = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
     let parts = checkpoint.parts();
@@ -67,7 +67,7 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
 
 fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
     let config = checkpoint.config();
-    let native = checkpoint.native()?;
+    let native = checkpoint.native().map_err(target::told)?;
     let sparse = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
     let locked: Vec<String> = checkpoint.constraints().locked_shared.iter().map(|l| l.to_string()).collect();
     let parts = checkpoint.parts();

@@ -3,9 +3,9 @@
 mod error;
 mod export;
 mod info;
-mod model;
 mod output;
 mod overlap;
+mod target;
 
 use std::process::ExitCode;
 

@@ -1,16 +1,16 @@
-//! MODEL and `--pattern` as given on the command line.
+//! MODEL and `--pattern` of commands that describe a checkpoint and run nothing.
 
 use std::path::Path;
 
 use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::domain::{Pattern, PatternSpec};
+use crate::session::Session;
 
-impl From<CheckpointError> for CliError {
-    fn from(error: CheckpointError) -> Self {
-        let hint = error.hint().unwrap_or_default();
-        Self::run(error).hint(hint)
-    }
+/// Returns what a person is told about a checkpoint.
+pub fn told(error: CheckpointError) -> CliError {
+    let hint = error.hint().unwrap_or_default();
+    CliError::run(error).hint(hint)
 }
 
 /// Opens MODEL: a folder.
@@ -18,7 +18,7 @@ impl From<CheckpointError> for CliError {
 /// # Errors
 /// When there is no such checkpoint, or its config or headers are wrong.
 pub fn open(model: &str) -> Result<Checkpoint, CliError> {
-    Ok(Checkpoint::open(Path::new(model))?)
+    Checkpoint::open(Path::new(model)).map_err(told)
 }
 
 /// Returns the pattern that is meant for this model; `None` for dense attention.
@@ -26,9 +26,10 @@ pub fn open(model: &str) -> Result<Checkpoint, CliError> {
 /// # Errors
 /// When the model cannot have the pattern, or a file that should hold one cannot be read.
 pub fn resolve(spec: &PatternSpec, checkpoint: &Checkpoint) -> Result<Option<Pattern>, CliError> {
-    let native = checkpoint.native()?;
+    let native = checkpoint.native().map_err(told)?;
     let pattern = match spec {
         PatternSpec::File(path) => read(path)?.resolve(native)?,
+        PatternSpec::Session(path) => Some(Session::read(path)?.pattern),
         other => other.resolve(native)?,
     };
     if let Some(pattern) = pattern {
