@@ -172,6 +172,22 @@ fn the_command_writes_a_checkpoint_that_needs_no_warning_about_tensors() {
 }
 
 #[test]
+fn patterns_may_come_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, file) = (path("glm_dsa_tiny"), dir.path().join("pattern.txt"));
+    let pattern = format!("@{}", file.display());
+    let export = || indexscope(&["export", &model, "--engine", "vllm", "--pattern", &pattern]);
+    std::fs::write(&file, "freq:4\nfound by hand\n").unwrap();
+    assert!(export().1.contains("FFSSSF"));
+    std::fs::write(&file, "@other.txt\n").unwrap();
+    let (code, _, err) = export();
+    assert!(code != 0 && err.contains("names yet another file"), "{err}");
+    std::fs::remove_file(&file).unwrap();
+    let (code, _, err) = export();
+    assert!(code == 1 && err.contains("pattern.txt"), "{err}");
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
     let model = path("glm_locked_shared");
     for (pattern, words) in [

@@ -290,3 +290,54 @@ fn mlp_kinds(types: Option<Vec<String>>, first_dense: usize, layers: usize) -> R
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::RopeScaling;
+    use crate::domain::Pattern;
+
+    #[test]
+    fn a_config_in_the_manner_of_glm_5_2_reads_its_explicit_roles() {
+        let full = |l: usize| l < 3 || (l >= 6 && (l - 2).is_multiple_of(4));
+        let types: Vec<String> = (0..78).map(|l| format!("\"{}\"", if full(l) { "full" } else { "shared" })).collect();
+        let json = format!(
+            r#"{{"model_type": "glm_moe_dsa", "head_dim": 192, "eos_token_id": [1, 2], "num_nextn_predict_layers": 1,
+                "rope_parameters": {{"rope_theta": 8000000, "rope_type": "default"}}, "index_topk_freq": 4,
+                "index_skip_topk_offset": 3, "index_topk_pattern": null, "indexer_types": [{}]}}"#,
+            types.join(",")
+        );
+        let config = Config::parse(&json).unwrap();
+        assert_eq!(config.roles, Pattern::freq(78, 4, 3).unwrap().roles().collect::<Vec<_>>());
+        assert_eq!(config.roles.iter().filter(|&&role| role == Role::Full).count(), 21);
+        assert_eq!((config.rope.theta, config.qk_head_dim(), config.v_head_dim), (8e6, 256, 256));
+        assert!(config.index_rope_interleaved && config.rms_norm_eps == 1e-5);
+        assert_eq!(config.mlp[2..4], [MlpKind::Dense, MlpKind::Sparse]);
+    }
+
+    #[test]
+    fn a_config_in_the_manner_of_deepseek_v3_2_reads_its_old_spelling() {
+        let config = Config::parse(
+            r#"{"model_type": "deepseek_v32", "rope_theta": 10000, "num_local_experts": 64, "rope_scaling": {"type": "yarn",
+                "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
+                "original_max_position_embeddings": 4096}, "moe_layer_freq": 1, "indexer_rope_interleave": true}"#,
+        )
+        .unwrap();
+        assert!(matches!(config.rope.scaling, RopeScaling::Yarn { factor: 40.0, mscale_all_dim: 1.0, .. }));
+        assert_eq!((config.num_hidden_layers, config.num_attention_heads, config.index_n_heads), (61, 128, 64));
+        assert_eq!((config.n_group, config.topk_group, config.n_routed_experts), (8, 4, 64));
+        // The reference decides the pairing by the model type and ignores the key.
+        assert!(!config.index_rope_interleaved && config.rms_norm_eps == 1e-6);
+    }
+
+    #[test]
+    fn kinds_of_mlp_win_over_the_number_of_dense_layers() {
+        let config = Config::parse(
+            r#"{"model_type": "glm_moe_dsa", "num_hidden_layers": 3, "first_k_dense_replace": 3, "num_experts": 32,
+                "n_routed_experts": 16, "mlp_layer_types": ["sparse", "dense", "sparse"]}"#,
+        )
+        .unwrap();
+        assert_eq!(config.mlp, [MlpKind::Sparse, MlpKind::Dense, MlpKind::Sparse]);
+        assert_eq!(config.n_routed_experts, 32, "the legacy key wins, as in the reference");
+    }
+}
