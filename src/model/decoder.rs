@@ -1,145 +1,17 @@
 //! The decoder: embedding, layers, head. Each layer is told where its indices come from.
 
-use std::time::{Duration, Instant};
-
 use candle_core::{DType, Device, Tensor};
 
-use super::cache::{Cache, LayerCache};
+use super::cache::Cache;
+use super::clock::Clock;
 use super::mla::Mla;
 use super::mlp::Mlp;
 use super::moe::Moe;
-use super::ops::{Indices, Rotary, rms_norm};
+use super::ops::{Rotary, rms_norm};
+use super::pass::{LayerOutput, Pass};
 use super::weights::{CheckpointSource, Linear, Scope, TensorSource};
 use super::{ModelError, Result, rope};
 use crate::checkpoint::{Checkpoint, Config, MlpKind};
-
-/// Where a layer's indices come from.
-#[derive(Clone, Copy, Debug)]
-pub enum Attend<'a> {
-    /// No selection: every visible key takes part.
-    Dense,
-    /// The layer runs its own indexer (Full).
-    Own,
-    /// The layer uses these indices (Shared).
-    Given(&'a Indices),
-}
-
-/// Which form of attention over a selection runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ops {
-    /// Every visible key is scored and the others masked; differentiable, and the oracle for the other form.
-    #[default]
-    Reference,
-    /// Only the selected keys are read; no gradient. On the CPU; elsewhere the reference form runs.
-    Fast,
-}
-
-impl std::fmt::Display for Ops {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Reference => "reference",
-            Self::Fast => "fast",
-        })
-    }
-}
-
-/// What one layer is asked to do.
-#[derive(Debug)]
-pub struct Pass<'a> {
-    /// Where the indices come from.
-    pub attend: Attend<'a>,
-    /// Which form of attention runs.
-    pub ops: Ops,
-    /// Also return the indexer's scores `[B, T, T]`, differentiable.
-    pub want_scores: bool,
-    /// Also return the head-averaged attention `[B, T, T]`, detached.
-    pub want_probs: bool,
-    /// Also run the layer's own indexer where its indices are given.
-    pub shadow: bool,
-    /// Keys of earlier tokens, to which those of this call are added; one sequence only.
-    pub cache: Option<&'a mut LayerCache>,
-    /// Where to add the time spent.
-    pub times: Option<&'a mut PhaseTimes>,
-}
-
-impl<'a> Pass<'a> {
-    /// Returns a pass that asks for nothing but the layer's output.
-    pub fn new(attend: Attend<'a>) -> Self {
-        Self {
-            attend,
-            ops: Ops::Reference,
-            want_scores: false,
-            want_probs: false,
-            shadow: false,
-            cache: None,
-            times: None,
-        }
-    }
-}
-
-/// What one layer gives.
-#[derive(Clone, Debug)]
-pub struct LayerOutput {
-    /// The residual stream after the layer, `[B, T, hidden]`.
-    pub hidden: Tensor,
-    /// The indices used; `None` for dense attention.
-    pub indices: Option<Indices>,
-    /// The layer's own indices where others were used ([`Pass::shadow`]).
-    pub own: Option<Indices>,
-    /// The indexer's scores ([`Pass::want_scores`]).
-    pub scores: Option<Tensor>,
-    /// Head-averaged attention ([`Pass::want_probs`]).
-    pub probs: Option<Tensor>,
-    /// Tokens per expert of a sparse layer.
-    pub expert_load: Option<Vec<u32>>,
-}
-
-/// Time spent per phase of a forward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PhaseTimes {
-    /// Projections and scores of the lightning indexer.
-    pub indexer: Duration,
-    /// Selection of the top k.
-    pub topk: Duration,
-    /// Attention with its projections.
-    pub attention: Duration,
-    /// Dense and expert MLPs.
-    pub mlp: Duration,
-    /// Norms, residuals, embedding, head.
-    pub rest: Duration,
-}
-
-/// A stopwatch that costs nothing when nobody asked for times.
-pub(super) struct Clock<'a> {
-    times: Option<(&'a mut PhaseTimes, Instant)>,
-    device: &'a Device,
-}
-
-impl<'a> Clock<'a> {
-    fn new(times: Option<&'a mut PhaseTimes>, device: &'a Device) -> Self {
-        Self { times: times.map(|t| (t, Instant::now())), device }
-    }
-
-    /// Adds the time since the last lap to a phase.
-    pub(super) fn lap(&mut self, phase: impl FnOnce(&mut PhaseTimes) -> &mut Duration) -> Result<()> {
-        if let Some((times, since)) = &mut self.times {
-            self.device.synchronize()?;
-            let now = Instant::now();
-            *phase(times) += now - *since;
-            *since = now;
-        }
-        Ok(())
-    }
-
-    /// Books a lap that was measured from inside.
-    pub(super) fn split(&mut self, indexer: Duration, topk: Duration) {
-        if let Some((times, since)) = &mut self.times {
-            times.indexer += indexer;
-            times.topk += topk;
-            *since = Instant::now();
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Feed {

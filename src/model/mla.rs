@@ -2,12 +2,13 @@
 
 use candle_core::{D, DType, Tensor};
 
-use super::decoder::{Attend, Clock, Ops, Pass};
+use super::clock::Clock;
 use super::indexer::{Indexer, Projected};
 use super::ops::{
     Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mla_attention, prefers_latent, rms_norm, rope, select,
     sparse_expanded, sparse_latent, top_k_rows,
 };
+use super::pass::{Attend, Ops, Pass};
 use super::weights::{Linear, Scope};
 use super::{ModelError, Result, rope as rope_tables};
 use crate::checkpoint::Config;

@@ -4,6 +4,7 @@
 //! specification is the reference implementation in transformers 5.23 (`deepseek_v32`, `glm_moe_dsa`).
 
 mod cache;
+mod clock;
 mod decoder;
 mod error;
 mod indexer;
@@ -11,11 +12,14 @@ mod mla;
 mod mlp;
 mod moe;
 pub mod ops;
+mod pass;
 mod rope;
 mod weights;
 
 pub use cache::{Cache, LayerCache};
-pub use decoder::{Attend, LayerOutput, Model, Ops, Pass, PhaseTimes};
+pub use clock::PhaseTimes;
+pub use decoder::Model;
 pub use error::{ModelError, Result};
 pub use ops::{Indices, Rotary};
+pub use pass::{Attend, LayerOutput, Ops, Pass};
 pub use weights::{CheckpointSource, TensorSource};

@@ -11,51 +11,10 @@ use rayon::prelude::*;
 
 use super::gemm::{Mat, matmul};
 use super::storage::{floats, on_cpu, with_floats};
-use super::topk::Indices;
-use super::{MASKED, simd};
+use super::{Allowed, MASKED, check, simd};
 
 /// Query rows handled at once: the scores of a block fit into the second-level cache up to a few thousand keys.
 const ROWS: usize = 64;
-
-/// Which keys take part besides the causal rule.
-#[derive(Clone)]
-pub enum Allowed {
-    /// Every visible key (dense attention).
-    Causal,
-    /// The selected keys only.
-    Selected(Indices),
-}
-
-impl Allowed {
-    /// Returns a `[B, queries, keys]` u8 mask, 1 where a key takes part.
-    ///
-    /// # Errors
-    /// Where the mask cannot be made on `device`.
-    pub(super) fn mask(&self, (b, t, keys): (usize, usize, usize), device: &candle_core::Device) -> Result<Tensor> {
-        let mut mask = vec![0u8; b * t * keys];
-        for (row, r) in mask.chunks_mut(keys.max(1)).zip(0..) {
-            match self {
-                Self::Causal => row[..=keys - t + r % t].fill(1),
-                Self::Selected(indices) => indices[r / t].row(r % t).iter().for_each(|&j| row[j as usize] = 1),
-            }
-        }
-        Tensor::from_vec(mask, (b, t, keys), device)
-    }
-
-    /// Sets the entries of one row of scores (the visible keys) that do not take part to [`MASKED`].
-    #[inline(always)]
-    fn apply(&self, n: usize, i: usize, row: &mut [f32], kept: &mut Vec<f32>) {
-        if let Self::Selected(indices) = self {
-            let keys = indices[n].row(i);
-            kept.clear();
-            kept.extend(keys.iter().map(|&j| row[j as usize]));
-            row.fill(MASKED);
-            for (&j, &s) in keys.iter().zip(kept.iter()) {
-                row[j as usize] = s;
-            }
-        }
-    }
-}
 
 /// Sizes of one attention head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -361,10 +320,6 @@ impl CustomOp3 for Mla {
             Some(Tensor::from_vec(dr, k_rope.shape(), q.device())?),
         ))
     }
-}
-
-pub(super) fn check(right: bool, what: &str) -> Result<()> {
-    if right { Ok(()) } else { candle_core::bail!("{what} does not have the shape that the other operands demand") }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{Allowed, check};
+use super::allowed::{Allowed, check};
 use super::gemm::{Mat, matmul};
 use super::storage::{floats, on_cpu, with_floats};
 use super::topk::{Indices, top_k_row, top_k_rows};

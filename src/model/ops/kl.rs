@@ -7,7 +7,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::attention::Allowed;
+use super::allowed::Allowed;
 use super::storage::{floats, with_floats};
 use super::{MASKED, simd};
 

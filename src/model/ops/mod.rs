@@ -4,6 +4,7 @@
 //! never holds more than a block of rows of any `[T, T]` intermediate. A function picks the CPU form for f32 tensors
 //! on the CPU and the plain form elsewhere; both are differentiable. Ties go to the lowest index everywhere.
 
+mod allowed;
 mod attention;
 mod cross_entropy;
 mod gemm;
@@ -19,7 +20,9 @@ mod swiglu;
 pub(crate) mod testing;
 mod topk;
 
-pub use attention::{Allowed, MlaShape, mla_attention};
+pub use allowed::Allowed;
+use allowed::check;
+pub use attention::{MlaShape, mla_attention};
 pub use cross_entropy::cross_entropy;
 pub use indexer::{indexer_scores, select};
 pub use kl::kl;

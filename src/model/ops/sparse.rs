@@ -9,7 +9,8 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{MlaShape, check};
+use super::allowed::check;
+use super::attention::MlaShape;
 use super::gemm::{Mat, matmul};
 use super::simd;
 use super::storage::with_floats;
