@@ -1,0 +1,187 @@
+//! Text to token ids and back, by a checkpoint's `tokenizer.json`.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{ModelWrapper, TrainerWrapper};
+
+/// Bytes of text that are encoded at a time where a text is split for speed.
+const PIECE: usize = 1 << 16;
+
+/// Why text could not be turned into tokens, or back.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file is missing or not a tokenizer.
+    #[error("{path} cannot be read as a tokenizer: {reason}\nhint: it must be the tokenizer.json that belongs to the checkpoint", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// The tokenizer refused a text or a list of ids.
+    #[error("the tokenizer failed: {0}")]
+    Run(String),
+    /// A tokenizer could not be trained.
+    #[error("a tokenizer of {vocab_size} tokens could not be trained: {reason}")]
+    Train {
+        /// Tokens asked for.
+        vocab_size: usize,
+        /// What the trainer said.
+        reason: String,
+    },
+}
+
+/// A checkpoint's tokenizer.
+#[derive(Clone)]
+pub struct Tokenizer(tokenizers::Tokenizer);
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Read`].
+    pub fn open(path: &Path) -> Result<Self, TokenizerError> {
+        let failed = |reason: String| TokenizerError::Read { path: path.into(), reason };
+        let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+        tokenizers::Tokenizer::from_bytes(bytes).map(Self).map_err(|e| failed(e.to_string()))
+    }
+
+    /// Reads the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Read`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        tokenizers::Tokenizer::from_bytes(bytes)
+            .map(Self)
+            .map_err(|e| TokenizerError::Read { path: "tokenizer.json".into(), reason: e.to_string() })
+    }
+
+    /// Trains a byte-level BPE of `vocab_size` tokens, without special tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Train`], also where the texts yield fewer tokens than asked for.
+    pub fn train_bpe<'a>(
+        texts: impl Iterator<Item = &'a str> + Send,
+        vocab_size: usize,
+    ) -> Result<Self, TokenizerError> {
+        let failed = |reason: String| TokenizerError::Train { vocab_size, reason };
+        let mut tokenizer = tokenizers::Tokenizer::new(ModelWrapper::from(BPE::default()));
+        let bytes = ByteLevel::new(false, true, true);
+        tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+        let trainer = BpeTrainer::builder()
+            .vocab_size(vocab_size)
+            .show_progress(false)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        tokenizer.train(&mut TrainerWrapper::from(trainer), texts).map_err(|e| failed(e.to_string()))?;
+        match tokenizer.get_vocab_size(true) {
+            got if got == vocab_size => Ok(Self(tokenizer)),
+            got => Err(failed(format!("the texts yield only {got} tokens"))),
+        }
+    }
+
+    /// Returns the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`].
+    pub fn to_json(&self) -> Result<String, TokenizerError> {
+        self.0.to_string(true).map_err(run)
+    }
+
+    /// Returns the number of tokens, special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.0.get_vocab_size(true)
+    }
+
+    /// Encodes a text as a checkpoint's user would: with BOS where the tokenizer's post-processor adds it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.0.encode_fast(text, true).map_err(run)?.get_ids().to_vec())
+    }
+
+    /// Encodes a long text in pieces on all cores, cut at blank lines, without special tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`].
+    pub fn encode_long(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encode = |piece: &str| self.0.encode_fast(piece, false).map(|e| e.get_ids().to_vec()).map_err(run);
+        Ok(pieces(text).par_iter().map(|piece| encode(piece)).collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Decodes token ids, special tokens included.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.0.decode(ids, false).map_err(run)
+    }
+
+    /// Returns the length in bytes of the text that `ids` stand for; a cut character counts as its replacement.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`].
+    pub fn byte_len(&self, ids: &[u32]) -> Result<usize, TokenizerError> {
+        Ok(self.decode(ids)?.len())
+    }
+}
+
+fn run(error: tokenizers::Error) -> TokenizerError {
+    TokenizerError::Run(error.to_string())
+}
+
+/// Cuts a text after blank lines into pieces of about [`PIECE`] bytes.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let from = rest.ceil_char_boundary(PIECE.min(rest.len()));
+        let end = rest[from..].find("\n\n").map_or(rest.len(), |at| from + at + 2);
+        let (piece, tail) = rest.split_at(end);
+        pieces.push(piece);
+        rest = tail;
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trained() -> Tokenizer {
+        let text = "the cat sat on the mat; the dog – naïve – sat on the log.\n\n".repeat(8);
+        Tokenizer::train_bpe([text.as_str()].into_iter(), 280).unwrap()
+    }
+
+    #[test]
+    fn text_survives_a_round_trip() {
+        let tokenizer = trained();
+        let text = "a naïve cat — 日本\n\n  sat";
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        assert_eq!(tokenizer.byte_len(&ids).unwrap(), text.len());
+        assert_eq!(tokenizer.vocab_size(), 280);
+        let again = Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes()).unwrap();
+        assert_eq!(again.encode(text).unwrap(), ids);
+    }
+
+    #[test]
+    fn pieces_join_to_the_text() {
+        let text = "line é\n\n".repeat(40_000);
+        let cut = pieces(&text);
+        assert!(cut.len() > 2);
+        assert_eq!(cut.concat(), text);
+    }
+
+    #[test]
+    fn too_little_text_and_a_bad_file_are_named() {
+        let few = Tokenizer::train_bpe(["ab"].into_iter(), 300).err().unwrap().to_string();
+        assert!(few.contains("300 tokens could not be trained"), "{few}");
+        let missing = Tokenizer::open(Path::new("/nowhere/tokenizer.json")).err().unwrap().to_string();
+        assert!(missing.contains("/nowhere/tokenizer.json") && missing.contains("hint:"), "{missing}");
+    }
+}
