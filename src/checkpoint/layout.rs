@@ -38,7 +38,7 @@ pub fn indexer_tensors(config: &Config, layer: usize) -> Vec<Demand> {
 }
 
 /// Returns every tensor that each layer and the ends of the model need, indexers apart.
-pub(super) fn demands(config: &Config) -> Vec<Demand> {
+pub fn demands(config: &Config) -> Vec<Demand> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut all = List::default();
     all.push("model.embed_tokens.weight", &[vocab, hidden]);

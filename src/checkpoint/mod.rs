@@ -16,7 +16,7 @@ mod safetensors;
 pub use config::{Config, Family, MlpKind};
 pub use dtype::{Dtype, TensorInfo};
 pub use error::CheckpointError;
-pub use layout::{Demand, indexer_tensors, is_indexer_tensor, layer_of};
+pub use layout::{Demand, demands, indexer_tensors, is_indexer_tensor, layer_of};
 pub use open::Checkpoint;
 pub use parts::{Part, PartSize};
 pub use rope::{Rope, RopeScaling};

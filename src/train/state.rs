@@ -1,0 +1,165 @@
+//! The state of a run in one file: weights, moments, position. Written whole or not at all.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::params::Params;
+use super::{Recipe, TrainError};
+
+/// Name of the state file in the folder of a run.
+pub const STATE_FILE: &str = "state.safetensors";
+/// Key of the metadata in the file's header.
+const KEY: &str = "indexscope.train";
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Number of the stage.
+    pub stage: usize,
+    /// Steps done within it.
+    pub step: u64,
+    /// Training sequences used since the start of the run: the position in the data.
+    pub sequences: u64,
+    /// Seconds of work so far, all sessions together.
+    pub seconds: f64,
+}
+
+/// What the header holds beside the tensors.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    schema: u32,
+    position: Position,
+    recipe: Recipe,
+    updates: Vec<u64>,
+}
+
+/// Writes a file through a temporary one in the same folder, so that a kill leaves the old or the new contents.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let write = || {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().permissions(readable()).tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)
+    };
+    write().map(|_| ()).map_err(|e: std::io::Error| TrainError::Write { path: path.into(), reason: e.to_string() })
+}
+
+fn readable() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+/// Returns the bytes of f32 numbers, little-endian.
+pub fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Saves a run.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub fn save(folder: &Path, recipe: &Recipe, position: &Position, params: &Params) -> Result<(), TrainError> {
+    let path = folder.join(STATE_FILE);
+    let failed = |reason: String| TrainError::Write { path: path.clone(), reason };
+    let updates = params.0.iter().map(|p| p.updates).collect();
+    let header = Header { schema: 1, position: *position, recipe: recipe.clone(), updates };
+    let header = serde_json::to_string(&header).map_err(|e| failed(e.to_string()))?;
+    let parts = params.0.iter().flat_map(|p| {
+        [("value", &p.value), ("first", &p.first), ("second", &p.second)]
+            .map(|(part, values)| (format!("{part}.{}", p.name), values.len(), bytes_of(values)))
+    });
+    let parts: Vec<_> = parts.collect();
+    let views = parts
+        .iter()
+        .map(|(name, len, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![*len], bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|e| failed(e.to_string()))?;
+    let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), header)])))
+        .map_err(|e| failed(e.to_string()))?;
+    write_atomic(&path, &bytes)
+}
+
+/// Reads a saved run into freshly initialised `params`; returns where it stands.
+///
+/// # Errors
+/// [`TrainError::Resume`] where the file is missing or damaged, or belongs to another recipe.
+pub fn load(folder: &Path, recipe: &Recipe, params: &mut Params) -> Result<Position, TrainError> {
+    let path = folder.join(STATE_FILE);
+    let failed = |reason: String| TrainError::Resume { path: path.clone(), reason };
+    let bytes = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| failed(e.to_string()))?;
+    let header = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
+    let header = header.ok_or_else(|| failed(format!("its header has no '{KEY}'")))?;
+    let header: Header = serde_json::from_str(header).map_err(|e| failed(e.to_string()))?;
+    let position = header.position;
+    if let Some(reason) = recipe.differs(&header.recipe, position.stage, position.step) {
+        return Err(failed(format!("the recipe's {reason}")));
+    }
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.to_string()))?;
+    for (param, updates) in params.0.iter_mut().zip(header.updates) {
+        param.updates = updates;
+        for (part, values) in
+            [("value", &mut param.value), ("first", &mut param.first), ("second", &mut param.second)]
+        {
+            let name = format!("{part}.{}", param.name);
+            let tensor = tensors.tensor(&name).map_err(|e| failed(format!("{name}: {e}")))?;
+            let (floats, _) = tensor.data().as_chunks::<4>();
+            if floats.len() != values.len() {
+                return Err(failed(format!("{name} has {} numbers, not {}", floats.len(), values.len())));
+            }
+            values.iter_mut().zip(floats).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+        }
+    }
+    Ok(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::params::{Kind, Param};
+    use super::super::recipe::tests::RECIPE;
+    use super::*;
+
+    fn params(fill: f32) -> Params {
+        let mut matrix = Param::new("a.weight".into(), vec![2, 2], Kind::Matrix, vec![fill; 4]);
+        matrix.first = vec![fill * 0.1; 4];
+        matrix.updates = fill as u64;
+        let mut norm = Param::new("b.norm.weight".into(), vec![3], Kind::Norm, vec![-fill; 3]);
+        norm.second = vec![fill / 3.0; 3];
+        Params(vec![matrix, norm])
+    }
+
+    #[test]
+    fn what_was_saved_comes_back_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        let position = Position { stage: 1, step: 2, sequences: 32, seconds: 1.5 };
+        save(folder.path(), &recipe, &position, &params(7.0)).unwrap();
+        let mut loaded = params(0.0);
+        assert_eq!(load(folder.path(), &recipe, &mut loaded).unwrap(), position);
+        assert_eq!(loaded, params(7.0));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn missing_damaged_and_foreign_states_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        let error = |recipe: &Recipe| load(folder.path(), recipe, &mut params(0.0)).unwrap_err().to_string();
+        assert!(error(&recipe).contains(STATE_FILE));
+        save(folder.path(), &recipe, &Position::default(), &params(1.0)).unwrap();
+        let other = Recipe::parse(&RECIPE.replace("seed = 1", "seed = 2")).unwrap();
+        assert!(error(&other).contains("seed is not what the run began with"));
+        let path = folder.path().join(STATE_FILE);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        assert!(error(&recipe).contains("cannot be resumed"));
+    }
+}
