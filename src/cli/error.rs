@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 
 use crate::domain::{PatternError, SpecError};
 use crate::session::FileError;
+use crate::train::TrainError;
 
 /// Anything that ends a command.
 #[derive(Debug)]
@@ -121,6 +122,13 @@ impl From<PatternError> for CliError {
 
 impl From<FileError> for CliError {
     fn from(error: FileError) -> Self {
+        let hint = error.hint().unwrap_or_default();
+        Self::run(error).hint(hint)
+    }
+}
+
+impl From<TrainError> for CliError {
+    fn from(error: TrainError) -> Self {
         let hint = error.hint().unwrap_or_default();
         Self::run(error).hint(hint)
     }

@@ -6,6 +6,7 @@ mod info;
 mod output;
 mod overlap;
 mod target;
+mod train;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Export(export::Args),
     /// Prints how much the index sets of every two layers of a recording have in common.
     Overlap(overlap::Args),
+    /// Trains a model from a recipe.
+    Train(train::Args),
 }
 
 /// Runs the program with the arguments of the process and returns its exit code.
@@ -51,6 +54,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),
+        Some(Command::Train(args)) => train::run(args),
         None => Err(CliError::usage("the dashboard is not part of this build").hint("see 'indexscope --help'")),
     }
 }

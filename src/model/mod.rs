@@ -14,6 +14,7 @@ mod moe;
 pub mod ops;
 mod pass;
 mod rope;
+pub mod tokenizer;
 mod weights;
 
 pub use cache::{Cache, LayerCache};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{ModelWrapper, TrainerWrapper};
+use tokenizers::models::TrainerWrapper;
+use tokenizers::ModelWrapper;
 
 /// Bytes of text that are encoded at a time where a text is split for speed.
 const PIECE: usize = 1 << 16;
@@ -14,7 +15,7 @@ const PIECE: usize = 1 << 16;
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The file is missing or not a tokenizer.
-    #[error("{path} cannot be read as a tokenizer: {reason}\nhint: it must be the tokenizer.json that belongs to the checkpoint", path = path.display())]
+    #[error("{path} cannot be read as a tokenizer: {reason}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -32,6 +33,17 @@ pub enum TokenizerError {
         /// What the trainer said.
         reason: String,
     },
+}
+
+impl TokenizerError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { .. } => Some("it must be the tokenizer.json that belongs to the checkpoint".to_owned()),
+            Self::Train { .. } => Some("give more text or ask for fewer tokens".to_owned()),
+            Self::Run(_) => None,
+        }
+    }
 }
 
 /// A checkpoint's tokenizer.
@@ -181,7 +193,7 @@ mod tests {
     fn too_little_text_and_a_bad_file_are_named() {
         let few = Tokenizer::train_bpe(["ab"].into_iter(), 300).err().unwrap().to_string();
         assert!(few.contains("300 tokens could not be trained"), "{few}");
-        let missing = Tokenizer::open(Path::new("/nowhere/tokenizer.json")).err().unwrap().to_string();
-        assert!(missing.contains("/nowhere/tokenizer.json") && missing.contains("hint:"), "{missing}");
+        let missing = Tokenizer::open(Path::new("/nowhere/tokenizer.json")).err().unwrap();
+        assert!(missing.to_string().contains("/nowhere/tokenizer.json") && missing.hint().is_some(), "{missing}");
     }
 }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint::CheckpointError;
+use crate::model::ModelError;
 use crate::model::tokenizer::TokenizerError;
 
 /// Why a training run cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The recipe is missing or wrong.
-    #[error("the recipe {path} cannot be used: {reason}\nhint: assets/demo/recipe.toml is a working example", path = path.display())]
+    #[error("the recipe {path} cannot be used: {reason}", path = path.display())]
     Recipe {
         /// The file.
         path: PathBuf,
@@ -16,7 +18,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A training text is missing, not UTF-8 or not xz.
-    #[error("the text {path} cannot be read: {reason}\nhint: texts are UTF-8, or xz streams named .xz, relative to the recipe", path = path.display())]
+    #[error("the text {path} cannot be read: {reason}", path = path.display())]
     Text {
         /// The file.
         path: PathBuf,
@@ -24,7 +26,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A text is too short for one sequence.
-    #[error("{path} has {tokens} tokens, but a sequence needs {needed}\nhint: lower data.sequence_length or give more text", path = path.display())]
+    #[error("{path} has {tokens} tokens, but a sequence needs {needed}", path = path.display())]
     Short {
         /// The file.
         path: PathBuf,
@@ -42,7 +44,7 @@ pub enum TrainError {
         reason: String,
     },
     /// The saved state is missing, damaged or of another recipe.
-    #[error("the run in {path} cannot be resumed: {reason}\nhint: without --resume, in an empty folder, a run starts anew", path = path.display())]
+    #[error("the run in {path} cannot be resumed: {reason}", path = path.display())]
     Resume {
         /// The state file.
         path: PathBuf,
@@ -50,7 +52,7 @@ pub enum TrainError {
         reason: String,
     },
     /// Loss or gradient became NaN or infinite.
-    #[error("the {what} became {value} at step {step} of the {stage} stage; the state saved before it is kept\nhint: lower the learning rates in the recipe and resume from an earlier state, or start anew")]
+    #[error("the {what} became {value} at step {step} of the {stage} stage; the state saved before it is kept")]
     NonFinite {
         /// `loss` or `gradient norm`.
         what: &'static str,
@@ -62,15 +64,35 @@ pub enum TrainError {
         stage: &'static str,
     },
     /// The model's part of the work failed.
-    #[error("the model failed: {0}")]
-    Model(String),
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The tokenizer's part of the work failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The recipe's `[model]` is not an architecture that can be built.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl TrainError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Recipe { .. } => "assets/demo/recipe.toml is a working example",
+            Self::Text { .. } => "texts are UTF-8, or xz streams named .xz, relative to the recipe",
+            Self::Short { .. } => "lower data.sequence_length or give more text",
+            Self::Resume { .. } => "without --resume, in an empty folder, a run starts anew",
+            Self::NonFinite { .. } => "lower the learning rates in the recipe and start anew",
+            Self::Tokenizer(error) => return error.hint(),
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Write { .. } | Self::Model(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Model(error.to_string())
+        Self::Model(error.into())
     }
 }

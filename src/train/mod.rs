@@ -1,1 +1,23 @@
-//! Training of DSA models: data, losses, optimiser, stages.
+//! Trains a DSA model from a recipe: language model, then indexers, then both under top-k attention.
+//!
+//! Everything that decides the result stands in the recipe; a run that was killed goes on from its last saved state
+//! and ends with the same bits, whatever the number of threads.
+
+mod data;
+mod error;
+mod export;
+mod loss;
+mod optimizer;
+mod params;
+mod recipe;
+mod rng;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use error::TrainError;
+pub use loss::Measured;
+pub use recipe::{CorpusRecipe, DataRecipe, OptimizerRecipe, Recipe, Stage, StageRecipe};
+pub use state::Position;
+pub use trainer::{Event, StepReport, TOKENIZER_FILE, Trainer};

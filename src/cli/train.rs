@@ -1,0 +1,142 @@
+//! `indexscope train`: a recipe becomes a checkpoint.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::CliError;
+use crate::train::{Event, StepReport, Trainer};
+
+/// Time between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+/// Steps over which the speed is averaged.
+const WINDOW: usize = 20;
+
+/// Arguments of `train`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The recipe, a TOML file.
+    #[arg(default_value = "assets/demo/recipe.toml")]
+    recipe: PathBuf,
+    /// Folder for the saved state and the finished checkpoint.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on from the state in the folder.
+    #[arg(long)]
+    resume: bool,
+    /// Also write progress to this file, a line every 30 seconds.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Micro-batches worked on at a time; the result does not depend on it.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// Trains until the recipe is done or the process is told to stop; both leave a state that can be resumed.
+///
+/// # Errors
+/// What [`Trainer`] reports; [`CliError::Interrupted`] after Ctrl-C or SIGTERM.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second signal ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).map_err(CliError::from)?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(CliError::from)?;
+    }
+    let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let mut progress = Progress::new(args.log.as_deref())?;
+    let mut trainer =
+        Trainer::prepare(&args.recipe, &args.out, args.resume, threads, &mut |event| progress.tell(&event))?;
+    let (weights, tokens) = trainer.size();
+    let at = trainer.position();
+    progress.line(&format!(
+        "{weights} weights, {tokens} tokens per epoch, {threads} threads, from step {} of stage {} ({:.0} s so far)",
+        at.step, at.stage, at.seconds
+    ));
+    let done = trainer.run(&stop, &mut |event| progress.tell(&event))?;
+    progress.line(&format!("{:.0} s of training in all", trainer.position().seconds));
+    if !done && stop.load(Ordering::Relaxed) { Err(CliError::Interrupted) } else { Ok(()) }
+}
+
+/// Tells how training goes: a line that overwrites itself on a terminal, plain lines elsewhere and in the log.
+struct Progress {
+    log: Option<File>,
+    terminal: bool,
+    recent: VecDeque<Instant>,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    fn new(log: Option<&std::path::Path>) -> Result<Self, CliError> {
+        let open = |path| File::options().create(true).append(true).open(path).map_err(|e| CliError::file("the log", path, e));
+        let log = log.map(open).transpose()?;
+        let terminal = std::io::stderr().is_terminal();
+        Ok(Self { log, terminal, recent: VecDeque::new(), last_line: None })
+    }
+
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::Preparing(what) => self.line(what),
+            Event::Step(report) => self.step(report),
+            Event::Monitor { stage, loss, bits_per_byte } => {
+                self.line(&format!("{:>6} · monitor text: loss {loss:.4}, {bits_per_byte:.4} bits/byte", stage.name()));
+            }
+            Event::Saved(_) => {}
+            Event::Exported(folder) => self.line(&format!("checkpoint written to {}", folder.display())),
+        }
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        let now = Instant::now();
+        self.recent.push_back(now);
+        if self.recent.len() > WINDOW + 1 {
+            self.recent.pop_front();
+        }
+        let line = self.describe(report, now);
+        if self.terminal {
+            eprint!("\r\x1b[2K{line}");
+        }
+        if self.last_line.is_none_or(|last| now - last >= LINE_EVERY) || report.step.0 == report.step.1 {
+            self.last_line = Some(now);
+            self.plain(&line);
+        }
+    }
+
+    fn describe(&self, report: &StepReport, now: Instant) -> String {
+        let steps = self.recent.len().saturating_sub(1);
+        let seconds = self.recent.front().map_or(0.0, |first| (now - *first).as_secs_f64());
+        let (step, of) = report.step;
+        let mut line = format!("{:>6} {step}/{of}", report.stage.name());
+        if let Some(loss) = report.measured.lm {
+            line += &format!(" · loss {loss:.4}");
+        }
+        if let Some(kl) = report.measured.kl {
+            line += &format!(" · KL {kl:.4}");
+        }
+        line += &format!(" · rate {:.3} · {:.0} tokens/s", report.rate, report.tokens_per_second);
+        if steps > 0 {
+            let eta = (seconds / steps as f64 * report.steps_left as f64) as u64;
+            line += &format!(" · ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60);
+        }
+        line
+    }
+
+    /// Prints a line of its own everywhere.
+    fn line(&mut self, text: &str) {
+        if self.terminal {
+            eprintln!("\r\x1b[2K{text}");
+        }
+        self.plain(text);
+    }
+
+    /// Writes a line to the log, which is not worth ending a training for.
+    fn plain(&mut self, text: &str) {
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{text}");
+        }
+    }
+}
