@@ -72,7 +72,8 @@ struct Progress {
 
 impl Progress {
     fn new(log: Option<&std::path::Path>) -> Result<Self, CliError> {
-        let open = |path| File::options().create(true).append(true).open(path).map_err(|e| CliError::file("the log", path, e));
+        let open =
+            |path| File::options().create(true).append(true).open(path).map_err(|e| CliError::file("the log", path, e));
         let log = log.map(open).transpose()?;
         let terminal = std::io::stderr().is_terminal();
         Ok(Self { log, terminal, recent: VecDeque::new(), last_line: None })

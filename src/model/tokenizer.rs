@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use tokenizers::ModelWrapper;
+use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::models::TrainerWrapper;
-use tokenizers::ModelWrapper;
 
 /// Bytes of text that are encoded at a time where a text is split for speed.
 const PIECE: usize = 1 << 16;

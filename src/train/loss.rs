@@ -8,7 +8,7 @@ use super::params::Params;
 use super::{Stage, TrainError};
 use crate::checkpoint::Config;
 use crate::model::ops::{Allowed, cross_entropy, kl};
-use crate::model::{Attend, Model, Pass};
+use crate::model::{Attend, Indices, Model, Pass};
 
 /// What a step, or a part of it, found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,29 +29,43 @@ pub struct Losses {
     pub kl: Option<Tensor>,
     /// As in [`Measured`].
     pub load: Vec<Option<Vec<u32>>>,
+    /// Per layer: the keys attended to; `None` under dense attention.
+    pub indices: Vec<Option<Indices>>,
 }
 
 /// Runs the model forward on sequences and returns the losses of `stage`.
 ///
+/// In the sparse stage a layer attends to the `given` keys where there are any, to its own indexer's otherwise.
+///
 /// # Errors
 /// [`TrainError::Model`].
-pub fn losses(model: &Model, stage: Stage, sequences: &[Sequence]) -> Result<Losses, TrainError> {
+pub fn losses(
+    model: &Model,
+    stage: Stage,
+    sequences: &[Sequence],
+    given: &[Option<Indices>],
+) -> Result<Losses, TrainError> {
     let ids: Vec<Vec<u32>> = sequences.iter().map(|s| s.ids.clone()).collect();
     let layers = model.config().num_hidden_layers;
     let mut x = model.embed(&ids)?;
     let rotary = model.rope(x.dim(1)?)?;
-    let (mut divergence, mut load) = (None, Vec::with_capacity(layers));
+    let (mut divergence, mut load, mut indices) = (None, Vec::new(), Vec::new());
     for layer in 0..layers {
-        let attend = if stage == Stage::Sparse { Attend::Own } else { Attend::Dense };
+        let attend = match (stage, given.get(layer)) {
+            (Stage::Sparse, Some(Some(given))) => Attend::Given(given),
+            (Stage::Sparse, _) => Attend::Own,
+            (Stage::Dense | Stage::Warmup, _) => Attend::Dense,
+        };
         let mut pass = Pass::new(attend);
         (pass.want_scores, pass.want_probs) = (stage != Stage::Dense, stage != Stage::Dense);
         let out = model.layer(layer, &x, &rotary, &mut pass)?;
         if let (Some(scores), Some(probs)) = (&out.scores, &out.probs) {
-            let support = out.indices.map_or(Allowed::Causal, Allowed::Selected);
+            let support = out.indices.clone().map_or(Allowed::Causal, Allowed::Selected);
             let term = kl(scores, probs, &support)?;
             divergence = Some(divergence.map_or(Ok(term.clone()), |sum| term + sum)?);
         }
         load.push(out.expert_load);
+        indices.push(out.indices);
         x = out.hidden;
     }
     let lm = match stage {
@@ -62,7 +76,7 @@ pub fn losses(model: &Model, stage: Stage, sequences: &[Sequence]) -> Result<Los
             Some(cross_entropy(&logits, &targets)?.mean_all()?)
         }
     };
-    Ok(Losses { lm, kl: divergence, load })
+    Ok(Losses { lm, kl: divergence, load, indices })
 }
 
 /// Computes gradients of `stage`'s losses for one micro-batch, times `share`, its part of the batch.
@@ -81,7 +95,7 @@ pub fn gradients(
 ) -> Result<(Measured, Gradients), TrainError> {
     let leaves = params.leaves(Some(stage))?;
     let model = Model::new(config.clone(), &leaves, &Device::Cpu, DType::F32)?;
-    let Losses { lm, kl, load } = losses(&model, stage, sequences)?;
+    let Losses { lm, kl, load, .. } = losses(&model, stage, sequences, &[])?;
     let value = |loss: &Option<Tensor>| loss.as_ref().map(|l| l.to_scalar::<f32>().map(f64::from)).transpose();
     let layers = config.num_hidden_layers as f64;
     let measured = Measured { lm: value(&lm)?, kl: value(&kl)?.map(|sum| sum / layers), load };
@@ -138,7 +152,7 @@ pub fn evaluate(model: &Model, stage: Stage, sequences: &[Sequence]) -> Result<(
     let stage = if stage == Stage::Sparse { Stage::Sparse } else { Stage::Dense };
     let mut sum = 0.0;
     for sequence in sequences {
-        let lm = losses(model, stage, std::slice::from_ref(sequence))?.lm;
+        let lm = losses(model, stage, std::slice::from_ref(sequence), &[])?.lm;
         let lm = lm.map(|l| l.to_scalar::<f32>()).transpose()?.unwrap_or_default();
         sum += f64::from(lm) * sequence.targets.len() as f64;
     }

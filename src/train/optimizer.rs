@@ -28,7 +28,12 @@ pub type Gradients = Vec<Option<Vec<f32>>>;
 ///
 /// # Errors
 /// [`TrainError::Model`] where candle fails.
-pub fn update(params: &mut Params, mut grads: Gradients, recipe: &OptimizerRecipe, rate: f64) -> Result<(), TrainError> {
+pub fn update(
+    params: &mut Params,
+    mut grads: Gradients,
+    recipe: &OptimizerRecipe,
+    rate: f64,
+) -> Result<(), TrainError> {
     for indexers in [false, true] {
         let norm = norm(params, &grads, indexers);
         if norm > recipe.clip {

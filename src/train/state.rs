@@ -106,8 +106,7 @@ pub fn load(folder: &Path, recipe: &Recipe, params: &mut Params) -> Result<Posit
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.to_string()))?;
     for (param, updates) in params.0.iter_mut().zip(header.updates) {
         param.updates = updates;
-        for (part, values) in
-            [("value", &mut param.value), ("first", &mut param.first), ("second", &mut param.second)]
+        for (part, values) in [("value", &mut param.value), ("first", &mut param.first), ("second", &mut param.second)]
         {
             let name = format!("{part}.{}", param.name);
             let tensor = tensors.tensor(&name).map_err(|e| failed(format!("{name}: {e}")))?;

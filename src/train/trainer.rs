@@ -117,8 +117,7 @@ impl Trainer {
         let data = Data::load(&recipe.data, texts, &tokenizer, recipe.seed)?;
         let monitor = monitor(&texts.join(&recipe.data.monitor), &tokenizer, recipe.data.sequence_length)?;
         let mut params = Params::init(&config, recipe.seed);
-        let position =
-            if resume { state::load(folder, &recipe, &mut params)? } else { Position::default() };
+        let position = if resume { state::load(folder, &recipe, &mut params)? } else { Position::default() };
         let pools = (0..threads.max(1)).map(|_| ThreadPoolBuilder::new().num_threads(1).build());
         let pools = pools
             .collect::<Result<_, _>>()
@@ -220,9 +219,8 @@ impl Trainer {
     ) -> Result<(Measured, optimizer::Gradients), TrainError> {
         let parts: Vec<&[Sequence]> = batch.chunks(self.recipe.optimizer.micro_batch).collect();
         let share = 1.0 / parts.len() as f64;
-        let results = self.in_parallel(&parts, |part| {
-            loss::gradients(&self.params, &self.config, stage, part, share)
-        })?;
+        let results =
+            self.in_parallel(&parts, |part| loss::gradients(&self.params, &self.config, stage, part, share))?;
         let mut sum = vec![None; self.params.0.len()];
         let mut measured = Vec::new();
         for (found, grads) in results {
