@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 
+use crate::checkpoint::CheckpointError;
 use crate::domain::{PatternError, SpecError};
+use crate::model::tokenizer::TokenizerError;
 use crate::session::FileError;
 use crate::train::TrainError;
 
@@ -129,6 +131,20 @@ impl From<FileError> for CliError {
 
 impl From<TrainError> for CliError {
     fn from(error: TrainError) -> Self {
+        let hint = error.hint().unwrap_or_default();
+        Self::run(error).hint(hint)
+    }
+}
+
+impl From<TokenizerError> for CliError {
+    fn from(error: TokenizerError) -> Self {
+        let hint = error.hint().unwrap_or_default();
+        Self::run(error).hint(hint)
+    }
+}
+
+impl From<CheckpointError> for CliError {
+    fn from(error: CheckpointError) -> Self {
         let hint = error.hint().unwrap_or_default();
         Self::run(error).hint(hint)
     }

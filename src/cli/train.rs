@@ -111,19 +111,16 @@ impl Progress {
         let steps = self.recent.len().saturating_sub(1);
         let seconds = self.recent.front().map_or(0.0, |first| (now - *first).as_secs_f64());
         let (step, of) = report.step;
-        let mut line = format!("{:>6} {step}/{of}", report.stage.name());
-        if let Some(loss) = report.measured.lm {
-            line += &format!(" · loss {loss:.4}");
-        }
-        if let Some(kl) = report.measured.kl {
-            line += &format!(" · KL {kl:.4}");
-        }
-        line += &format!(" · rate {:.3} · {:.0} tokens/s", report.rate, report.tokens_per_second);
-        if steps > 0 {
-            let eta = (seconds / steps as f64 * report.steps_left as f64) as u64;
-            line += &format!(" · ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60);
-        }
-        line
+        let eta = (steps > 0).then(|| (seconds / steps as f64 * report.steps_left as f64) as u64);
+        let parts = [
+            Some(format!("{:>6} {step}/{of}", report.stage.name())),
+            report.measured.lm.map(|loss| format!("loss {loss:.4}")),
+            report.measured.kl.map(|kl| format!("KL {kl:.4}")),
+            Some(format!("rate {:.3}", report.rate)),
+            Some(format!("{:.0} tokens/s", report.tokens_per_second)),
+            eta.map(|eta| format!("ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60)),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
     }
 
     /// Prints a line of its own everywhere.

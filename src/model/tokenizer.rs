@@ -151,7 +151,7 @@ fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let from = rest.ceil_char_boundary(PIECE.min(rest.len()));
+        let from = (PIECE..rest.len()).find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
         let end = rest[from..].find("\n\n").map_or(rest.len(), |at| from + at + 2);
         let (piece, tail) = rest.split_at(end);
         pieces.push(piece);

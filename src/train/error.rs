@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
+use crate::domain::PatternError;
 use crate::model::ModelError;
 use crate::model::tokenizer::TokenizerError;
 
@@ -66,6 +67,9 @@ pub enum TrainError {
     /// The model's part of the work failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The model has a number of layers that no pattern can describe.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// The tokenizer's part of the work failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -85,7 +89,7 @@ impl TrainError {
             Self::NonFinite { .. } => "lower the learning rates in the recipe and start anew",
             Self::Tokenizer(error) => return error.hint(),
             Self::Checkpoint(error) => return error.hint(),
-            Self::Write { .. } | Self::Model(_) => return None,
+            Self::Write { .. } | Self::Model(_) | Self::Pattern(_) => return None,
         };
         Some(hint.to_owned())
     }

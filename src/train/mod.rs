@@ -3,6 +3,7 @@
 //! Everything that decides the result stands in the recipe; a run that was killed goes on from its last saved state
 //! and ends with the same bits, whatever the number of threads.
 
+mod card;
 mod data;
 mod error;
 mod export;
@@ -16,6 +17,7 @@ mod state;
 mod tests;
 mod trainer;
 
+pub use card::Card;
 pub use error::TrainError;
 pub use loss::Measured;
 pub use recipe::{CorpusRecipe, DataRecipe, OptimizerRecipe, Recipe, Stage, StageRecipe};

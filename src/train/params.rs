@@ -31,7 +31,7 @@ impl Kind {
             Self::Indexer
         } else if name.ends_with("e_score_correction_bias") {
             Self::Balance
-        } else if name.ends_with("norm.weight") || name.ends_with(".bias") {
+        } else if name.ends_with("norm.weight") || name.ends_with("proj.bias") || name.ends_with("mqa.bias") {
             Self::Norm
         } else if name.ends_with("mlp.gate.weight") {
             Self::Router

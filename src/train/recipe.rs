@@ -159,7 +159,7 @@ impl Recipe {
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0 or empty"));
         }
-        if o.batch % o.micro_batch != 0 {
+        if !o.batch.is_multiple_of(o.micro_batch) {
             return Err(format!(
                 "optimizer.batch {} is not a multiple of optimizer.micro_batch {}",
                 o.batch, o.micro_batch
@@ -170,7 +170,8 @@ impl Recipe {
 
     /// Returns the checkpoint's config.json.
     pub fn config_json(&self) -> String {
-        serde_json::to_string_pretty(&self.model).expect("a TOML table with string keys is a JSON object") + "\n"
+        // `{:#}` of a JSON value cannot fail; dates, which JSON lacks, become their text.
+        format!("{:#}\n", serde_json::json!(self.model))
     }
 
     /// Returns why a run of `earlier`, stopped at `step` of stage number `stage`, cannot go on with this recipe.

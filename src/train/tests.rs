@@ -207,9 +207,10 @@ fn a_resumed_run_ends_with_the_same_bits() {
     let mut second = trainer(&recipe, "parts", true, 2).unwrap();
     assert_eq!((second.position().stage, second.position().step), (0, 4));
     let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        second.run(&never, &mut |event| match event {
-            Event::Step(report) => assert!(report.stage == Stage::Dense, "the kill"),
-            _ => {}
+        second.run(&never, &mut |event| {
+            if let Event::Step(report) = event {
+                assert!(report.stage == Stage::Dense, "the kill");
+            }
         })
     }));
     assert!(killed.is_err());

@@ -160,10 +160,10 @@ impl Trainer {
             }
             let report = self.step()?;
             tell(Event::Step(report));
-            if self.position.step % MONITOR_EVERY == 0 && stage.kind != Stage::Warmup {
+            if self.position.step.is_multiple_of(MONITOR_EVERY) && stage.kind != Stage::Warmup {
                 self.look(stage.kind, tell)?;
             }
-            if self.position.step % SAVE_EVERY == 0 {
+            if self.position.step.is_multiple_of(SAVE_EVERY) {
                 self.save(tell)?;
             }
         }
@@ -183,9 +183,9 @@ impl Trainer {
         let o = &self.recipe.optimizer;
         let batch = self.data.sequences(sequences, o.batch);
         let (measured, grads) = self.batch_gradients(stage.kind, &batch)?;
-        let finite = |what, value: f64| match value.is_finite() {
-            true => Ok(()),
-            false => Err(TrainError::NonFinite { what, value, step, stage: stage.kind.name() }),
+        let finite = |what, value: f64| {
+            let error = TrainError::NonFinite { what, value, step, stage: stage.kind.name() };
+            if value.is_finite() { Ok(()) } else { Err(error) }
         };
         finite("loss", measured.lm.unwrap_or(0.0) + measured.kl.unwrap_or(0.0))?;
         let norm = [false, true].map(|indexers| optimizer::norm(&self.params, &grads, indexers));
