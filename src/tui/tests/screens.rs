@@ -1,10 +1,14 @@
+use std::path::Path;
+
 use proptest::prelude::*;
+use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::KeyCode;
 
 use super::scene::{Scene, coverage, evaluation, model, speeds};
 use super::snapshot::dump;
 use crate::domain::{Pattern, Role};
 use crate::engine::Update;
+use crate::tui::svg::svg;
 use crate::tui::theme::Theme;
 
 /// A pattern with groups of 1 to 5 layers.
@@ -33,6 +37,7 @@ fn three_sizes_in_colour_and_without() {
             let mut scene = edited(layers, theme);
             for (width, height) in [(80, 24), (120, 40), (200, 60)] {
                 let buffer = scene.draw(width, height);
+                picture(&format!("{width}x{height}_{layers}_{mode}"), &buffer, theme);
                 insta::assert_snapshot!(format!("{width}x{height}_{layers}_{mode}"), dump(&buffer, theme));
                 if mode == "mono" {
                     let odd = buffer.content.iter().find(|c| !c.symbol().is_ascii() || c.symbol() == "?");
@@ -41,6 +46,14 @@ fn three_sizes_in_colour_and_without() {
                 }
             }
         }
+    }
+}
+
+/// Leaves a picture for people under `target/screens`; a folder that cannot be written changes nothing.
+fn picture(name: &str, buffer: &Buffer, theme: Theme) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screens");
+    if std::fs::create_dir_all(&folder).is_ok() {
+        let _ = std::fs::write(folder.join(format!("{name}.svg")), svg(buffer, theme));
     }
 }
 
@@ -54,6 +67,7 @@ fn settled_and_overlaid() {
     scene.worker(Update::Measured(speeds(pattern)));
     scene.worker(Update::Idle);
     insta::assert_snapshot!("settled", scene.text(120, 40));
+    picture("settled", &scene.draw(120, 40), theme);
     scene.type_keys("?");
     insta::assert_snapshot!("help", scene.text(80, 24));
     scene.type_keys("redo");
@@ -92,7 +106,7 @@ proptest! {
         scene.wait(100);
         scene.draw(width, height);
         // A frame may be older than the size, or newer.
-        let mut other = ratatui::buffer::Buffer::empty(ratatui::layout::Rect::new(0, 0, buffer.0, buffer.1));
+        let mut other = Buffer::empty(ratatui::layout::Rect::new(0, 0, buffer.0, buffer.1));
         crate::tui::view::render(&scene.app, &mut other);
     }
 }

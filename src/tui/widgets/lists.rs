@@ -74,7 +74,7 @@ pub fn history(app: &App, area: Rect, buf: &mut Buffer) {
         let speed =
             results.and_then(|r| r.speed.first()).map_or_else(String::new, |s| format!("{:.2}×", s.ratio.median));
         let numbers = format!("{:>3}F {delta:>8} {speed:>6}", node.pattern.full_count());
-        let room = (inner.width as usize).saturating_sub(numbers.chars().count() + 6);
+        let room = (inner.width as usize).saturating_sub(numbers.chars().count() + 7);
         let short = node.change.replace("Full → Shared", "F→S").replace("Shared → Full", "S→F");
         let change = format::fit(&short, room);
         let text = format!("{}{at:>3}  {change:<room$} {numbers}", if current { "▸" } else { " " });
