@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 
 use crate::checkpoint::CheckpointError;
 use crate::domain::{PatternError, SpecError};
+use crate::engine::BackendError;
 use crate::model::tokenizer::TokenizerError;
 use crate::session::FileError;
 use crate::train::TrainError;
@@ -147,5 +148,14 @@ impl From<CheckpointError> for CliError {
     fn from(error: CheckpointError) -> Self {
         let hint = error.hint().unwrap_or_default();
         Self::run(error).hint(hint)
+    }
+}
+
+impl From<BackendError> for CliError {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Cancelled => Self::Interrupted,
+            BackendError::Failed { message, hint } => Self::run(message).hint(hint.unwrap_or_default()),
+        }
     }
 }

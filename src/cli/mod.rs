@@ -1,10 +1,17 @@
 //! The command line: one file per subcommand.
 
+mod dashboard;
+mod data;
 mod error;
+mod eval;
 mod export;
+mod files;
 mod info;
+mod model;
 mod output;
 mod overlap;
+mod progress;
+mod record;
 mod target;
 mod train;
 
@@ -20,6 +27,8 @@ pub use error::CliError;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    dashboard: dashboard::Args,
 }
 
 /// What can be asked for; without one, the dashboard opens.
@@ -29,6 +38,10 @@ enum Command {
     Info(info::Args),
     /// Prints what to paste so that a serving engine runs a pattern; writes checkpoints without unused indexers.
     Export(export::Args),
+    /// Measures the loss of patterns against the reference pattern.
+    Eval(eval::Args),
+    /// Records every layer's top-k index sets to a trace file.
+    Record(record::Args),
     /// Prints how much the index sets of every two layers of a recording have in common.
     Overlap(overlap::Args),
     /// Trains a model from a recipe.
@@ -53,8 +66,10 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Export(args)) => export::run(args),
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Record(args)) => record::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),
         Some(Command::Train(args)) => train::run(args),
-        None => Err(CliError::usage("the dashboard is not part of this build").hint("see 'indexscope --help'")),
+        None => dashboard::run(cli.dashboard),
     }
 }

@@ -38,6 +38,11 @@ impl OutputArgs {
         if self.json { Format::Json } else { self.format }
     }
 
+    /// Returns whether only results and errors are wanted.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Prints a warning to stderr, unless told to be quiet.
     pub fn warn(&self, message: &str) {
         if !self.quiet {

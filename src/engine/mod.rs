@@ -28,4 +28,5 @@ pub use data::{Calibration, Sequence};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use local::{LocalBackend, Settings};
 pub use protocol::{Command, Failure, Job, Progress, Update};
+pub use record::splitmix;
 pub use worker::{Handle, spawn, spawn_with};

@@ -102,8 +102,8 @@ fn choose(n: usize, count: usize, mut seed: u64) -> Vec<usize> {
     chosen
 }
 
-/// Advances a splitmix64 generator.
-pub(super) fn splitmix(state: &mut u64) -> u64 {
+/// Advances a splitmix64 generator and returns its next number.
+pub fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

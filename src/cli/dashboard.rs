@@ -1,0 +1,151 @@
+//! `indexscope [MODEL | TRACE | SESSION]`: the dashboard.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use super::CliError;
+use super::data::DataArgs;
+use super::files::{SessionFiles, work_of};
+use super::model::{self, RunArgs};
+use crate::engine::{Command, Handle, LocalBackend, Settings, spawn};
+use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder};
+use crate::tui::{self, ColorChoice, EngineHandle, Options, Setup, ThemeChoice};
+
+/// Tokens that are drawn where nothing was named to evaluate on.
+const RANDOM_TOKENS: usize = 8192;
+
+/// Arguments of the dashboard.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A checkpoint's folder, a trace, or a session; what it is, is told by its content.
+    #[arg(default_value = "demo", value_name = "MODEL | TRACE | SESSION")]
+    target: String,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Tokens in context where speed is measured; the longest sequence by default.
+    #[arg(long, value_name = "N")]
+    speed_context: Option<std::num::NonZeroUsize>,
+    /// Folder of sessions; ./sessions where there is one, else the user's data folder.
+    #[arg(long, value_name = "DIR")]
+    sessions: Option<PathBuf>,
+    /// When colours are used.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: Color,
+    /// The background that the colours are for.
+    #[arg(long, value_enum, default_value = "dark", value_name = "BACKGROUND")]
+    theme: Theme,
+    /// Draw with ASCII only.
+    #[arg(long)]
+    ascii: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Theme {
+    Dark,
+    Light,
+}
+
+impl EngineHandle for Handle {
+    fn post(&self, command: Command) {
+        Handle::post(self, command);
+    }
+}
+
+/// Opens the dashboard on whatever the target is.
+///
+/// # Errors
+/// When the target cannot be read, or there is no terminal.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let path = Path::new(&args.target);
+    let setup = if !path.is_file() || path.extension().is_some_and(|e| e == "gguf") {
+        open_model(&args)?
+    } else if is_trace(path) {
+        open_trace(path, &args)?
+    } else {
+        open_session(path, &args)?
+    };
+    tui::run(setup).map_err(|e| CliError::run(format!("{e:#}")))
+}
+
+fn open_model(args: &Args) -> Result<Setup, CliError> {
+    let checkpoint = model::open(&args.target)?;
+    let config = checkpoint.config();
+    let data = if args.data.is_given() {
+        args.data.clone()
+    } else {
+        let piece = (4 * config.index_topk).max(512).min(config.max_position_embeddings);
+        args.data.with_random(RANDOM_TOKENS.max(piece), piece)
+    };
+    let calibration = data.load(&checkpoint)?;
+    let settings =
+        Settings { speed_context: args.speed_context.map(Into::into), keep_selections: true, ..args.run.settings()? };
+    let files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
+    let title = checkpoint.name().to_owned();
+    // Refusals come before the screen is taken over; what is left for the worker is reading the weights.
+    model::check_room(&checkpoint, &settings)?;
+    let (handle, updates) = spawn(move || {
+        let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings.clone())?;
+        Ok(Box::new(backend))
+    });
+    Ok(Setup {
+        title,
+        engine: Some(Box::new(handle)),
+        updates,
+        trace: None,
+        work: None,
+        files: Box::new(files),
+        options: options(args),
+    })
+}
+
+fn open_trace(path: &Path, args: &Args) -> Result<Setup, CliError> {
+    let trace = read_trace(path)?;
+    let model = SessionModel {
+        name: trace.meta.model.clone(),
+        fingerprint: trace.meta.fingerprint.clone(),
+        ..SessionModel::default()
+    };
+    let files = SessionFiles::without_model(model, sessions_folder(args.sessions.as_deref()));
+    let title = path.display().to_string();
+    Ok(Setup { trace: Some(Arc::new(trace)), ..without_engine(title, files, args) })
+}
+
+fn open_session(path: &Path, args: &Args) -> Result<Setup, CliError> {
+    let session = Session::read(path)?;
+    let work = work_of(&session);
+    let mut files = SessionFiles::without_model(session.model.clone(), sessions_folder(args.sessions.as_deref()));
+    files.hold(path, session);
+    let title = path.display().to_string();
+    Ok(Setup { work: Some(work), ..without_engine(title, files, args) })
+}
+
+/// Returns what a file is shown with, which needs no forward.
+fn without_engine(title: String, files: SessionFiles, args: &Args) -> Setup {
+    let (_, updates) = channel();
+    Setup { title, engine: None, updates, trace: None, work: None, files: Box::new(files), options: options(args) }
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        color: match args.color {
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
+        },
+        ascii: args.ascii,
+        theme: match args.theme {
+            Theme::Dark => ThemeChoice::Dark,
+            Theme::Light => ThemeChoice::Light,
+        },
+    }
+}

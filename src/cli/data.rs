@@ -1,0 +1,174 @@
+//! The calibration set, as asked for on the command line.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::CliError;
+use super::model;
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Calibration, Sequence, splitmix};
+
+/// Fewest tokens of a piece of text, where the model can take them.
+const MIN_PIECE: usize = 512;
+
+/// Which tokens patterns are judged on.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DataArgs {
+    /// JSON array of arrays of token ids, or of objects {ids, mask?}; or random:N for N random tokens.
+    #[arg(long, value_name = "FILE|random:N", conflicts_with = "text")]
+    tokens: Option<String>,
+    /// UTF-8 text, tokenised with the checkpoint's tokenizer.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Tokens per sequence; sequences of --tokens are cut to it, text is cut into pieces of it.
+    #[arg(long, value_name = "N")]
+    seq_len: Option<NonZeroUsize>,
+    /// Number of sequences; the first ones are taken.
+    #[arg(long, value_name = "N")]
+    sequences: Option<NonZeroUsize>,
+}
+
+impl DataArgs {
+    /// Reads the calibration set.
+    ///
+    /// # Errors
+    /// When no data was named, or it cannot be read as sequences of the model's tokens.
+    pub fn load(&self, checkpoint: &Checkpoint) -> Result<Calibration, CliError> {
+        let vocab = checkpoint.config().vocab_size;
+        let (mut sequences, data) = match (&self.tokens, &self.text) {
+            (Some(tokens), _) => match tokens.strip_prefix("random:") {
+                Some(count) => (random(number(count)?, self.seq_len, vocab), "random tokens".to_owned()),
+                None => (read_tokens(Path::new(tokens))?, tokens.clone()),
+            },
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+                (self.pieces(&text, checkpoint)?, path.display().to_string())
+            }
+            (None, None) => {
+                return Err(CliError::usage("there is nothing to evaluate on: neither --tokens nor --text was given")
+                    .hint("give --text FILE, --tokens FILE, or --tokens random:1024"));
+            }
+        };
+        if let Some(count) = self.sequences {
+            sequences.truncate(count.get());
+        }
+        if let Some(len) = self.seq_len {
+            sequences.iter_mut().for_each(|s| s.truncate(len.get()));
+        }
+        Calibration::new(sequences, data.clone(), vocab).map_err(|e| CliError::run(format!("'{data}': {e}")))
+    }
+
+    /// Returns whether tokens or text were named.
+    pub fn is_given(&self) -> bool {
+        self.tokens.is_some() || self.text.is_some()
+    }
+
+    /// Returns the same choice with `count` random tokens, in sequences of `len` unless a length was given.
+    pub fn with_random(&self, count: usize, len: usize) -> Self {
+        let seq_len = self.seq_len.or(NonZeroUsize::new(len));
+        Self { tokens: Some(format!("random:{count}")), seq_len, ..self.clone() }
+    }
+
+    /// Returns whether the tokens are random.
+    pub fn is_random(&self) -> bool {
+        self.tokens.as_ref().is_some_and(|t| t.starts_with("random:"))
+    }
+
+    /// Tokenises a text whole and cuts it into consecutive pieces; the rest is dropped.
+    fn pieces(&self, text: &str, checkpoint: &Checkpoint) -> Result<Vec<Sequence>, CliError> {
+        let tokenizer = model::tokenizer(checkpoint)?;
+        let ids = tokenizer.encode(text)?;
+        let config = checkpoint.config();
+        let usual = (4 * config.index_topk).max(MIN_PIECE).min(config.max_position_embeddings).min(ids.len().max(1));
+        let len = self.seq_len.map_or(usual, NonZeroUsize::get);
+        if ids.len() < len {
+            return Err(CliError::run(format!("the text has only {} tokens, fewer than --seq-len {len}", ids.len()))
+                .hint("give a longer text or a smaller --seq-len"));
+        }
+        ids.chunks_exact(len)
+            .map(|piece| {
+                let bytes = tokenizer.byte_len(&piece[1..])?;
+                Ok(Sequence { bytes: Some(bytes), ..Sequence::of(piece.to_vec()) })
+            })
+            .collect()
+    }
+}
+
+fn number(text: &str) -> Result<usize, CliError> {
+    match text.parse() {
+        Ok(n) if n > 1 => Ok(n),
+        _ => Err(CliError::usage(format!("N of --tokens random:N must be a whole number above 1, not '{text}'"))),
+    }
+}
+
+/// Returns `count` random tokens, the same ones at every call, in sequences of `len` or as one.
+fn random(count: usize, len: Option<NonZeroUsize>, vocab: usize) -> Vec<Sequence> {
+    let mut seed = 0;
+    let ids: Vec<u32> = (0..count).map(|_| (splitmix(&mut seed) % vocab.max(1) as u64) as u32).collect();
+    ids.chunks(len.map_or(count, NonZeroUsize::get)).map(|piece| Sequence::of(piece.to_vec())).collect()
+}
+
+fn read_tokens(path: &Path) -> Result<Vec<Sequence>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+    let wrong = |reason: String| {
+        CliError::run(format!("'{}' does not hold tokens: {reason}", path.display()))
+            .hint("it must be a JSON array of arrays of token ids, or of objects {\"ids\": […], \"mask\": […]}")
+    };
+    let value: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let entries = value.as_array().ok_or_else(|| wrong("it is not an array".to_owned()))?;
+    entries
+        .iter()
+        .enumerate()
+        .map(|(i, entry)| sequence(entry).map_err(|reason| wrong(format!("entry {i} {reason}"))))
+        .collect()
+}
+
+fn sequence(entry: &Value) -> Result<Sequence, String> {
+    let ids = entry.get("ids").unwrap_or(entry).as_array().ok_or("is neither an array nor an object with 'ids'")?;
+    let id = |(at, value): (usize, &Value)| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| format!("has {value} at position {at}, which is no token id"))
+    };
+    let flag = |(at, value): (usize, &Value)| match value {
+        Value::Bool(flag) => Ok(*flag),
+        Value::Number(n) if n.as_u64().is_some_and(|n| n < 2) => Ok(n.as_u64() == Some(1)),
+        _ => Err(format!("has {value} at position {at} of its mask, which is neither 0 nor 1")),
+    };
+    let mask = match entry.get("mask") {
+        None | Some(Value::Null) => None,
+        Some(mask) => Some(mask.as_array().ok_or("has a 'mask' that is not an array")?),
+    };
+    Ok(Sequence {
+        ids: ids.iter().enumerate().map(id).collect::<Result<_, _>>()?,
+        mask: mask.map(|m| m.iter().enumerate().map(flag).collect::<Result<_, _>>()).transpose()?,
+        bytes: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sequences_come_with_and_without_masks() {
+        assert_eq!(sequence(&json!([1, 2])), Ok(Sequence::of(vec![1, 2])));
+        let masked = sequence(&json!({"ids": [1, 2, 3], "mask": [0, true, 1], "group": "x"})).unwrap();
+        assert_eq!(masked.mask, Some(vec![false, true, true]));
+        assert!(sequence(&json!([1, -2])).unwrap_err().contains("-2 at position 1"));
+        assert!(sequence(&json!({"ids": [1], "mask": [2]})).unwrap_err().contains("neither 0 nor 1"));
+        assert!(sequence(&json!(5)).unwrap_err().contains("neither an array"));
+    }
+
+    #[test]
+    fn random_tokens_are_the_same_every_time_and_cut_on_request() {
+        let one = random(10, None, 7);
+        assert_eq!((one.len(), one[0].ids.len()), (1, 10));
+        let cut = random(10, NonZeroUsize::new(4), 7);
+        assert_eq!(cut.iter().map(|s| s.ids.len()).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(cut.iter().flat_map(|s| s.ids.clone()).collect::<Vec<_>>(), one[0].ids);
+        assert!(one[0].ids.iter().all(|&id| id < 7));
+    }
+}

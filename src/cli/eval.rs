@@ -1,0 +1,173 @@
+//! `indexscope eval`: the loss of patterns.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::data::DataArgs;
+use super::model::{self, RunArgs, load};
+use super::output::{OutputArgs, Table};
+use super::progress::{Progress, cancel_on_interrupt};
+use crate::domain::{Evaluation, PatternSpec, Subject};
+use crate::engine::{Backend, Cancel, LocalBackend, ModelInfo};
+use crate::session::write_atomic;
+
+/// Arguments of `eval`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of a checkpoint.
+    model: String,
+    /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], dense, @FILE or session:FILE; may be repeated.
+    #[arg(long = "pattern", required = true, value_name = "P")]
+    patterns: Vec<PatternSpec>,
+    /// Also write the logits of every position to this safetensors file.
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Measures the loss of every pattern asked for, against the reference pattern.
+///
+/// # Errors
+/// Wrong usage, files, a model that cannot run, a loss that is not finite, Ctrl-C.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let checkpoint = model::open(&args.model)?;
+    let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
+    let reference = Subject::Pattern(checkpoint.constraints().reference()?);
+    let calibration = args.data.load(&checkpoint)?;
+    let cancel = cancel_on_interrupt()?;
+    let mut backend = load(&checkpoint, calibration, args.run.settings()?, &args.output)?;
+    if args.data.is_random() {
+        args.output.warn("the tokens are random: losses say nothing about text");
+    }
+    let mut progress = Progress::new(&args.output);
+    let mut evaluate = |backend: &mut LocalBackend, subject: Subject| {
+        backend.evaluate(subject, &cancel, &mut |partial| {
+            let (done, all) = partial.sequences;
+            progress.tell(&format!("{subject}: {done}/{all} sequences"), done as f64 / all as f64);
+        })
+    };
+    let base = evaluate(&mut backend, reference)?;
+    let results = subjects.iter().map(|&s| evaluate(&mut backend, s)).collect::<Result<Vec<_>, _>>()?;
+    drop(progress);
+    if let Some(path) = &args.logits {
+        write_logits(path, &mut backend, &subjects, &cancel)?;
+    }
+    let json = to_json(&args, backend.describe(), &base, &results);
+    args.output.print(&json, &to_table(backend.describe(), &base, &results))
+}
+
+fn to_json(args: &Args, info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Value {
+    let results: Vec<Value> = args.patterns.iter().zip(results).map(|(asked, e)| result(asked, e)).collect();
+    let mut json = json!({
+        "schema": 1,
+        "model": info.name,
+        "device": info.device,
+        "dtype": info.dtype,
+        "attention": info.ops,
+        "sequences": info.sequences,
+        "targets": base.targets,
+        "eligible": base.eligible,
+        "blocks": base.blocks,
+        "index_topk": info.index_topk,
+    });
+    if args.data.is_random() {
+        json["tokens"] = json!("random");
+    }
+    json["reference"] = json!({"pattern": base.subject.to_string(), "loss": base.loss});
+    json["results"] = Value::Array(results);
+    json
+}
+
+fn result(asked: &PatternSpec, e: &Evaluation) -> Value {
+    let pattern = match e.subject {
+        Subject::Pattern(pattern) => Some(pattern),
+        Subject::Dense => None,
+    };
+    let buckets = e
+        .by_position
+        .iter()
+        .map(|b| json!({"from": b.from, "to": b.to, "targets": b.targets, "loss": b.loss, "delta": b.delta}));
+    json!({
+        "asked": asked.to_string(),
+        "pattern": e.subject.to_string(),
+        "full": pattern.map(crate::domain::Pattern::full_count),
+        "shared": pattern.map(crate::domain::Pattern::shared_count),
+        "loss": e.loss,
+        "delta": e.delta.map(|d| d.value),
+        "delta_se": e.delta.and_then(|d| d.se),
+        "delta_all": e.delta_all,
+        "perplexity": e.loss.exp(),
+        "ppl_ratio": (e.loss - e.reference_loss).exp(),
+        "same_top": e.agreement.map(|a| a.same_top),
+        "kl": e.agreement.map(|a| a.kl),
+        "kl_p99": e.agreement.map(|a| a.kl_p99),
+        "bits_per_byte": e.bits_per_byte,
+        "by_position": buckets.collect::<Vec<_>>(),
+        "worst_sequence": e.worst_sequence.map(|w| json!({"index": w.index, "delta": w.delta})),
+        "seconds": e.seconds,
+    })
+}
+
+fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Table {
+    let mut table = Table::new(["pattern", "full", "loss", "delta", "se", "ppl ratio", "same top", "KL", "seconds"]);
+    let optional = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+    for e in results {
+        let full = match e.subject {
+            Subject::Pattern(pattern) => pattern.full_count().to_string(),
+            Subject::Dense => "-".to_owned(),
+        };
+        table.rows.push(vec![
+            e.subject.to_string(),
+            full,
+            format!("{:.4}", e.loss),
+            e.delta.map_or("-".to_owned(), |d| format!("{:+.4}", d.value)),
+            optional(e.delta.and_then(|d| d.se), 4),
+            format!("{:.4}", (e.loss - e.reference_loss).exp()),
+            optional(e.agreement.map(|a| a.same_top), 4),
+            optional(e.agreement.map(|a| a.kl), 4),
+            format!("{:.2}", e.seconds),
+        ]);
+    }
+    table.notes.push(format!(
+        "{}: {} targets of {} sequences ({}), {} of them see more than {} keys; reference {} has loss {:.4} nats",
+        info.name, base.targets, info.sequences, info.data, base.eligible, info.index_topk, base.subject, base.loss
+    ));
+    table
+}
+
+/// Writes `logits.<pattern>` f32 `[N, T, vocab]` per distinct pattern; shorter sequences end in zeros.
+fn write_logits(
+    path: &Path,
+    backend: &mut LocalBackend,
+    subjects: &[Subject],
+    cancel: &Cancel,
+) -> Result<(), CliError> {
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    for &subject in subjects {
+        let name = format!("logits.{subject}");
+        if tensors.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        let sequences = backend.logits(subject, cancel)?;
+        let longest = backend.describe().context;
+        tensors.push((name, stack(&sequences, longest).map_err(CliError::run)?));
+    }
+    let bytes = safetensors::serialize(tensors, None).map_err(CliError::run)?;
+    Ok(write_atomic(path, &bytes)?)
+}
+
+fn stack(sequences: &[Tensor], longest: usize) -> candle_core::Result<Tensor> {
+    let padded: Vec<Tensor> = sequences
+        .iter()
+        .map(|logits| logits.to_dtype(DType::F32)?.pad_with_zeros(0, 0, longest - logits.dim(0)?))
+        .collect::<Result<_, _>>()?;
+    Tensor::stack(&padded, 0)?.to_device(&candle_core::Device::Cpu)
+}

@@ -1,0 +1,223 @@
+//! What the dashboard reads and writes: sessions, and exports to serving engines.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::Checkpoint;
+use crate::domain::Pattern;
+use crate::interop::{self, Engine, Target};
+use crate::session::{FileError, Session, SessionLock, SessionModel, SessionStep, list_sessions};
+use crate::tui::{Files, Problem, Step, Work};
+
+/// Sessions of one model, and the one that is open.
+pub(super) struct SessionFiles {
+    model: SessionModel,
+    calibration: String,
+    folder: PathBuf,
+    target: Option<Target>,
+    open: Option<Open>,
+}
+
+/// The session that is written without being named.
+struct Open {
+    path: PathBuf,
+    session: Session,
+    lock: Option<SessionLock>,
+}
+
+impl SessionFiles {
+    /// Returns the files of work on a checkpoint.
+    pub(super) fn of_model(checkpoint: &Checkpoint, calibration: String, folder: PathBuf) -> Self {
+        let model = SessionModel {
+            name: checkpoint.name().to_owned(),
+            fingerprint: checkpoint.fingerprint().to_owned(),
+            ..SessionModel::default()
+        };
+        Self { model, calibration, folder, target: Some(Target::of(checkpoint)), open: None }
+    }
+
+    /// Returns the files of a model that is not there.
+    pub(super) fn without_model(model: SessionModel, folder: PathBuf) -> Self {
+        Self { model, calibration: String::new(), folder, target: None, open: None }
+    }
+
+    /// Makes a session that was read the open one.
+    pub(super) fn hold(&mut self, path: &Path, session: Session) {
+        if self.calibration.is_empty() {
+            self.calibration.clone_from(&session.calibration);
+        }
+        // Whoever has it open elsewhere keeps it; it can still be looked at, and saved under another name.
+        let lock = SessionLock::acquire(path).unwrap_or_default();
+        self.open = Some(Open { path: path.to_owned(), session, lock });
+    }
+
+    /// Returns the path of a session that was not named.
+    fn usual_path(&self) -> PathBuf {
+        let name: String =
+            self.model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+        self.folder.join(format!("{name}.toml"))
+    }
+}
+
+impl Files for SessionFiles {
+    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem> {
+        let path = match (path, &self.open) {
+            (Some(path), _) => path.to_owned(),
+            (None, Some(open)) => open.path.clone(),
+            (None, None) => self.usual_path(),
+        };
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|e| problem(format!("cannot make '{}': {e}", folder.display())))?;
+        }
+        let held = self.open.as_mut().filter(|open| open.path == path).and_then(|open| open.lock.take());
+        let lock = match held {
+            Some(lock) => lock,
+            None => SessionLock::acquire(&path).map_err(file_problem)?.ok_or_else(|| Problem {
+                message: format!("'{}' is open in another indexscope", path.display()),
+                hint: Some("save under another name".to_owned()),
+            })?,
+        };
+        // Fields that this version does not know go along, to a new name too.
+        let session = self.open.take().map(|open| open.session);
+        let session = session.unwrap_or_else(|| Session::new(self.model.clone(), current(work)));
+        let mut open = Open { path: path.clone(), session, lock: Some(lock) };
+        update(&mut open.session, &self.calibration, work);
+        let written = open.session.write(&path).map_err(file_problem);
+        self.open = Some(open);
+        written.map(|()| path)
+    }
+
+    fn open(&mut self, path: &Path) -> Result<Work, Problem> {
+        let session = Session::read(path).map_err(file_problem)?;
+        if session.model.fingerprint != self.model.fingerprint {
+            return Err(Problem {
+                message: format!("'{}' belongs to model '{}'", path.display(), session.model.name),
+                hint: Some(format!("open it by 'indexscope {}'", path.display())),
+            });
+        }
+        let work = work_of(&session);
+        self.hold(path, session);
+        Ok(work)
+    }
+
+    fn sessions(&mut self) -> Vec<PathBuf> {
+        list_sessions(&self.folder)
+    }
+
+    fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem> {
+        let target = self.target.as_ref().ok_or_else(|| Problem {
+            message: "an export needs the model".to_owned(),
+            hint: Some("open the checkpoint's folder".to_owned()),
+        })?;
+        let told = |e: interop::ExportError| Problem { hint: e.hint(), message: e.to_string() };
+        let engine: Engine = engine.parse().map_err(told)?;
+        Ok(interop::export(engine, target, pattern).map_err(told)?.argument)
+    }
+}
+
+/// Returns a session's history as the dashboard keeps it; a session without one is a single step.
+pub(super) fn work_of(session: &Session) -> Work {
+    let mut steps: Vec<Step> = session
+        .history
+        .iter()
+        .map(|step| Step {
+            pattern: step.pattern,
+            parent: step.parent,
+            change: step.change.clone(),
+            evaluation: step.evaluation.clone(),
+            speed: step.speed.clone(),
+        })
+        .collect();
+    if steps.is_empty() {
+        steps.push(Step {
+            pattern: session.pattern,
+            parent: None,
+            change: "opened".to_owned(),
+            evaluation: None,
+            speed: Vec::new(),
+        });
+    }
+    Work { steps, current: session.current }
+}
+
+fn current(work: &Work) -> Pattern {
+    work.steps[work.current].pattern
+}
+
+/// Writes the dashboard's history into a session; what this version does not know of stays with its entry.
+fn update(session: &mut Session, calibration: &str, work: &Work) {
+    session.pattern = current(work);
+    session.current = work.current;
+    calibration.clone_into(&mut session.calibration);
+    let before = std::mem::take(&mut session.history);
+    session.history = work
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(i, step)| SessionStep {
+            pattern: step.pattern,
+            parent: step.parent,
+            change: step.change.clone(),
+            evaluation: step.evaluation.clone(),
+            speed: step.speed.clone(),
+            other: before.get(i).filter(|b| b.pattern == step.pattern).map(|b| b.other.clone()).unwrap_or_default(),
+        })
+        .collect();
+}
+
+fn file_problem(error: FileError) -> Problem {
+    Problem { hint: error.hint(), message: error.to_string() }
+}
+
+fn problem(message: impl Display) -> Problem {
+    Problem { message: message.to_string(), hint: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(pattern: &str, parent: Option<usize>) -> Step {
+        Step {
+            pattern: pattern.parse().unwrap(),
+            parent,
+            change: "a change".into(),
+            evaluation: None,
+            speed: Vec::new(),
+        }
+    }
+
+    fn files(folder: &Path) -> SessionFiles {
+        let model = SessionModel { name: "a/b".into(), fingerprint: "f".into(), ..SessionModel::default() };
+        SessionFiles::without_model(model, folder.to_owned())
+    }
+
+    #[test]
+    fn work_comes_back_and_goes_on_under_the_same_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1 };
+        let mut first = files(folder.path());
+        let path = first.save(None, &work).unwrap();
+        assert_eq!(path, folder.path().join("a-b.toml"));
+        assert_eq!(first.sessions(), std::slice::from_ref(&path));
+        let mut second = files(folder.path());
+        assert_eq!(second.open(&path).unwrap(), work);
+        let refused = second.save(None, &work).unwrap_err();
+        assert!(refused.message.contains("open in another"), "{refused}");
+        drop(first);
+        let undone = Work { current: 0, ..work };
+        assert_eq!(second.save(Some(&path), &undone).unwrap(), path);
+        assert_eq!(Session::read(&path).unwrap().pattern.to_string(), "FF");
+    }
+
+    #[test]
+    fn a_session_of_another_model_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.toml");
+        let model = SessionModel { name: "other".into(), fingerprint: "g".into(), ..SessionModel::default() };
+        Session::new(model, "FS".parse().unwrap()).write(&path).unwrap();
+        let refused = files(folder.path()).open(&path).unwrap_err();
+        assert!(refused.message.contains("belongs to model 'other'"), "{refused}");
+        assert!(files(folder.path()).export("vllm", "FS".parse().unwrap()).is_err());
+    }
+}

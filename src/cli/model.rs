@@ -1,0 +1,164 @@
+//! MODEL of commands that run it: opening, binding patterns, loading.
+
+use std::path::Path;
+
+use super::output::OutputArgs;
+use super::{CliError, target};
+use crate::checkpoint::Checkpoint;
+use crate::domain::{PatternSpec, Subject};
+use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, Settings};
+use crate::model::Ops;
+use crate::model::tokenizer::Tokenizer;
+
+/// Where and how the model is run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// f32, bf16 or f16; f32 on the CPU and bf16 on CUDA by default.
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<DtypeChoice>,
+    /// reference scores every key, fast reads only the selected ones; fast by default where it runs (CPU).
+    #[arg(long, value_enum, value_name = "FORM")]
+    attention: Option<Attention>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Attention {
+    Reference,
+    Fast,
+}
+
+/// Opens MODEL and checks that everything is there that its config demands.
+///
+/// # Errors
+/// When the folder is not a checkpoint that can be run.
+pub fn open(name: &str) -> Result<Checkpoint, CliError> {
+    if Path::new(name).extension().is_some_and(|e| e == "gguf") {
+        return Err(CliError::run(format!("'{name}' is a GGUF file, which is not read yet"))
+            .hint("give the folder of the Hugging Face checkpoint"));
+    }
+    let checkpoint = target::open(name)?;
+    checkpoint.check().map_err(target::told)?;
+    Ok(checkpoint)
+}
+
+/// Returns the tokenizer that belongs to the checkpoint.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, CliError> {
+    let path = checkpoint.dir().unwrap_or(Path::new("")).join("tokenizer.json");
+    if !path.is_file() {
+        return Err(CliError::run(format!("'{}' does not exist, and text needs a tokenizer", path.display()))
+            .hint("give token ids with --tokens FILE, or put the checkpoint's tokenizer.json there"));
+    }
+    Ok(Tokenizer::open(&path)?)
+}
+
+/// Binds a pattern as asked for to the model.
+///
+/// # Errors
+/// Wrong usage where the model cannot have that pattern.
+pub fn resolve(checkpoint: &Checkpoint, spec: &PatternSpec) -> Result<Subject, CliError> {
+    Ok(target::resolve(spec, checkpoint)?.map_or(Subject::Dense, Subject::Pattern))
+}
+
+impl RunArgs {
+    /// Returns the engine's settings, after opening the device.
+    ///
+    /// # Errors
+    /// When the device is not there, or cannot run what was asked for.
+    pub fn settings(&self) -> Result<Settings, CliError> {
+        let settings = Settings::new(Placement::open(self.device, self.dtype)?);
+        let ops = match self.attention {
+            None => return Ok(settings),
+            Some(Attention::Reference) => Ops::Reference,
+            Some(Attention::Fast) => Ops::Fast,
+        };
+        if ops == Ops::Fast && !settings.placement.device.is_cpu() {
+            let device = settings.placement.device_name();
+            return Err(CliError::usage(format!("--attention fast does not run on {device}"))
+                .hint("use --attention reference, or --device cpu"));
+        }
+        Ok(Settings { ops, ..settings })
+    }
+}
+
+/// Loads a model, unless it cannot fit; warns where no pattern can differ.
+///
+/// # Errors
+/// When there is too little memory, or the checkpoint is at fault.
+pub fn load(
+    checkpoint: &Checkpoint,
+    calibration: Calibration,
+    settings: Settings,
+    output: &OutputArgs,
+) -> Result<LocalBackend, CliError> {
+    let config = checkpoint.config();
+    check_room(checkpoint, &settings)?;
+    if calibration.eligible(config.index_topk) == 0 {
+        output.warn(&format!(
+            "no query sees more than index_topk = {} keys (the longest sequence has {} tokens), so no pattern can differ from another",
+            config.index_topk,
+            calibration.longest()
+        ));
+    }
+    if calibration.longest() > config.max_position_embeddings {
+        output.warn(&format!(
+            "sequences of {} tokens are longer than the model's {} positions",
+            calibration.longest(),
+            config.max_position_embeddings
+        ));
+    }
+    Ok(LocalBackend::load(checkpoint, calibration, settings)?)
+}
+
+/// Refuses a model whose weights cannot fit into this machine's memory.
+///
+/// # Errors
+/// One that names needed and free bytes.
+pub fn check_room(checkpoint: &Checkpoint, settings: &Settings) -> Result<(), CliError> {
+    if !settings.placement.device.is_cpu() {
+        return Ok(());
+    }
+    check_memory(checkpoint.needed_bytes(settings.placement.dtype.size_in_bytes()), free_bytes())
+}
+
+fn check_memory(needed: u64, free: u64) -> Result<(), CliError> {
+    if needed <= free {
+        return Ok(());
+    }
+    Err(CliError::run(format!("the weights need {}, but only {} of memory are free", bytes(needed), bytes(free)))
+        .hint("use --dtype bf16, or a machine with more memory"))
+}
+
+fn free_bytes() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    system.available_memory().min(limit)
+}
+
+fn bytes(n: u64) -> String {
+    let (value, unit) = match n {
+        0..0x10_0000 => (n as f64 / 1024.0, "KiB"),
+        0x10_0000..0x4000_0000 => (n as f64 / 1024f64.powi(2), "MiB"),
+        _ => (n as f64 / 1024f64.powi(3), "GiB"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_both_figures() {
+        assert!(check_memory(1 << 30, 1 << 30).is_ok());
+        let Err(CliError::Told { message, code, .. }) = check_memory(5 << 30, 3 << 29) else { panic!("refused") };
+        assert_eq!((message.as_str(), code), ("the weights need 5.0 GiB, but only 1.5 GiB of memory are free", 1));
+        assert!(free_bytes() > 0);
+    }
+}
