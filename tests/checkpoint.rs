@@ -214,7 +214,7 @@ fn unsupported_dtypes_are_named_with_their_tensor() {
         h[name]["dtype"] = json!("F8_E4M3");
         h[name]["data_offsets"] = json!([from, from + 16 * 64]);
     });
-    let error = copy.error(&[name, "dtype F8_E4M3"]);
+    let error = copy.error(&[name, "F8_E4M3", "weight_scale_inv' [1, 1] are missing"]);
     assert!(error.hint().unwrap().contains("FP8"));
 }
 

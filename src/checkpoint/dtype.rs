@@ -65,7 +65,7 @@ impl Dtype {
         }
     }
 
-    /// Returns whether weights of this dtype can be computed with.
+    /// Returns whether numbers of this dtype can be computed with as they are; FP8 needs scales.
     pub fn is_supported(&self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }

@@ -100,8 +100,20 @@ pub enum CheckpointError {
         /// The demanded shape.
         want: Vec<usize>,
     },
+    /// An FP8 weight has no scales.
+    #[error("tensor '{name}' is F8_E4M3, but its scales '{scales}' {shape:?} are missing")]
+    MissingScales {
+        /// The weight.
+        name: String,
+        /// The missing tensor.
+        scales: String,
+        /// Its shape, one scale per block.
+        shape: Vec<usize>,
+    },
     /// A tensor is stored in a dtype that cannot be computed with.
-    #[error("tensor '{name}' has dtype {dtype}, which is not supported; F64, F32, F16 and BF16 are")]
+    #[error(
+        "tensor '{name}' has dtype {dtype}, which is not supported; F64, F32, F16, BF16 and block-scaled F8_E4M3 matrices are"
+    )]
     UnsupportedDtype {
         /// The tensor.
         name: String,
@@ -137,9 +149,12 @@ impl CheckpointError {
                 }
                 Self::Roles(PatternError::FirstShared) => "make the first entry 'full' (or 'F')",
                 Self::UnsupportedDtype { dtype, .. } if dtype.is_float8() => {
-                    "convert the checkpoint to BF16 first; block-scaled FP8 weights are not read yet"
+                    "of FP8, only F8_E4M3 matrices with one scale per block (weight_scale_inv) are read"
                 }
                 Self::UnsupportedDtype { .. } => "convert the checkpoint to BF16 first",
+                Self::MissingScales { .. } => {
+                    "FP8 is read as DeepSeek and GLM publish it; convert other forms to BF16 first"
+                }
                 Self::MissingTensor { .. } | Self::Shape { .. } => {
                     "check that config.json and the .safetensors files belong to the same checkpoint"
                 }

@@ -6,6 +6,7 @@
 mod config;
 mod dtype;
 mod error;
+mod fp8;
 mod layout;
 mod open;
 mod parts;
@@ -16,6 +17,7 @@ mod safetensors;
 pub use config::{Config, Family, MlpKind};
 pub use dtype::{Dtype, TensorInfo};
 pub use error::CheckpointError;
+pub use fp8::{Blocks, E4M3, is_scale};
 pub use layout::{Demand, demands, indexer_tensors, is_indexer_tensor, layer_of};
 pub use open::Checkpoint;
 pub use parts::{Part, PartSize};

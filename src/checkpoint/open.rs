@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest, Sha256};
 
 use super::safetensors::{CONFIG_FILE, Tensors, Weights};
-use super::{CheckpointError, Config, Demand, Part, PartSize, TensorInfo, layer_of, layout, parts};
+use super::{
+    Blocks, CheckpointError, Config, Demand, Dtype, Part, PartSize, TensorInfo, is_scale, layer_of, layout, parts,
+};
 use crate::domain::{Constraints, Pattern, Role};
 
 /// Bytes of each tensor that enter the fingerprint.
@@ -24,6 +26,8 @@ struct Inner {
     name: String,
     dir: Option<PathBuf>,
     config: Config,
+    /// Blocks of FP8 weights that share a scale.
+    blocks: Blocks,
     weights: Weights,
     /// Tensors of MTP layers, which are not part of the model here.
     skipped: Tensors,
@@ -44,7 +48,7 @@ impl Checkpoint {
         let config = Config::parse(&json)?;
         let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let name = full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self::new(name, Some(dir.to_owned()), config, Weights::open(dir)?))
+        Ok(Self::new(name, Some(dir.to_owned()), (config, Blocks::parse(&json)?), Weights::open(dir)?))
     }
 
     /// Opens a checkpoint that is part of the program.
@@ -53,15 +57,16 @@ impl Checkpoint {
     /// [`CheckpointError`] about the config or the header.
     pub fn from_bytes(name: &str, config_json: &str, safetensors: &'static [u8]) -> Result<Self, CheckpointError> {
         let config = Config::parse(config_json)?;
-        Ok(Self::new(name.to_owned(), None, config, Weights::from_static(safetensors)?))
+        let blocks = Blocks::parse(config_json)?;
+        Ok(Self::new(name.to_owned(), None, (config, blocks), Weights::from_static(safetensors)?))
     }
 
-    fn new(name: String, dir: Option<PathBuf>, config: Config, mut weights: Weights) -> Self {
+    fn new(name: String, dir: Option<PathBuf>, (config, blocks): (Config, Blocks), mut weights: Weights) -> Self {
         let layers = config.num_hidden_layers;
         let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
         let (skipped, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_mtp(name));
         weights.tensors = tensors;
-        Self(Arc::new(Inner { name, dir, config, weights, skipped, fingerprint: OnceLock::new() }))
+        Self(Arc::new(Inner { name, dir, config, blocks, weights, skipped, fingerprint: OnceLock::new() }))
     }
 
     /// Returns the name for people: the folder's, or the one given.
@@ -77,6 +82,11 @@ impl Checkpoint {
     /// Returns the architecture.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Returns the blocks of FP8 weights that share a scale.
+    pub fn blocks(&self) -> Blocks {
+        self.0.blocks
     }
 
     /// Returns a tensor's dtype and shape; MTP tensors are not found.
@@ -126,7 +136,8 @@ impl Checkpoint {
 
     /// Returns the bytes that the model's weights need when loaded at `bytes_per_element`.
     pub fn needed_bytes(&self, bytes_per_element: usize) -> u64 {
-        self.tensors().map(|(_, info)| (info.elements() * bytes_per_element) as u64).sum()
+        let weights = self.tensors().filter(|(name, _)| !is_scale(name));
+        weights.map(|(_, info)| (info.elements() * bytes_per_element) as u64).sum()
     }
 
     /// Returns a short hash that tells checkpoints apart: config, header, and samples of every tensor but experts.
@@ -174,9 +185,19 @@ impl Checkpoint {
         if info.shape != shape {
             return Err(CheckpointError::Shape { name, got: info.shape.clone(), want: shape });
         }
-        if !info.dtype.is_supported() {
-            return Err(CheckpointError::UnsupportedDtype { name, dtype: info.dtype.clone() });
+        if info.dtype.is_supported() {
+            return Ok(());
         }
-        Ok(())
+        let scales = self.0.blocks.scales(&name, &shape).filter(|_| info.dtype == Dtype::F8E4M3);
+        let Some(scales) = scales else {
+            return Err(CheckpointError::UnsupportedDtype { name, dtype: info.dtype.clone() });
+        };
+        match self.tensor(&scales.name) {
+            None => Err(CheckpointError::MissingScales { name, scales: scales.name, shape: scales.shape }),
+            Some(info) if info.dtype.is_float8() => {
+                Err(CheckpointError::UnsupportedDtype { name: scales.name, dtype: info.dtype.clone() })
+            }
+            Some(_) => self.check_tensor(&scales),
+        }
     }
 }

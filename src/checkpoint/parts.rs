@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Config, MlpKind, TensorInfo, is_indexer_tensor, layer_of};
+use super::fp8::weight_of;
+use super::{Config, MlpKind, TensorInfo, is_indexer_tensor, is_scale, layer_of};
 
 /// A part of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -50,8 +51,9 @@ impl Part {
         Self::Other,
     ];
 
-    /// Returns the part that a tensor belongs to.
+    /// Returns the part that a tensor belongs to; scales belong where their weights do.
     pub fn of(config: &Config, name: &str) -> Self {
+        let name = weight_of(name);
         let Some(layer) = layer_of(name) else {
             return match name {
                 "model.embed_tokens.weight" => Self::Embedding,
@@ -107,7 +109,7 @@ pub struct PartSize {
     pub part: Part,
     /// Stored bytes.
     pub bytes: u64,
-    /// Stored elements.
+    /// Stored elements, scales of FP8 blocks apart.
     pub params: u64,
 }
 
@@ -117,7 +119,9 @@ pub(super) fn sum<'a>(config: &Config, tensors: impl Iterator<Item = (&'a str, &
     for (name, info) in tensors {
         let size = &mut sizes[Part::of(config, name) as usize];
         size.bytes += info.byte_len() as u64;
-        size.params += info.elements() as u64;
+        if !is_scale(name) {
+            size.params += info.elements() as u64;
+        }
     }
     sizes.into_iter().filter(|size| size.bytes > 0).collect()
 }

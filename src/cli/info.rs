@@ -27,7 +27,9 @@ pub fn run(args: Args) -> Result<(), CliError> {
     match checkpoint.check() {
         Ok(()) => {}
         // What cannot be computed with can still be described and exported.
-        Err(error @ CheckpointError::UnsupportedDtype { .. }) => args.output.warn(&error.to_string()),
+        Err(error @ (CheckpointError::UnsupportedDtype { .. } | CheckpointError::MissingScales { .. })) => {
+            args.output.warn(&error.to_string())
+        }
         Err(error) => return Err(target::told(error)),
     }
     args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use super::{ModelError, Result};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype};
@@ -28,6 +29,24 @@ pub struct CheckpointSource<'a> {
     pub device: Device,
 }
 
+impl CheckpointSource<'_> {
+    /// Reads an FP8 weight `[out, in]` and multiplies it by its scales.
+    fn dequantise(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let unsupported = || CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: Dtype::F8E4M3 };
+        let blocks = self.checkpoint.blocks();
+        let scales = blocks.scales(name, shape).ok_or_else(unsupported)?;
+        let host = Self { device: Device::Cpu, ..*self };
+        let scales: Vec<f32> = host.get(&scales.name, &scales.shape, DType::F32)?.flatten_all()?.to_vec1()?;
+        let (codes, width) = (self.checkpoint.bytes(name)?, shape[1].max(1));
+        let mut values = vec![0.0; codes.len()];
+        let rows = codes.par_chunks(blocks.rows * width).zip(values.par_chunks_mut(blocks.rows * width));
+        rows.enumerate().for_each(|(i, (codes, values))| {
+            blocks.dequantise(codes, i * blocks.rows, width, &scales, values);
+        });
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
 impl TensorSource for CheckpointSource<'_> {
     fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let info = self.checkpoint.tensor(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
@@ -37,6 +56,7 @@ impl TensorSource for CheckpointSource<'_> {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
+            Dtype::F8E4M3 => return Ok(self.dequantise(name, shape)?.to_dtype(dtype)?.to_device(&self.device)?),
             ref other => {
                 return Err(CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: other.clone() }.into());
             }

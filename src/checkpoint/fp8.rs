@@ -1,0 +1,183 @@
+//! FP8 weights as DeepSeek and GLM publish them: e4m3 codes with one f32 scale per block of the matrix.
+//!
+//! `X.weight` `[out, in]` F8_E4M3 comes with `X.weight_scale_inv` `[⌈out/rows⌉, ⌈in/columns⌉]`; the weight is code ·
+//! scale. Blocks are of `quantization_config.weight_block_size` of config.json, 128 × 128 where it says nothing.
+
+use serde::Deserialize;
+
+use super::{CheckpointError, Demand};
+
+/// What is appended to the name of an FP8 tensor to get that of its scales.
+const SCALE_SUFFIX: &str = "_scale_inv";
+
+/// The value of every e4m3 code.
+pub const E4M3: [f32; 256] = e4m3();
+
+/// Computes the table: sign, 4 bits of exponent (bias 7), 3 bits of mantissa; no infinities, NaN where all are set.
+const fn e4m3() -> [f32; 256] {
+    let mut table = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        let (exponent, mantissa) = ((code >> 3) & 15, (code & 7) as f32);
+        let magnitude = match (exponent, code & 7) {
+            (15, 7) => f32::NAN,
+            // Subnormal: mantissa / 8 · 2^−6.
+            (0, _) => mantissa / 512.0,
+            // A power of two by its bits: 127 is the bias of f32.
+            _ => (1.0 + mantissa / 8.0) * f32::from_bits((exponent as u32 + 120) << 23),
+        };
+        table[code] = if code < 128 { magnitude } else { -magnitude };
+        code += 1;
+    }
+    table
+}
+
+/// The size of the blocks that share one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Outputs per block.
+    pub rows: usize,
+    /// Inputs per block.
+    pub columns: usize,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { rows: 128, columns: 128 }
+    }
+}
+
+impl Blocks {
+    /// Reads `quantization_config.weight_block_size` of config.json.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Config`] where it is no pair of whole numbers, [`CheckpointError::Value`] where one is 0.
+    pub(super) fn parse(json: &str) -> Result<Self, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            quantization_config: Option<Quantization>,
+        }
+        #[derive(Deserialize)]
+        struct Quantization {
+            weight_block_size: Option<[usize; 2]>,
+        }
+        let raw: Raw = serde_json::from_str(json)?;
+        match raw.quantization_config.and_then(|q| q.weight_block_size) {
+            None => Ok(Self::default()),
+            Some([rows, columns]) if rows > 0 && columns > 0 => Ok(Self { rows, columns }),
+            Some(size) => Err(CheckpointError::Value {
+                key: "weight_block_size",
+                value: format!("{size:?}"),
+                reason: "a block has at least one row and one column".to_owned(),
+            }),
+        }
+    }
+
+    /// Returns the scales that an FP8 weight of this name and shape `[out, in]` needs; `None` for other shapes.
+    pub fn scales(self, name: &str, shape: &[usize]) -> Option<Demand> {
+        let &[out, input] = shape else { return None };
+        let shape = vec![out.div_ceil(self.rows), input.div_ceil(self.columns)];
+        Some(Demand { name: format!("{name}{SCALE_SUFFIX}"), shape })
+    }
+
+    /// Writes the rows of a weight from `row` on: `codes` and `values` hold whole rows of `width`, `scales` all scales.
+    pub fn dequantise(self, codes: &[u8], row: usize, width: usize, scales: &[f32], values: &mut [f32]) {
+        let per_row = width.div_ceil(self.columns);
+        let rows = codes.chunks_exact(width.max(1)).zip(values.chunks_exact_mut(width.max(1)));
+        for (i, (codes, values)) in rows.enumerate() {
+            let scales = &scales[(row + i) / self.rows * per_row..];
+            let blocks = codes.chunks(self.columns).zip(values.chunks_mut(self.columns));
+            for ((codes, values), scale) in blocks.zip(scales) {
+                for (value, &code) in values.iter_mut().zip(codes) {
+                    *value = E4M3[code as usize] * scale;
+                }
+            }
+        }
+    }
+}
+
+/// Returns whether a tensor holds the scales of another.
+pub fn is_scale(name: &str) -> bool {
+    name.ends_with(".weight_scale_inv")
+}
+
+/// Returns the name of the weight that a tensor is, or holds the scales of.
+pub(super) fn weight_of(name: &str) -> &str {
+    if is_scale(name) { name.trim_end_matches(SCALE_SUFFIX) } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of a code by the definition, in another way than the table.
+    fn defined(code: u8) -> f64 {
+        let (exponent, mantissa) = (i32::from(code >> 3 & 15), f64::from(code & 7));
+        let sign = if code & 0x80 == 0 { 1.0 } else { -1.0 };
+        match (exponent, code & 7) {
+            (15, 7) => f64::NAN,
+            (0, _) => sign * mantissa * 2f64.powi(-9),
+            _ => sign * (8.0 + mantissa) * 2f64.powi(exponent - 10),
+        }
+    }
+
+    #[test]
+    fn all_codes_have_their_defined_values() {
+        for code in 0..=255u8 {
+            let (got, want) = (f64::from(E4M3[code as usize]), defined(code));
+            assert!(got == want || (got.is_nan() && want.is_nan()), "{code:#04x}: {got} instead of {want}");
+        }
+        for (code, value) in [
+            (0x00, 0.0),
+            (0x01, 0.001_953_125), // smallest subnormal, 2^−9
+            (0x07, 0.013_671_875), // largest subnormal, 7/8 · 2^−6
+            (0x08, 0.015_625),     // smallest normal, 2^−6
+            (0x38, 1.0),
+            (0x3c, 1.5),
+            (0x40, 2.0),
+            (0x7e, 448.0), // largest
+            (0xb8, -1.0),
+            (0xfe, -448.0),
+        ] {
+            assert_eq!(E4M3[code], value, "{code:#04x}");
+        }
+        assert!(E4M3[0x7f].is_nan() && E4M3[0xff].is_nan());
+        assert!(E4M3[0x80] == 0.0 && E4M3[0x80].is_sign_negative());
+        assert_eq!(E4M3.iter().filter(|v| !v.is_finite()).count(), 2);
+    }
+
+    #[test]
+    fn ragged_blocks_take_the_scale_of_their_place() {
+        // 3 × 5 in blocks of 2 × 2: six scales.
+        let blocks = Blocks { rows: 2, columns: 2 };
+        let scales = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0];
+        let want = [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 10.0, 10.0, 20.0, 20.0, 30.0];
+        let mut values = [0.0; 15];
+        blocks.dequantise(&[0x38; 15], 0, 5, &scales, &mut values);
+        assert_eq!(values, want);
+        let mut last = [0.0; 5];
+        blocks.dequantise(&[0x38; 5], 2, 5, &scales, &mut last);
+        assert_eq!(last, want[10..]);
+        let demand = blocks.scales("a.weight", &[3, 5]).unwrap();
+        assert_eq!((demand.name.as_str(), demand.shape), ("a.weight_scale_inv", vec![2, 3]));
+        assert_eq!(blocks.scales("a.weight", &[3]), None);
+    }
+
+    #[test]
+    fn the_size_of_blocks_is_read_or_defaulted() {
+        let parse = |json| Blocks::parse(json).map_err(|e| e.to_string());
+        assert_eq!(parse("{}"), Ok(Blocks { rows: 128, columns: 128 }));
+        assert_eq!(parse(r#"{"quantization_config": {"quant_method": "fp8"}}"#), Ok(Blocks::default()));
+        let json = r#"{"quantization_config": {"weight_block_size": [64, 32]}}"#;
+        assert_eq!(parse(json), Ok(Blocks { rows: 64, columns: 32 }));
+        let json = r#"{"quantization_config": {"weight_block_size": [0, 32]}}"#;
+        assert!(parse(json).unwrap_err().contains("weight_block_size is [0, 32]"));
+    }
+
+    #[test]
+    fn scales_are_told_by_their_name() {
+        assert!(is_scale("a.weight_scale_inv") && !is_scale("a.weight"));
+        assert_eq!(weight_of("a.weight_scale_inv"), "a.weight");
+        assert_eq!(weight_of("a.weight"), "a.weight");
+    }
+}
