@@ -1,7 +1,6 @@
 //! The dashboard in a real pseudo-terminal, on a small checkpoint: what a person sees, and what the terminal is left in.
 //!
-//! The program under test is this very test binary, started as [`child`]: the dashboard over the real engine, and, for
-//! the flows that need it, with an engine that fails.
+//! Two flows need an engine that fails on purpose; there this very test binary is started in the terminal, as [`child`].
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -13,9 +12,8 @@ use indexscope::domain::Pattern;
 use indexscope::engine::{
     BackendError, Calibration, Command, DeviceChoice, Handle, LocalBackend, Placement, Sequence, Settings, spawn,
 };
-use indexscope::session::{Session, SessionModel, SessionStep, list_sessions};
-use indexscope::tui::{EngineHandle, Files, Options, Problem, Setup, Step, Work, run};
-use termlens::{ExitStatus, MouseMode, Screen, Signal, Terminal};
+use indexscope::tui::{EngineHandle, Files, Options, Problem, Setup, Work, run};
+use termlens::{ExitStatus, MouseMode, Screen, Signal, Terminal, TerminalBuilder};
 
 /// Longest wait for anything; a debug build measures a tiny model within a second or two.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,67 +32,54 @@ impl EngineHandle for Engine {
     }
 }
 
-struct Folder(PathBuf);
+/// No files: nothing is saved in these flows.
+struct Nothing;
 
-fn problem(error: impl std::fmt::Display) -> Problem {
-    Problem { message: error.to_string(), hint: None }
+fn nothing<T>() -> Result<T, Problem> {
+    Err(Problem { message: "there are no files here".into(), hint: None })
 }
 
-impl Files for Folder {
-    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem> {
-        let path = path.map_or_else(|| self.0.join("tiny.toml"), Path::to_owned);
-        let step = |s: &Step| SessionStep {
-            pattern: s.pattern,
-            parent: s.parent,
-            change: s.change.clone(),
-            evaluation: s.evaluation.clone(),
-            speed: s.speed.clone(),
-            other: toml::Table::new(),
-        };
-        let mut session = Session::new(SessionModel::default(), work.steps[work.current].pattern);
-        session.history = work.steps.iter().map(step).collect();
-        session.current = work.current;
-        session.write(&path).map_err(problem)?;
-        Ok(path)
+impl Files for Nothing {
+    fn save(&mut self, _: Option<&Path>, _: &Work) -> Result<PathBuf, Problem> {
+        nothing()
     }
 
-    fn open(&mut self, path: &Path) -> Result<Work, Problem> {
-        let session = Session::read(path).map_err(problem)?;
-        let step = |s: SessionStep| Step {
-            pattern: s.pattern,
-            parent: s.parent,
-            change: s.change,
-            evaluation: s.evaluation,
-            speed: s.speed,
-        };
-        Ok(Work { current: session.current, steps: session.history.into_iter().map(step).collect() })
+    fn open(&mut self, _: &Path) -> Result<Work, Problem> {
+        nothing()
     }
 
     fn sessions(&mut self) -> Vec<PathBuf> {
-        list_sessions(&self.0)
+        Vec::new()
     }
 
-    fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem> {
-        Ok(format!("{engine}: {pattern}"))
+    fn export(&mut self, _: &str, _: Pattern) -> Result<String, Problem> {
+        nothing()
     }
+}
+
+/// Returns four sequences of made-up tokens.
+fn tokens(vocab: u32) -> Vec<Vec<u32>> {
+    (0..4).map(|s| (0..96).map(|i| (i * 37 + s * 11 + i * i * s) % vocab).collect()).collect()
+}
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny")
 }
 
 #[test]
 #[ignore = "started in a terminal by the other tests"]
 fn child() {
     let Ok(mode) = std::env::var("FLOW") else { return };
-    let folder = PathBuf::from(std::env::var("FLOW_FOLDER").unwrap());
     let broken = mode == "broken";
     let (handle, updates) = spawn(move || {
         if broken {
             let message = "the tensor 'model.norm.weight' is missing".to_owned();
             return Err(BackendError::Failed { message, hint: Some("download it again".into()) });
         }
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny");
-        let checkpoint = Checkpoint::open(&model).unwrap();
-        let vocab = checkpoint.config().vocab_size as u32;
-        let sequence = |s: u32| Sequence::of((0..96).map(|i| (i * 37 + s * 11 + i * i * s) % vocab).collect());
-        let calibration = Calibration::new((0..4).map(sequence).collect(), "made-up tokens", vocab as usize).unwrap();
+        let checkpoint = Checkpoint::open(&model()).unwrap();
+        let vocab = checkpoint.config().vocab_size;
+        let sequences = tokens(vocab as u32).into_iter().map(Sequence::of).collect();
+        let calibration = Calibration::new(sequences, "made-up tokens", vocab).unwrap();
         let settings = Settings::new(Placement::open(DeviceChoice::Cpu, None)?);
         Ok(Box::new(LocalBackend::load(&checkpoint, calibration, settings)?) as _)
     });
@@ -104,22 +89,37 @@ fn child() {
         updates,
         trace: None,
         work: None,
-        files: Box::new(Folder(folder)),
+        files: Box::new(Nothing),
         options: Options::default(),
     })
     .unwrap();
 }
 
-/// Starts the dashboard in a terminal of its own.
-fn open(mode: &str, folder: &Path, (width, height): (u16, u16)) -> Terminal {
+fn terminal((width, height): (u16, u16)) -> TerminalBuilder {
     Terminal::builder()
         .size(width, height)
         .env_clear()
         .env("TERM", "xterm-256color")
         .env("COLORTERM", "truecolor")
-        .env("FLOW", mode)
-        .env("FLOW_FOLDER", folder)
         .timeout(PATIENCE)
+}
+
+/// Starts the program on the small checkpoint, with its sessions in `folder`.
+fn open(folder: &Path, size: (u16, u16)) -> Terminal {
+    let file = folder.join("tokens.json");
+    std::fs::write(&file, serde_json::to_string(&tokens(100)).unwrap()).unwrap();
+    let sessions = folder.join("sessions");
+    terminal(size)
+        .arg(model())
+        .args(["--tokens".as_ref(), file.as_os_str(), "--sessions".as_ref(), sessions.as_os_str()])
+        .spawn(env!("CARGO_BIN_EXE_indexscope"))
+        .unwrap()
+}
+
+/// Starts this test binary as [`child`].
+fn open_child(mode: &str) -> Terminal {
+    terminal((80, 24))
+        .env("FLOW", mode)
         .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
         .spawn(std::env::current_exe().unwrap())
         .unwrap()
@@ -146,7 +146,7 @@ fn restored(terminal: &mut Terminal) -> ExitStatus {
 #[test]
 fn start_and_quit() {
     let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("plain", folder.path(), (80, 24));
+    let mut terminal = open(folder.path(), (80, 24));
     terminal.wait_until(measured).unwrap();
     let screen = terminal.screen();
     assert!(screen.alternate_screen() && screen.contains("glm_dsa_tiny 6L k16"), "{screen}");
@@ -158,7 +158,7 @@ fn start_and_quit() {
 #[test]
 fn a_toggle_is_seen_at_once_measured_and_undone() {
     let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("plain", folder.path(), (120, 40));
+    let mut terminal = open(folder.path(), (120, 40));
     terminal.wait_until(measured).unwrap();
     type_keys(&mut terminal, "/3\r ");
     terminal.wait_until(|s| s.contains("L3 Full → Shared") && s.contains("5/6 Full")).unwrap();
@@ -177,7 +177,7 @@ fn a_toggle_is_seen_at_once_measured_and_undone() {
 #[test]
 fn a_storm_of_resizes_leaves_a_whole_screen() {
     let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("plain", folder.path(), (80, 24));
+    let mut terminal = open(folder.path(), (80, 24));
     terminal.wait_until(measured).unwrap();
     for (width, height) in [(120, 40), (10, 3), (200, 60), (61, 15), (2, 2), (300, 20), (40, 50), (100, 30)] {
         terminal.resize(width, height).unwrap();
@@ -192,7 +192,7 @@ fn a_storm_of_resizes_leaves_a_whole_screen() {
 #[test]
 fn a_session_is_saved_and_opened_again() {
     let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("plain", folder.path(), (80, 24));
+    let mut terminal = open(folder.path(), (80, 24));
     terminal.wait_until(measured).unwrap();
     type_keys(&mut terminal, "PFSFSFS\r");
     terminal.wait_until(|s| s.contains("3/6 Full") && measured(s)).unwrap();
@@ -203,10 +203,10 @@ fn a_session_is_saved_and_opened_again() {
     type_keys(&mut terminal, "q");
     assert!(restored(&mut terminal).success());
 
-    let mut terminal = open("plain", folder.path(), (80, 24));
+    let mut terminal = open(folder.path(), (80, 24));
     terminal.wait_until(|s| measured(s) && s.contains("6/6 Full")).unwrap();
     type_keys(&mut terminal, "o");
-    terminal.wait_until(|s| s.contains("tiny.toml")).unwrap();
+    terminal.wait_until(|s| s.contains("glm_dsa_tiny.toml")).unwrap();
     type_keys(&mut terminal, "\r");
     terminal.wait_until(|s| s.contains("3/6 Full") && s.contains("4/4 sequences")).unwrap();
     type_keys(&mut terminal, "u");
@@ -217,8 +217,7 @@ fn a_session_is_saved_and_opened_again() {
 
 #[test]
 fn a_panic_leaves_the_terminal_as_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("fragile", folder.path(), (80, 24));
+    let mut terminal = open_child("fragile");
     terminal.wait_until(measured).unwrap();
     type_keys(&mut terminal, "/3\r ");
     assert!(!restored(&mut terminal).success());
@@ -228,8 +227,7 @@ fn a_panic_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn an_error_while_loading_is_told_and_leaves_the_terminal_as_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("broken", folder.path(), (80, 24));
+    let mut terminal = open_child("broken");
     terminal.wait_until(|s| s.contains("model.norm.weight") && s.contains("download it again")).unwrap();
     type_keys(&mut terminal, "q");
     assert!(restored(&mut terminal).success());
@@ -239,7 +237,7 @@ fn an_error_while_loading_is_told_and_leaves_the_terminal_as_it_was() {
 fn a_signal_leaves_the_terminal_as_it_was() {
     for signal in [Signal::Term, Signal::Hup] {
         let folder = tempfile::tempdir().unwrap();
-        let mut terminal = open("plain", folder.path(), (80, 24));
+        let mut terminal = open(folder.path(), (80, 24));
         terminal.wait_until(measured).unwrap();
         terminal.signal(signal).unwrap();
         let status = restored(&mut terminal);
@@ -250,8 +248,11 @@ fn a_signal_leaves_the_terminal_as_it_was() {
 #[test]
 fn the_clipboard_takes_the_pattern_and_silence_reigns_when_idle() {
     let folder = tempfile::tempdir().unwrap();
-    let mut terminal = open("plain", folder.path(), (80, 24));
+    let mut terminal = open(folder.path(), (80, 24));
     terminal.wait_until(|s| measured(s) && s.contains("● ready")).unwrap();
+    // Drawing anew asks the terminal nothing, whose answer would never reach the one who asked.
+    type_keys(&mut terminal, "\u{c}/3\r");
+    terminal.wait_until(|s| s.contains("Space make L3 Shared")).unwrap();
     type_keys(&mut terminal, "y");
     terminal.wait_until(|s| s.clipboard().is_some_and(|c| c.text() == Some("FFFFFF"))).unwrap();
     // Nothing is written while nothing happens.

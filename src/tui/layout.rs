@@ -341,7 +341,7 @@ fn maps(plan: &mut Layout, body: Rect, layers: usize, wish: Wish, room: (u16, u1
         .then(|| Rect::new(strip.x, top + 1, strip.width, (left - 1).min(ribbon_rows(layers)).max(1)))
         .map(|r| if matrix.is_none() { Rect { y: top, ..r } } else { r })
         .filter(|r| r.bottom() <= below.bottom());
-    let used = strip.width.max(matrix.map_or(0, |m| m.width)).max(60).min(room.0);
+    let used = strip.width.max(matrix.map_or(0, |m| m.width)).max(64).min(room.0);
     let line = |y: u16| Rect::new(GUTTER, y, used, 1);
     // The caption stands between the two, or under the only one.
     let caption = matrix.map_or_else(|| ribbon.map_or(top, Rect::bottom), Rect::bottom);

@@ -13,6 +13,7 @@ use ratatui::crossterm::clipboard::CopyToClipboard;
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 use ratatui::crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use ratatui::crossterm::{execute, queue};
+use ratatui::layout::Rect;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 
 use super::app::{App, Engine};
@@ -180,13 +181,21 @@ impl Shell {
                         // Where a process cannot be stopped, the dashboard simply comes back.
                         let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
                     })?;
-                    self.terminal.clear()?;
+                    self.anew()?;
                 }
-                Effect::Redraw => self.terminal.clear()?,
+                Effect::Redraw => self.anew()?,
                 Effect::Quit => self.quit = Some(Quit::Asked),
             }
         }
         Ok(())
+    }
+
+    /// Makes the next frame draw every cell.
+    ///
+    /// Not by `Terminal::clear`: that asks where the cursor is, and the thread that reads keys holds the answer.
+    fn anew(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     fn errand(&self, work: impl FnOnce(&mut dyn Files) -> Msg + Send + 'static) {

@@ -70,7 +70,7 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             let column = if current.is_full(row) { row.saturating_sub(1) } else { current.source(row) };
             Ok(Answer::Pair(Cursor { row, column }))
         }
-        Question::SaveAs if text.is_empty() => Err("a name or a path".into()),
+        Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
     }
 }

@@ -100,7 +100,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Question::EveryN => "Make every N-th layer Full",
         Question::Pattern => "Pattern",
         Question::GoTo => "Go to layer",
-        Question::SaveAs => "Save as (a name, or a path)",
+        Question::SaveAs => "Save as (path of a .toml file)",
     };
     let width = if question == Question::Pattern { screen.width } else { 64 };
     let inner = open(app, screen, width, 5, title, buf);
