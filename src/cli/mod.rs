@@ -2,6 +2,7 @@
 
 mod dashboard;
 mod data;
+mod demo;
 mod error;
 mod eval;
 mod export;
@@ -44,6 +45,8 @@ enum Command {
     Record(record::Args),
     /// Prints how much the index sets of every two layers of a recording have in common.
     Overlap(overlap::Args),
+    /// Writes the demo model as a folder, or prints its card.
+    Demo(demo::Args),
     /// Trains a model from a recipe.
     Train(train::Args),
 }
@@ -69,6 +72,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Record(args)) => record::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),
+        Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Train(args)) => train::run(args),
         None => dashboard::run(cli.dashboard),
     }

@@ -5,6 +5,7 @@
 
 mod card;
 mod data;
+pub mod demo;
 mod error;
 mod export;
 mod loss;

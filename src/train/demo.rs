@@ -1,0 +1,111 @@
+//! The demo model, which is part of the program, with its tokenizer and its two texts.
+
+use super::TrainError;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::tokenizer::{Tokenizer, TokenizerError};
+
+/// Name under which the demo goes where a model is asked for.
+pub const NAME: &str = "demo";
+/// Tokens per sequence that the demo was trained with, and is measured with.
+pub const SEQUENCE_LENGTH: usize = 512;
+
+const CONFIG: &str = include_str!("../../assets/demo/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../../assets/demo/model.safetensors");
+const TOKENIZER: &str = include_str!("../../assets/demo/tokenizer.json");
+const CALIBRATION: &str = include_str!("../../assets/demo/calibration.txt");
+const VALIDATION: &str = include_str!("../../assets/demo/validation.txt");
+/// What transformers needs besides `tokenizer.json`.
+const TOKENIZER_CONFIG: &str =
+    "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"model_max_length\": 512\n}\n";
+
+/// Which of the demo's two texts; neither was trained on, and they share no page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// For choosing patterns.
+    #[default]
+    Calibration,
+    /// For judging what was chosen.
+    Validation,
+}
+
+/// Returns the demo's checkpoint.
+///
+/// # Errors
+/// Never in a released program: the embedded file is checked by a test.
+pub fn checkpoint() -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::from_bytes(NAME, CONFIG, WEIGHTS)
+}
+
+/// Returns the demo's tokenizer.
+///
+/// # Errors
+/// Never in a released program: the embedded file is checked by a test.
+pub fn tokenizer() -> Result<Tokenizer, TokenizerError> {
+    Tokenizer::from_bytes(TOKENIZER.as_bytes())
+}
+
+/// Returns one of the demo's texts.
+pub fn text(split: Split) -> &'static str {
+    match split {
+        Split::Calibration => CALIBRATION,
+        Split::Validation => VALIDATION,
+    }
+}
+
+/// Writes the demo as a Hugging Face folder with its texts.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub fn write(folder: &std::path::Path) -> Result<(), TrainError> {
+    std::fs::create_dir_all(folder).map_err(|e| TrainError::Write { path: folder.into(), reason: e.to_string() })?;
+    let files: [(&str, &[u8]); 6] = [
+        ("config.json", CONFIG.as_bytes()),
+        ("model.safetensors", WEIGHTS),
+        ("tokenizer.json", TOKENIZER.as_bytes()),
+        ("tokenizer_config.json", TOKENIZER_CONFIG.as_bytes()),
+        ("calibration.txt", CALIBRATION.as_bytes()),
+        ("validation.txt", VALIDATION.as_bytes()),
+    ];
+    files.iter().try_for_each(|(name, bytes)| super::state::write_atomic(&folder.join(name), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Recipe;
+
+    #[test]
+    fn the_embedded_files_belong_together() {
+        let checkpoint = checkpoint().unwrap();
+        checkpoint.check().unwrap();
+        let config = checkpoint.config();
+        assert_eq!(tokenizer().unwrap().vocab_size(), config.vocab_size);
+        assert!(config.num_hidden_layers >= 12 && config.index_topk * 8 <= SEQUENCE_LENGTH);
+        let embedded = CONFIG.len() + WEIGHTS.len() + TOKENIZER.len() + CALIBRATION.len() + VALIDATION.len();
+        assert!(embedded <= 7_000_000, "{embedded} bytes");
+        let recipe = Recipe::parse(include_str!("../../assets/demo/recipe.toml")).unwrap();
+        assert_eq!((recipe.config_json().as_str(), recipe.data.sequence_length), (CONFIG, SEQUENCE_LENGTH));
+    }
+
+    #[test]
+    fn the_texts_are_long_enough_and_share_no_page() {
+        let tokenizer = tokenizer().unwrap();
+        for split in [Split::Calibration, Split::Validation] {
+            let tokens = tokenizer.encode(text(split)).unwrap().len();
+            assert!(text(split).len() >= 30_000 && tokens >= 8192 + SEQUENCE_LENGTH, "{split:?}: {tokens} tokens");
+        }
+        let long = |split| text(split).split("\n\n").filter(|p| p.len() > 100);
+        let calibration: std::collections::HashSet<&str> = long(Split::Calibration).collect();
+        assert_eq!(long(Split::Validation).find(|p| calibration.contains(p)), None);
+    }
+
+    #[test]
+    fn the_demo_can_be_written_and_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("demo");
+        write(&path).unwrap();
+        let written = Checkpoint::open(&path).unwrap();
+        assert_eq!(written.fingerprint(), checkpoint().unwrap().fingerprint());
+        Tokenizer::open(&path.join("tokenizer.json")).unwrap();
+    }
+}
