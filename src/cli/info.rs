@@ -28,7 +28,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         Ok(()) => {}
         // What cannot be computed with can still be described and exported.
         Err(error @ (CheckpointError::UnsupportedDtype { .. } | CheckpointError::MissingScales { .. })) => {
-            args.output.warn(&error.to_string())
+            args.output.warn(&error.to_string());
         }
         Err(error) => return Err(target::told(error)),
     }
