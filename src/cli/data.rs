@@ -9,6 +9,7 @@ use super::CliError;
 use super::model;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Calibration, Sequence, splitmix};
+use crate::train::demo;
 
 /// Fewest tokens of a piece of text, where the model can take them.
 const MIN_PIECE: usize = 512;
@@ -22,12 +23,24 @@ pub struct DataArgs {
     /// UTF-8 text, tokenised with the checkpoint's tokenizer.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Which of the demo's own texts.
+    #[arg(long, value_enum, value_name = "SPLIT", conflicts_with_all = ["tokens", "text"])]
+    split: Option<Split>,
     /// Tokens per sequence; sequences of --tokens are cut to it, text is cut into pieces of it.
     #[arg(long, value_name = "N")]
     seq_len: Option<NonZeroUsize>,
     /// Number of sequences; the first ones are taken.
     #[arg(long, value_name = "N")]
     sequences: Option<NonZeroUsize>,
+}
+
+/// The demo's two texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Split {
+    /// For choosing patterns; the default.
+    Calibration,
+    /// For judging what was chosen.
+    Validation,
 }
 
 impl DataArgs {
@@ -37,6 +50,11 @@ impl DataArgs {
     /// When no data was named, or it cannot be read as sequences of the model's tokens.
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Calibration, CliError> {
         let vocab = checkpoint.config().vocab_size;
+        let is_demo = checkpoint.dir().is_none();
+        if self.split.is_some() && !is_demo {
+            return Err(CliError::usage(format!("--split is for the demo, and '{}' has no texts", checkpoint.name()))
+                .hint("give --text FILE or --tokens FILE"));
+        }
         let (mut sequences, data) = match (&self.tokens, &self.text) {
             (Some(tokens), _) => match tokens.strip_prefix("random:") {
                 Some(count) => (random(number(count)?, self.seq_len, vocab), "random tokens".to_owned()),
@@ -45,6 +63,13 @@ impl DataArgs {
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
                 (self.pieces(&text, checkpoint)?, path.display().to_string())
+            }
+            (None, None) if is_demo => {
+                let (split, name) = match self.split {
+                    Some(Split::Validation) => (demo::Split::Validation, "demo text, validation"),
+                    None | Some(Split::Calibration) => (demo::Split::Calibration, "demo text, calibration"),
+                };
+                (self.pieces(demo::text(split), checkpoint)?, name.to_owned())
             }
             (None, None) => {
                 return Err(CliError::usage("there is nothing to evaluate on: neither --tokens nor --text was given")

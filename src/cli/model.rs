@@ -9,6 +9,7 @@ use crate::domain::{PatternSpec, Subject};
 use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, Settings};
 use crate::model::Ops;
 use crate::model::tokenizer::Tokenizer;
+use crate::train::demo;
 
 /// Where and how the model is run.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,7 +50,8 @@ pub fn open(name: &str) -> Result<Checkpoint, CliError> {
 /// # Errors
 /// When there is none, or it cannot be read.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, CliError> {
-    let path = checkpoint.dir().unwrap_or(Path::new("")).join("tokenizer.json");
+    let Some(folder) = checkpoint.dir() else { return Ok(demo::tokenizer()?) };
+    let path = folder.join("tokenizer.json");
     if !path.is_file() {
         return Err(CliError::run(format!("'{}' does not exist, and text needs a tokenizer", path.display()))
             .hint("give token ids with --tokens FILE, or put the checkpoint's tokenizer.json there"));

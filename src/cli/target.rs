@@ -6,6 +6,7 @@ use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::domain::{Pattern, PatternSpec};
 use crate::session::Session;
+use crate::train::demo;
 
 /// Returns what a person is told about a checkpoint.
 pub fn told(error: CheckpointError) -> CliError {
@@ -13,11 +14,14 @@ pub fn told(error: CheckpointError) -> CliError {
     CliError::run(error).hint(hint)
 }
 
-/// Opens MODEL: a folder.
+/// Opens MODEL: a folder, or `demo` (a folder of that name is `./demo`).
 ///
 /// # Errors
 /// When there is no such checkpoint, or its config or headers are wrong.
 pub fn open(model: &str) -> Result<Checkpoint, CliError> {
+    if model == demo::NAME {
+        return demo::checkpoint().map_err(told);
+    }
     Checkpoint::open(Path::new(model)).map_err(told)
 }
 

@@ -44,6 +44,9 @@ pub enum TrainError {
         /// What the system said.
         reason: String,
     },
+    /// The folder of a new run holds another one.
+    #[error("{path} already holds a run", path = .0.display())]
+    Occupied(PathBuf),
     /// The saved state is missing, damaged or of another recipe.
     #[error("the run in {path} cannot be resumed: {reason}", path = path.display())]
     Resume {
@@ -85,6 +88,7 @@ impl TrainError {
             Self::Recipe { .. } => "assets/demo/recipe.toml is a working example",
             Self::Text { .. } => "texts are UTF-8, or xz streams named .xz, relative to the recipe",
             Self::Short { .. } => "lower data.sequence_length or give more text",
+            Self::Occupied(_) => "go on with it by --resume, or name another --out",
             Self::Resume { .. } => "without --resume, in an empty folder, a run starts anew",
             Self::NonFinite { .. } => "lower the learning rates in the recipe and start anew",
             Self::Tokenizer(error) => return error.hint(),

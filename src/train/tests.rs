@@ -203,7 +203,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
     };
     assert!(!trainer(&recipe, "parts", false, 2).unwrap().run(&stop, &mut after_four).unwrap());
     let refused = trainer(&recipe, "parts", false, 2).err().unwrap().to_string();
-    assert!(refused.contains("a run is already there"), "{refused}");
+    assert!(refused.contains("already holds a run"), "{refused}");
     let mut second = trainer(&recipe, "parts", true, 2).unwrap();
     assert_eq!((second.position().stage, second.position().step), (0, 4));
     let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -95,9 +95,10 @@ impl Trainer {
         let recipe = Recipe::open(recipe_path)?;
         let config = Config::parse(&recipe.config_json())?;
         let state = folder.join(STATE_FILE);
-        if state.exists() && !resume {
-            let reason = "a run is already there".into();
-            return Err(TrainError::Write { path: state, reason });
+        match (state.exists(), resume) {
+            (true, false) => return Err(TrainError::Occupied(folder.into())),
+            (false, true) => return Err(TrainError::Resume { path: state, reason: "there is no saved state".into() }),
+            _ => {}
         }
         std::fs::create_dir_all(folder)
             .map_err(|e| TrainError::Write { path: folder.into(), reason: e.to_string() })?;
