@@ -44,6 +44,10 @@ impl Files for Nothing {
         nothing()
     }
 
+    fn autosave(&mut self, _: &Work) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn open(&mut self, _: &Path) -> Result<Work, Problem> {
         nothing()
     }

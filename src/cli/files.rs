@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::Checkpoint;
 use crate::domain::Pattern;
 use crate::interop::{self, Engine, Target};
-use crate::session::{FileError, Session, SessionLock, SessionModel, SessionStep, list_sessions};
+use crate::session::{
+    FileError, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
+};
 use crate::tui::{Files, Problem, Step, Work};
 
 /// Sessions of one model, and the one that is open.
@@ -47,8 +49,10 @@ impl SessionFiles {
             self.calibration.clone_from(&session.calibration);
         }
         // Whoever has it open elsewhere keeps it; it can still be looked at, and saved under another name.
-        let lock = SessionLock::acquire(path).unwrap_or_default();
-        self.open = Some(Open { path: path.to_owned(), session, lock });
+        // An autosave is saved under the name of its session.
+        let path = saved_path(path);
+        let lock = SessionLock::acquire(&path).unwrap_or_default();
+        self.open = Some(Open { path, session, lock });
     }
 
     /// Returns the path of a session that was not named.
@@ -84,7 +88,21 @@ impl Files for SessionFiles {
         update(&mut open.session, &self.calibration, work);
         let written = open.session.write(&path).map_err(file_problem);
         self.open = Some(open);
-        written.map(|()| path)
+        written.map(|()| {
+            // What was put aside is in the session now; a leftover would only be offered again.
+            let _ = std::fs::remove_file(autosave_path(&path));
+            path
+        })
+    }
+
+    fn autosave(&mut self, work: &Work) -> Result<(), Problem> {
+        let (path, session) = match &self.open {
+            Some(open) => (open.path.clone(), open.session.clone()),
+            None => (self.usual_path(), Session::new(self.model.clone(), current(work))),
+        };
+        let mut session = session;
+        update(&mut session, &self.calibration, work);
+        session.write(&autosave_path(&path)).map_err(file_problem)
     }
 
     fn open(&mut self, path: &Path) -> Result<Work, Problem> {

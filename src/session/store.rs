@@ -61,6 +61,14 @@ pub fn autosave_path(session: &Path) -> PathBuf {
     session.with_extension("autosave.toml")
 }
 
+/// Returns the file that an autosave belongs to; any other path as it is.
+pub fn saved_path(path: &Path) -> PathBuf {
+    match path.to_str().and_then(|p| p.strip_suffix(".autosave.toml")) {
+        Some(stem) => PathBuf::from(format!("{stem}.toml")),
+        None => path.to_owned(),
+    }
+}
+
 /// Says that a session is open, for as long as it lives.
 #[derive(Debug)]
 pub struct SessionLock {
@@ -120,7 +128,12 @@ mod tests {
         let names: Vec<_> = list_sessions(folder.path()).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["new.autosave.toml", "old.toml"]);
         assert_eq!(sessions_folder(Some(folder.path())), folder.path());
-        assert_eq!(autosave_path(Path::new("a/b.toml")), Path::new("a/b.autosave.toml"));
+        let aside = autosave_path(Path::new("a/b.toml"));
+        assert_eq!(
+            (aside.as_path(), saved_path(&aside).as_path()),
+            (Path::new("a/b.autosave.toml"), Path::new("a/b.toml"))
+        );
+        assert_eq!(saved_path(Path::new("a/b.toml")), Path::new("a/b.toml"));
         assert!(list_sessions(&folder.path().join("none")).is_empty());
     }
 

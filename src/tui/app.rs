@@ -222,6 +222,8 @@ pub struct App {
     pub file: Option<PathBuf>,
     /// Whether there are changes that no file has.
     pub unsaved: bool,
+    /// When unsaved work is next put aside.
+    pub autosave: Option<Duration>,
     /// Whether the next quit asks no more.
     pub quitting: bool,
 }
@@ -255,6 +257,7 @@ impl App {
             pinned: None,
             file: None,
             unsaved: false,
+            autosave: None,
             quitting: false,
         };
         if let Some(work) = work {
@@ -426,7 +429,7 @@ impl App {
     pub fn deadline(&self) -> Option<Duration> {
         let spin =
             (self.progress.is_some() || self.engine == Engine::Loading).then(|| self.now + Duration::from_millis(125));
-        self.due.into_iter().chain(spin).min()
+        self.due.into_iter().chain(self.autosave).chain(spin).min()
     }
 
     /// Says something in the message line.

@@ -32,6 +32,8 @@ pub enum Msg {
     Sessions(Vec<PathBuf>),
     /// A session was written, or not.
     Saved(Result<PathBuf, Problem>),
+    /// Unsaved work was put aside, or not.
+    Autosaved(Result<(), Problem>),
     /// A session was read, or not.
     Opened(PathBuf, Result<Work, Problem>),
     /// The argument for an engine, or why there is none.
@@ -52,6 +54,8 @@ pub enum Effect {
         /// What.
         work: Work,
     },
+    /// Put unsaved work aside.
+    Autosave(Work),
     /// Read a session.
     Open(PathBuf),
     /// Look for sessions.

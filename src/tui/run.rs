@@ -165,6 +165,7 @@ impl Shell {
                 Effect::Save { path, work } => {
                     self.errand(move |files| Msg::Saved(files.save(path.as_deref(), &work)));
                 }
+                Effect::Autosave(work) => self.errand(move |files| Msg::Autosaved(files.autosave(&work))),
                 Effect::Open(path) => self.errand(move |files| {
                     let result = files.open(&path);
                     Msg::Opened(path, result)

@@ -62,6 +62,12 @@ pub trait Files: Send {
     /// A [`Problem`] naming the path.
     fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem>;
 
+    /// Writes `work` beside the session's own file, until it is saved by hand.
+    ///
+    /// # Errors
+    /// A [`Problem`] naming the path.
+    fn autosave(&mut self, work: &Work) -> Result<(), Problem>;
+
     /// Reads a session, which becomes the one that [`Files::save`] writes without a path.
     ///
     /// # Errors

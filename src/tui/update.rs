@@ -31,13 +31,16 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
         }
         Msg::Tick(now) => {
             app.now = now;
-            edit::post_if_due(app)
+            let mut effects = edit::post_if_due(app);
+            effects.extend(edit::put_aside_if_due(app));
+            effects
         }
         Msg::Update(update) => engine::update(app, update),
         Msg::Disconnected => engine::disconnected(app),
         Msg::Matrix(trace, matrix) => engine::matrix(app, &trace, matrix),
         Msg::Sessions(found) => overlay::sessions(app, found),
         Msg::Saved(result) => overlay::saved(app, result),
+        Msg::Autosaved(result) => overlay::autosaved(app, result),
         Msg::Opened(path, result) => overlay::opened(app, path, result),
         Msg::Exported(engine, result) => overlay::exported(app, engine, result),
     }
@@ -201,7 +204,7 @@ fn zoom(app: &mut App, step: i8) -> Vec<Effect> {
 fn quit(app: &mut App) -> Vec<Effect> {
     if app.unsaved && !app.quitting {
         app.quitting = true;
-        app.say(Tone::Warn, "changes are not saved: 'w' saves them, 'q' again quits without");
+        app.say(Tone::Warn, "changes are not saved: 'w' saves them, 'q' again quits (an autosave is kept)");
         return Vec::new();
     }
     vec![Effect::Quit]

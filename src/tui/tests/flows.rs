@@ -136,6 +136,27 @@ fn prompts_judge_while_one_types() {
 }
 
 #[test]
+fn unsaved_work_is_put_aside_until_it_is_saved() {
+    let mut scene = scene();
+    scene.type_keys("/5\n ");
+    scene.wait(1900);
+    assert!(!scene.asked.iter().any(|e| matches!(e, Effect::Autosave(_))), "{:?}", scene.asked);
+    scene.wait(200);
+    let Some(Effect::Autosave(work)) = scene.asked.pop() else { panic!("{:?}", scene.asked) };
+    assert_eq!(work.steps[work.current].pattern, scene.pattern());
+    scene.send(Msg::Autosaved(Ok(())));
+    assert!(scene.app.unsaved, "an autosave is not a save");
+    scene.settle(scene.pattern());
+    scene.type_keys("w");
+    scene.send(Msg::Saved(Ok("s.toml".into())));
+    scene.asked.clear();
+    scene.wait(5000);
+    assert_eq!(scene.asked, []);
+    scene.send(Msg::Opened("s.autosave.toml".into(), Ok(work)));
+    assert!(scene.app.unsaved && scene.app.file == Some("s.toml".into()), "it is saved under its session's name");
+}
+
+#[test]
 fn saving_and_opening_carry_the_history() {
     let mut first = scene();
     first.type_keys("/5\n ");

@@ -9,6 +9,8 @@ use crate::tui::app::{App, Engine, Tone};
 use crate::tui::history::History;
 use crate::tui::msg::Effect;
 
+/// How long unsaved work rests before it is put aside.
+const AUTOSAVE: Duration = Duration::from_secs(2);
 /// How long the keys must rest before a pattern is posted, so that a held key is one evaluation.
 const DEBOUNCE: Duration = Duration::from_millis(80);
 
@@ -84,7 +86,25 @@ fn moved(app: &mut App, what: String) -> Vec<Effect> {
     app.say(Tone::Info, what);
     app.unsaved = true;
     app.failure = None;
+    put_aside_soon(app);
     refresh(app)
+}
+
+/// Has unsaved work put aside once nothing has changed for a moment.
+pub fn put_aside_soon(app: &mut App) {
+    if app.unsaved {
+        app.autosave = Some(app.now + AUTOSAVE);
+    }
+}
+
+/// Puts unsaved work aside if its time has come.
+pub fn put_aside_if_due(app: &mut App) -> Vec<Effect> {
+    if app.autosave.is_none_or(|due| app.now < due) {
+        return Vec::new();
+    }
+    app.autosave = None;
+    let work = app.work().filter(|_| app.unsaved);
+    work.map(Effect::Autosave).into_iter().collect()
 }
 
 /// Has the current pattern measured once the keys rest; what is known already is shown at once.

@@ -28,6 +28,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
                 app.results.entry(pattern).or_default().speed = speeds;
             }
             edit::remember_shown(app);
+            edit::put_aside_soon(app);
         }
         Update::Failed(failure) => failed(app, failure),
         Update::Idle => {
@@ -90,6 +91,7 @@ fn evaluated(app: &mut App, evaluation: Evaluation) {
     }
     app.results.entry(pattern).or_default().evaluation = Some(evaluation);
     edit::remember_shown(app);
+    edit::put_aside_soon(app);
 }
 
 /// Returns the sentence about a measured loss.

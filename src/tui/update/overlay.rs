@@ -7,6 +7,7 @@ use ratatui::crossterm::event::KeyEvent;
 use super::{edit, run};
 use crate::domain::{Pattern, PatternSpec};
 use crate::engine::Command;
+use crate::session::saved_path;
 use crate::tui::action::{Context, Spec, TABLE, keys_text};
 use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone};
 use crate::tui::input::{Input, fuzzy};
@@ -199,8 +200,17 @@ pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
             app.say(Tone::Info, format!("saved {}", path.display()));
             app.file = Some(path);
             app.unsaved = false;
+            app.autosave = None;
         }
         Err(problem) => app.say(Tone::Bad, problem.to_string()),
+    }
+    Vec::new()
+}
+
+/// Unsaved work was put aside, which is only told when it failed.
+pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
+    if let Err(problem) = result {
+        app.say(Tone::Bad, format!("autosave: {problem}"));
     }
     Vec::new()
 }
@@ -220,8 +230,9 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Ve
         app.say(Tone::Bad, format!("'{}' does not fit: {error}", path.display()));
     } else if app.take_work(&work) {
         app.say(Tone::Info, format!("opened {}", path.display()));
-        app.file = Some(path);
-        app.unsaved = false;
+        let file = saved_path(&path);
+        app.unsaved = file != path;
+        app.file = Some(file);
         app.failure = None;
         return edit::refresh(app);
     } else {

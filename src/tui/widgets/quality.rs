@@ -63,11 +63,11 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
         }
         bars::legend(speed.share, app.theme, stale).into_iter().for_each(|p| add_if_fits(&mut legend, p, width));
         lines.push(legend);
-        if speed.ops == "reference" {
-            let long = "reference ops do not predict serving speed";
-            let text = if long.len() <= width { long } else { "reference ops: not serving speed" };
-            lines.push(vec![(text.to_owned(), app.theme.role(Role::Warn))]);
-        }
+        // Whatever runs here is no serving engine, and the ops say how far from one it is.
+        let device = app.model.as_ref().map_or("here", |m| m.device.as_str());
+        let long = format!("{} ops on {device} do not predict serving speed", speed.ops);
+        let text = if long.len() <= width { long } else { format!("{} ops: not serving speed", speed.ops) };
+        lines.push(vec![(text, app.theme.role(Role::Warn))]);
     }
     lines.extend(agreement(app, width));
     lines.extend(pinned(app));
