@@ -2,5 +2,6 @@
 
 pub mod coverage;
 pub mod overlap;
+mod pairs;
 
-pub use overlap::{Metric, OverlapMatrix};
+pub use overlap::{Accumulator, Metric, OverlapMatrix};

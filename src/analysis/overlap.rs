@@ -5,7 +5,8 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Estimate, Selection, Trace, intersection_len};
+use super::pairs::{Scratch, intersections, pair_count};
+use crate::domain::{Estimate, Query, Selection, Trace, TraceMeta, block_ends};
 
 /// How two sets of one query are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,12 +29,11 @@ impl fmt::Display for Metric {
 }
 
 impl Metric {
-    /// Compares two ascending rows of sets of up to `k` members.
-    fn of(self, a: &[u32], b: &[u32], k: usize) -> f64 {
-        let both = intersection_len(a, b);
+    /// Compares sets of `a` and `b` members, `both` of which are common; sets have up to `k` members.
+    fn of(self, a: usize, b: usize, both: usize, k: usize) -> f64 {
         let whole = match self {
             Self::Overlap => k,
-            Self::Jaccard => a.len() + b.len() - both,
+            Self::Jaccard => a + b - both,
         };
         both as f64 / whole.max(1) as f64
     }
@@ -86,61 +86,175 @@ impl OverlapMatrix {
 
 /// Compares every pair of layers of a recording.
 pub fn matrix(trace: &Trace, metric: Metric) -> OverlapMatrix {
-    let layers = trace.selections.len();
-    let counted: Vec<usize> = trace.counted().collect();
-    // Counted queries, cut where a new sequence begins: blocks never straddle sequences.
-    let sequences: Vec<&[usize]> =
-        counted.chunk_by(|&a, &b| trace.queries[a].sequence == trace.queries[b].sequence).collect();
-    let pairs: Vec<(usize, usize)> = (0..layers).flat_map(|i| (i..layers).map(move |j| (i, j))).collect();
-    let estimates: Vec<Estimate> = pairs
-        .par_iter()
-        .map(|&(i, j)| compare(&trace.selections[i], &trace.selections[j], &sequences, metric, trace.meta.index_topk))
-        .collect();
-    let mut values = vec![1.0; layers * layers];
-    let mut se = vec![None; layers * layers];
-    for (&(i, j), estimate) in pairs.iter().zip(&estimates) {
-        for at in [i * layers + j, j * layers + i] {
-            values[at] = estimate.value;
-            se[at] = estimate.se;
+    let mut all = Accumulator::new(&trace.meta, &trace.queries, metric);
+    all.add(&trace.selections);
+    all.finish()
+}
+
+/// Queries that are compared before their values are added up: enough for every core, few enough for the cache.
+const TOGETHER: usize = 64;
+
+/// Compares every pair of layers, some queries at a time, so that not all sets of a recording need be in memory.
+///
+/// Per pair it holds a few sums and one mean per block of 128 queries. The result does not depend on how the queries
+/// are cut.
+#[derive(Clone, Debug)]
+pub struct Accumulator {
+    metric: Metric,
+    topk: usize,
+    layers: usize,
+    borrowed: Vec<usize>,
+    queries: Vec<Query>,
+    /// Queries added so far.
+    added: usize,
+    /// Counted queries added so far.
+    counted: usize,
+    /// Where blocks end, in counted queries, in reverse; and whether their sequence ends there too.
+    ends: Vec<(usize, bool)>,
+    /// Where the present block began.
+    begin: usize,
+    /// Per pair: sum over the present block, over the present sequence, over all sequences before it.
+    block: Vec<f64>,
+    sequence: Vec<f64>,
+    total: Vec<f64>,
+    /// `[blocks, pairs]`.
+    means: Vec<f64>,
+}
+
+impl Accumulator {
+    /// Returns an accumulator for all `queries` of a recording, in their order.
+    pub fn new(meta: &TraceMeta, queries: &[Query], metric: Metric) -> Self {
+        let (topk, layers) = (meta.index_topk, meta.layers);
+        let mut ends = Vec::new();
+        let mut counted = 0;
+        // Blocks never straddle sequences.
+        for sequence in queries.chunk_by(|a, b| a.sequence == b.sequence) {
+            let n = sequence.iter().filter(|q| q.visible() > topk).count();
+            ends.extend(block_ends(n).into_iter().map(|end| (counted + end, end == n)));
+            counted += n;
+        }
+        ends.reverse();
+        let zeros = vec![0.0; pair_count(layers)];
+        Self {
+            metric,
+            topk,
+            layers,
+            borrowed: (0..layers).filter(|&l| !meta.pattern.is_full(l)).collect(),
+            queries: queries.to_vec(),
+            added: 0,
+            counted: 0,
+            ends,
+            begin: 0,
+            block: zeros.clone(),
+            sequence: zeros.clone(),
+            total: zeros,
+            means: Vec::new(),
         }
     }
-    OverlapMatrix {
-        metric,
-        layers,
-        values,
-        se,
-        chance: chance(trace, metric),
-        queries: trace.queries.len(),
-        counted: counted.len(),
-        borrowed: (0..layers).filter(|&l| !trace.meta.pattern.is_full(l)).collect(),
-    }
-}
 
-/// Returns the mean similarity of two layers over the queries of `sequences`.
-fn compare(a: &Selection, b: &Selection, sequences: &[&[usize]], metric: Metric, k: usize) -> Estimate {
-    let values: Vec<Vec<f64>> =
-        sequences.iter().map(|queries| queries.iter().map(|&q| metric.of(a.row(q), b.row(q), k)).collect()).collect();
-    Estimate::paired(values.iter().map(Vec::as_slice)).map_or(Estimate { value: 1.0, se: None, n: 0 }, |(e, _)| e)
-}
-
-/// Returns what random sets would reach: k/n for overlap; for Jaccard that of the expected intersection.
-fn chance(trace: &Trace, metric: Metric) -> Option<f64> {
-    match metric {
-        Metric::Overlap => trace.chance(),
-        Metric::Jaccard => {
-            let (sum, n) = trace.counted().fold((0.0, 0usize), |(sum, n), q| {
-                let share = trace.meta.index_topk as f64 / trace.queries[q].visible() as f64;
-                (sum + share / (2.0 - share), n + 1)
+    /// Adds the next queries: one selection per layer, all with as many rows.
+    pub fn add(&mut self, selections: &[Selection]) {
+        debug_assert_eq!(selections.len(), self.layers, "one selection per layer");
+        let rows = selections.first().map_or(0, Selection::len);
+        let here = &self.queries[self.added..];
+        let counted: Vec<usize> = (0..rows.min(here.len())).filter(|&q| here[q].visible() > self.topk).collect();
+        self.added += rows;
+        let pairs = self.total.len();
+        let mut values = vec![0.0; TOGETHER.min(counted.len()) * pairs];
+        for queries in counted.chunks(TOGETHER) {
+            let values = &mut values[..queries.len() * pairs];
+            values.par_chunks_mut(pairs).zip(queries).for_each_init(Default::default, |room, (values, &query)| {
+                self.compare(query, selections, room, values);
             });
-            (n > 0).then(|| sum / n as f64)
+            values.chunks(pairs).for_each(|values| self.count(values));
         }
     }
+
+    /// Compares every pair of layers at one query.
+    fn compare(
+        &self,
+        query: usize,
+        selections: &[Selection],
+        (scratch, counts): &mut (Scratch, Vec<u32>),
+        values: &mut [f64],
+    ) {
+        let rows: Vec<&[u32]> = selections.iter().map(|s| s.row(query)).collect();
+        counts.resize(values.len(), 0);
+        intersections(&rows, scratch, counts);
+        let mut pair = values.iter_mut().zip(counts);
+        for (i, a) in rows.iter().enumerate() {
+            for (b, (value, &mut both)) in rows[i..].iter().zip(&mut pair) {
+                *value = self.metric.of(a.len(), b.len(), both as usize, self.topk);
+            }
+        }
+    }
+
+    /// Adds the values of the next counted query.
+    fn count(&mut self, values: &[f64]) {
+        for ((block, sequence), value) in self.block.iter_mut().zip(&mut self.sequence).zip(values) {
+            *block += value;
+            *sequence += value;
+        }
+        self.counted += 1;
+        if let Some(&(end, last)) = self.ends.last()
+            && end == self.counted
+        {
+            self.ends.pop();
+            let n = (end - std::mem::replace(&mut self.begin, end)) as f64;
+            self.means.extend(self.block.iter_mut().map(|sum| std::mem::take(sum) / n));
+            if last {
+                for (total, sum) in self.total.iter_mut().zip(&mut self.sequence) {
+                    *total += std::mem::take(sum);
+                }
+            }
+        }
+    }
+
+    /// Returns the matrix of all queries, which must have been added.
+    pub fn finish(self) -> OverlapMatrix {
+        debug_assert_eq!(self.added, self.queries.len(), "all queries were added");
+        let (layers, pairs) = (self.layers, self.total.len());
+        let mut values = vec![1.0; layers * layers];
+        let mut se = vec![None; layers * layers];
+        let all = (0..layers).flat_map(|i| (i..layers).map(move |j| (i, j)));
+        for (pair, (i, j)) in all.enumerate().take_while(|_| self.counted > 0) {
+            let means: Vec<f64> = self.means.iter().skip(pair).step_by(pairs).copied().collect();
+            let estimate = Estimate::of_blocks(self.total[pair], self.counted, &means);
+            for at in [i * layers + j, j * layers + i] {
+                values[at] = estimate.value;
+                se[at] = estimate.se;
+            }
+        }
+        OverlapMatrix {
+            metric: self.metric,
+            layers,
+            values,
+            se,
+            chance: chance(&self.queries, self.topk, self.metric),
+            queries: self.queries.len(),
+            counted: self.counted,
+            borrowed: self.borrowed,
+        }
+    }
+}
+
+/// Returns what random sets would reach: the mean of k/n over counted queries for overlap; for Jaccard that of the
+/// expected intersection. `None` where no query is counted.
+fn chance(queries: &[Query], topk: usize, metric: Metric) -> Option<f64> {
+    let shares = queries.iter().map(|q| q.visible()).filter(|&n| n > topk).map(|n| topk as f64 / n as f64);
+    let (sum, n) = shares.fold((0.0, 0usize), |(sum, n), share| match metric {
+        Metric::Overlap => (sum + share, n + 1),
+        Metric::Jaccard => (sum + share / (2.0 - share), n + 1),
+    });
+    (n > 0).then(|| sum / n as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Query, QuerySampling, TraceMeta, Unit};
+    use crate::domain::{QuerySampling, Unit, intersection_len};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     /// Two positions of one sequence of 4 keys with k = 2, and one that sees only 2 keys.
     fn trace(pattern: &str, rows: &[[&[u32]; 3]]) -> Trace {
@@ -194,5 +308,71 @@ mod tests {
         let overlap = matrix(&t, Metric::Overlap);
         assert_eq!((overlap.counted, overlap.chance), (0, None));
         assert!(overlap.values.iter().all(|&v| v == 1.0));
+    }
+
+    /// The definition, pair by pair from all queries' values.
+    fn naive(trace: &Trace, metric: Metric, i: usize, j: usize) -> Option<Estimate> {
+        let counted: Vec<usize> = trace.counted().collect();
+        let values: Vec<Vec<f64>> = counted
+            .chunk_by(|&a, &b| trace.queries[a].sequence == trace.queries[b].sequence)
+            .map(|queries| {
+                let rows = queries.iter().map(|&q| (trace.selections[i].row(q), trace.selections[j].row(q)));
+                rows.map(|(a, b)| metric.of(a.len(), b.len(), intersection_len(a, b), trace.meta.index_topk)).collect()
+            })
+            .collect();
+        Estimate::paired(values.iter().map(Vec::as_slice)).map(|(estimate, _)| estimate)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn the_matrix_is_that_of_the_definition_however_queries_are_cut(
+            seed: u64, lengths in vec(1usize..700, 1..4), layers in 1usize..5, k in 1usize..9, cut in 1usize..300,
+        ) {
+            let trace = random(seed, &lengths, layers, k);
+            for metric in [Metric::Overlap, Metric::Jaccard] {
+                let matrix = matrix(&trace, metric);
+                for (i, j) in (0..layers).flat_map(|i| (0..layers).map(move |j| (i, j))) {
+                    let want = naive(&trace, metric, i.min(j), i.max(j));
+                    prop_assert_eq!(matrix.estimate(i, j).filter(|e| e.n > 0), want);
+                }
+                prop_assert_eq!(matrix.chance, chance(&trace.queries, k, metric));
+                let mut pieces = Accumulator::new(&trace.meta, &trace.queries, metric);
+                for queries in (0..trace.queries.len()).collect::<Vec<_>>().chunks(cut) {
+                    let part = |selection: &Selection| {
+                        let mut part = Selection::default();
+                        queries.iter().for_each(|&q| part.push(selection.row(q)));
+                        part
+                    };
+                    pieces.add(&trace.selections.iter().map(part).collect::<Vec<_>>());
+                }
+                prop_assert_eq!(pieces.finish(), matrix);
+            }
+        }
+    }
+
+    /// Every position of sequences of these lengths, each layer with `k` keys drawn at random.
+    fn random(mut seed: u64, lengths: &[usize], layers: usize, k: usize) -> Trace {
+        let mut next = move |n: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % n
+        };
+        let rows: [&[u32]; 3] = [&[0]; 3];
+        let mut trace = trace(&"F".repeat(layers), &vec![rows; layers]);
+        trace.meta.index_topk = k;
+        let positions =
+            |(s, &n): (usize, &usize)| (0..n).map(move |p| Query { sequence: s as u32, position: p as u32 });
+        trace.queries = lengths.iter().enumerate().flat_map(positions).collect();
+        for selection in &mut trace.selections {
+            *selection = Selection::default();
+            for query in &trace.queries {
+                let mut row = std::collections::BTreeSet::new();
+                while row.len() < k.min(query.visible()) {
+                    row.insert(next(query.visible()) as u32);
+                }
+                selection.push(&row.into_iter().collect::<Vec<_>>());
+            }
+        }
+        trace
     }
 }

@@ -13,5 +13,5 @@ pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, S
 pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternError, Role};
 pub use selection::{Selection, Unit, intersection_len};
 pub use spec::{PatternSpec, SpecError};
-pub use stat::{BLOCK, Estimate, block_means, mean_se, median_mad};
+pub use stat::{BLOCK, Estimate, block_ends, block_means, mean_se, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};

@@ -35,22 +35,30 @@ pub fn mean_se(values: &[f64]) -> Option<Estimate> {
     Some(Estimate { value, se, n })
 }
 
-/// Cuts one sequence's eligible differences into blocks and returns the mean of each.
+/// Returns where blocks of consecutive values end in a sequence of `n` eligible ones, ascending, `n` last.
 ///
 /// A remainder of at least half a block is a block of its own; a shorter one joins the block before it, or stands
-/// alone where the sequence has no other block.
-pub fn block_means(differences: &[f64]) -> Vec<f64> {
-    let n = differences.len();
-    let mut cuts: Vec<usize> = (0..=n / BLOCK).map(|i| i * BLOCK).collect();
+/// alone where the sequence has no other block. Empty for `n` = 0.
+pub fn block_ends(n: usize) -> Vec<usize> {
+    let mut ends: Vec<usize> = (1..=n / BLOCK).map(|i| i * BLOCK).collect();
     let rest = n % BLOCK;
     if rest * 2 >= BLOCK || (rest > 0 && n < BLOCK) {
-        cuts.push(n);
-    } else if let Some(last) = cuts.last_mut() {
+        ends.push(n);
+    } else if let Some(last) = ends.last_mut() {
         *last = n;
     }
-    cuts.windows(2)
-        .filter(|w| w[1] > w[0])
-        .map(|w| differences[w[0]..w[1]].iter().sum::<f64>() / (w[1] - w[0]) as f64)
+    ends
+}
+
+/// Cuts one sequence's eligible differences into blocks ([`block_ends`]) and returns the mean of each.
+pub fn block_means(differences: &[f64]) -> Vec<f64> {
+    let mut begin = 0;
+    block_ends(differences.len())
+        .into_iter()
+        .map(|end| {
+            let block = &differences[std::mem::replace(&mut begin, end)..end];
+            block.iter().sum::<f64>() / block.len() as f64
+        })
         .collect()
 }
 
@@ -66,11 +74,15 @@ impl Estimate {
             n += differences.len();
             blocks.extend(block_means(differences));
         }
-        if n == 0 {
-            return None;
-        }
-        let se = if blocks.len() < MIN_BLOCKS { None } else { mean_se(&blocks).and_then(|e| e.se) };
-        Some((Self { value: sum / n as f64, se, n }, blocks.len()))
+        (n > 0).then(|| (Self::of_blocks(sum, n, &blocks), blocks.len()))
+    }
+
+    /// Returns the mean of `n` > 0 values of which the sum and the means of blocks are known.
+    ///
+    /// The error is over blocks, `None` below eight of them.
+    pub fn of_blocks(sum: f64, n: usize, blocks: &[f64]) -> Self {
+        let se = if blocks.len() < MIN_BLOCKS { None } else { mean_se(blocks).and_then(|e| e.se) };
+        Self { value: sum / n as f64, se, n }
     }
 }
 
