@@ -93,14 +93,4 @@ impl Trace {
     pub fn counted(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.queries.len()).filter(|&q| self.queries[q].visible() > self.meta.index_topk)
     }
-
-    /// Returns the overlap that two random sets would have: the mean of k / visible keys over counted queries.
-    ///
-    /// `None` where no query sees more than k keys.
-    pub fn chance(&self) -> Option<f64> {
-        let k = self.meta.index_topk as f64;
-        let (sum, n) =
-            self.counted().fold((0.0, 0usize), |(s, n), q| (s + k / self.queries[q].visible() as f64, n + 1));
-        (n > 0).then(|| sum / n as f64)
-    }
 }
