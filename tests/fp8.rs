@@ -111,8 +111,8 @@ impl Pair {
         }
     }
 
-    fn source(checkpoint: &Checkpoint) -> CheckpointSource<'_> {
-        CheckpointSource { checkpoint, device: Device::Cpu }
+    fn source(checkpoint: &Checkpoint) -> CheckpointSource {
+        CheckpointSource { checkpoint: checkpoint.clone(), device: Device::Cpu, defer_experts: false }
     }
 }
 

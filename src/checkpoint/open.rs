@@ -1,5 +1,6 @@
 //! A checkpoint: config, headers of every shard, access to bytes.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -108,6 +109,16 @@ impl Checkpoint {
         Ok(&self.0.weights.shards[info.shard].as_slice()[info.start..info.end])
     }
 
+    /// Has the system read a tensor's bytes ahead.
+    pub fn prefetch(&self, info: &TensorInfo) {
+        self.0.weights.shards[info.shard].prefetch(info.start..info.end);
+    }
+
+    /// Gives the memory of a tensor's bytes back; they are read again when they are touched again.
+    pub fn release(&self, info: &TensorInfo) {
+        self.0.weights.shards[info.shard].release(info.start..info.end);
+    }
+
     /// Returns whether `layer` has all tensors of an indexer.
     pub fn has_indexer(&self, layer: usize) -> bool {
         layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.tensor(&demand.name).is_some())
@@ -138,6 +149,20 @@ impl Checkpoint {
     pub fn needed_bytes(&self, bytes_per_element: usize) -> u64 {
         let weights = self.tensors().filter(|(name, _)| !is_scale(name));
         weights.map(|(_, info)| (info.elements() * bytes_per_element) as u64).sum()
+    }
+
+    /// Returns the bytes that the largest piece needs when loaded at `bytes_per_element`: a layer, embedding or head.
+    pub fn largest_piece_bytes(&self, bytes_per_element: usize) -> u64 {
+        let mut pieces: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, info) in self.tensors().filter(|(name, _)| !is_scale(name)) {
+            // Layers by "model.layers.N", the ends by their whole names.
+            let piece = match layer_of(name) {
+                Some(_) => name.match_indices('.').nth(2).map_or(name, |(end, _)| &name[..end]),
+                None => name,
+            };
+            *pieces.entry(piece).or_default() += (info.elements() * bytes_per_element) as u64;
+        }
+        pieces.into_values().max().unwrap_or(0)
     }
 
     /// Returns a short hash that tells checkpoints apart: config, header, and samples of every tensor but experts.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -36,6 +37,24 @@ impl Bytes {
         match self {
             Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
+        }
+    }
+
+    /// Has the system read a range of the file ahead; a mere advice, so that its failing changes nothing.
+    pub(super) fn prefetch(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+        }
+    }
+
+    /// Gives the memory of a range of the file back.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the map is shared and read-only, so that dropped pages are read from the file again, unchanged.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
     }
 }

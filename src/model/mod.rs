@@ -6,21 +6,28 @@
 mod cache;
 mod clock;
 mod decoder;
+mod ends;
 mod error;
+mod experts;
 mod indexer;
+mod layer;
 mod mla;
 mod mlp;
 mod moe;
 pub mod ops;
 mod pass;
 mod rope;
+mod stream;
 pub mod tokenizer;
 mod weights;
 
 pub use cache::{Cache, LayerCache};
 pub use clock::PhaseTimes;
 pub use decoder::Model;
+pub use ends::{Embedding, Head};
 pub use error::{ModelError, Result};
+pub use layer::Layer;
 pub use ops::{Indices, Rotary};
 pub use pass::{Attend, LayerOutput, Ops, Pass};
+pub use stream::Stream;
 pub use weights::{CheckpointSource, TensorSource};

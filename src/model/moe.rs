@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Tensor};
 
 use super::Result;
+use super::experts::Experts;
 use super::mlp::Mlp;
 use super::weights::{Linear, Scope};
 use crate::checkpoint::Config;
@@ -13,7 +14,7 @@ pub(super) struct Moe {
     router: Linear,
     /// Added to the scores for choosing only, never to the weights.
     bias: Vec<f32>,
-    experts: Vec<Mlp>,
+    experts: Experts,
     shared: Option<Mlp>,
     routing: Routing,
 }
@@ -35,9 +36,7 @@ impl Moe {
         Ok(Self {
             router: Linear::of(scope.get_f32("gate.weight", &[experts, hidden])?),
             bias: scope.get_f32("gate.e_score_correction_bias", &[experts])?.to_vec1()?,
-            experts: (0..experts)
-                .map(|e| Mlp::load(&scope.at("experts").at(e), hidden, width))
-                .collect::<Result<_>>()?,
+            experts: Experts::load(&scope.at("experts"), config)?,
             shared: if shared_width == 0 {
                 None
             } else {
@@ -76,14 +75,14 @@ impl Moe {
             Some(shared) => shared.forward(&flat)?,
             None => flat.zeros_like()?,
         };
-        for (expert, slots) in self.experts.iter().zip(&slots) {
+        for (expert, slots) in slots.iter().enumerate() {
             if slots.is_empty() {
                 continue;
             }
             let tokens: Vec<u32> = slots.iter().map(|s| s / k as u32).collect();
             let tokens = Tensor::new(tokens.as_slice(), x.device())?;
             let share = weights.index_select(&Tensor::new(slots.as_slice(), x.device())?, 0)?.unsqueeze(1)?;
-            let out = expert.forward(&flat.index_select(&tokens, 0)?)?.broadcast_mul(&share)?;
+            let out = self.experts.get(expert)?.forward(&flat.index_select(&tokens, 0)?)?.broadcast_mul(&share)?;
             y = y.index_add(&tokens, &out, 0)?;
         }
         Ok((y.reshape(x.shape())?, slots.iter().map(|s| s.len() as u32).collect()))

@@ -1,6 +1,8 @@
 //! Where a model's tensors come from: a checkpoint, or a map of trained variables.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -9,7 +11,7 @@ use super::{ModelError, Result};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype};
 
 /// Gives tensors by their name in the checkpoint.
-pub trait TensorSource {
+pub trait TensorSource: Debug {
     /// Returns the tensor in `dtype`, after checking its shape.
     ///
     /// # Errors
@@ -18,24 +20,31 @@ pub trait TensorSource {
 
     /// Returns whether the tensor exists.
     fn contains(&self, name: &str) -> bool;
+
+    /// Returns where experts are to be loaded from when they are first needed; `None` to load them with their layer.
+    fn deferred(&self) -> Option<Arc<dyn TensorSource + Send + Sync>> {
+        None
+    }
 }
 
 /// Reads tensors from a checkpoint onto a device.
 #[derive(Clone, Debug)]
-pub struct CheckpointSource<'a> {
+pub struct CheckpointSource {
     /// The checkpoint.
-    pub checkpoint: &'a Checkpoint,
+    pub checkpoint: Checkpoint,
     /// Where the tensors go.
     pub device: Device,
+    /// Whether experts are loaded only when tokens are routed to them.
+    pub defer_experts: bool,
 }
 
-impl CheckpointSource<'_> {
+impl CheckpointSource {
     /// Reads an FP8 weight `[out, in]` and multiplies it by its scales.
     fn dequantise(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let unsupported = || CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: Dtype::F8E4M3 };
         let blocks = self.checkpoint.blocks();
         let scales = blocks.scales(name, shape).ok_or_else(unsupported)?;
-        let host = Self { device: Device::Cpu, ..*self };
+        let host = Self { device: Device::Cpu, ..self.clone() };
         let scales: Vec<f32> = host.get(&scales.name, &scales.shape, DType::F32)?.flatten_all()?.to_vec1()?;
         let (codes, width) = (self.checkpoint.bytes(name)?, shape[1].max(1));
         let mut values = vec![0.0; codes.len()];
@@ -47,7 +56,7 @@ impl CheckpointSource<'_> {
     }
 }
 
-impl TensorSource for CheckpointSource<'_> {
+impl TensorSource for CheckpointSource {
     fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let info = self.checkpoint.tensor(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
         check_shape(name, &info.shape, shape)?;
@@ -67,6 +76,10 @@ impl TensorSource for CheckpointSource<'_> {
 
     fn contains(&self, name: &str) -> bool {
         self.checkpoint.tensor(name).is_some()
+    }
+
+    fn deferred(&self) -> Option<Arc<dyn TensorSource + Send + Sync>> {
+        self.defer_experts.then(|| Arc::new(self.clone()) as Arc<dyn TensorSource + Send + Sync>)
     }
 }
 
@@ -104,6 +117,11 @@ impl<'a> Scope<'a> {
 
     pub(super) fn at(&self, name: impl std::fmt::Display) -> Self {
         Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    /// Returns the place's name, without the last dot.
+    pub(super) fn path(&self) -> &str {
+        self.prefix.trim_end_matches('.')
     }
 
     pub(super) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {

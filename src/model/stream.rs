@@ -1,0 +1,78 @@
+//! A checkpoint of which only one layer at a time is in memory.
+
+use candle_core::{DType, Device};
+
+use super::ends::{Embedding, Head};
+use super::layer::Layer;
+use super::ops::Rotary;
+use super::weights::{CheckpointSource, Scope};
+use super::{Result, rope};
+use crate::checkpoint::{Checkpoint, Config, layer_of};
+
+/// Loads the pieces of a model one by one; the caller drops each before it asks for the next.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    source: CheckpointSource,
+    dtype: DType,
+}
+
+impl Stream {
+    /// Opens a checkpoint for streaming; compute happens on `device` in `dtype`.
+    pub fn new(checkpoint: Checkpoint, device: Device, dtype: DType) -> Self {
+        Self { source: CheckpointSource { checkpoint, device, defer_experts: true }, dtype }
+    }
+
+    /// Returns the architecture.
+    pub fn config(&self) -> &Config {
+        self.source.checkpoint.config()
+    }
+
+    /// Loads the embedding.
+    ///
+    /// # Errors
+    /// [`super::ModelError`] naming the tensor that is missing, misshapen or of an unsupported dtype.
+    pub fn embedding(&self) -> Result<Embedding> {
+        Embedding::load(&self.root(), self.config())
+    }
+
+    /// Loads one layer; its experts follow when tokens are first routed to them.
+    ///
+    /// # Errors
+    /// As [`Stream::embedding`].
+    pub fn layer(&self, layer: usize) -> Result<Layer> {
+        Layer::load(&self.root(), self.config(), layer)
+    }
+
+    /// Loads the final norm and the head.
+    ///
+    /// # Errors
+    /// As [`Stream::embedding`].
+    pub fn head(&self) -> Result<Head> {
+        Head::load(&self.root(), self.config(), None)
+    }
+
+    /// Computes the rotary tables of positions 0 to `t` − 1.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn rope(&self, t: usize) -> Result<Rotary> {
+        rope::tables(self.config(), 0..t, &self.source.device)
+    }
+
+    /// Has the system read a layer ahead, its routed experts apart.
+    pub fn prefetch(&self, layer: usize) {
+        let checkpoint = &self.source.checkpoint;
+        let wanted = |name: &str| layer_of(name) == Some(layer) && !name.contains(".mlp.experts.");
+        checkpoint.tensors().filter(|(name, _)| wanted(name)).for_each(|(_, info)| checkpoint.prefetch(info));
+    }
+
+    /// Gives the pages of a layer's stored tensors back; those of embedding, norm and head for `None`.
+    pub fn release(&self, layer: Option<usize>) {
+        let checkpoint = &self.source.checkpoint;
+        checkpoint.tensors().filter(|(name, _)| layer_of(name) == layer).for_each(|(_, info)| checkpoint.release(info));
+    }
+
+    fn root(&self) -> Scope<'_> {
+        Scope::root(&self.source, self.dtype)
+    }
+}
