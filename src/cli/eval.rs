@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::data::DataArgs;
-use super::model::{self, RunArgs, load};
+use super::model::{self, RunArgs, bytes, load};
 use super::output::{OutputArgs, Table};
 use super::progress::{Progress, cancel_on_interrupt};
+use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, PatternSpec, Subject};
-use crate::engine::{Backend, Cancel, LocalBackend, ModelInfo};
+use crate::engine::{Backend, Calibration, Cancel, LocalBackend, ModelInfo, stream};
 use crate::session::write_atomic;
 
 /// Arguments of `eval`.
@@ -25,6 +26,9 @@ pub struct Args {
     /// Also write the logits of every position to this safetensors file.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
+    /// Hold one layer at a time, for a checkpoint larger than memory; all patterns pass it before the next is loaded.
+    #[arg(long, conflicts_with = "logits")]
+    stream: bool,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -40,13 +44,14 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), CliError> {
     let checkpoint = model::open(&args.model)?;
     let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
-    let reference = Subject::Pattern(checkpoint.constraints().reference()?);
     let calibration = args.data.load(&checkpoint)?;
     let cancel = cancel_on_interrupt()?;
-    let mut backend = load(&checkpoint, calibration, args.run.settings()?, &args.output)?;
-    if args.data.is_random() {
-        args.output.warn("the tokens are random: losses say nothing about text");
+    if args.stream {
+        return run_streamed(&args, &checkpoint, &calibration, &subjects, &cancel);
     }
+    let reference = Subject::Pattern(checkpoint.constraints().reference()?);
+    let mut backend = load(&checkpoint, calibration, args.run.settings()?, &args.output)?;
+    warn_of_random(&args);
     let mut progress = Progress::new(&args.output);
     let mut evaluate = |backend: &mut LocalBackend, subject: Subject| {
         backend.evaluate(subject, &cancel, &mut |partial| {
@@ -62,6 +67,41 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     let json = to_json(&args, backend.describe(), &base, &results);
     args.output.print(&json, &to_table(backend.describe(), &base, &results))
+}
+
+/// The same with one layer in memory at a time.
+fn run_streamed(
+    args: &Args,
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    subjects: &[Subject],
+    cancel: &Cancel,
+) -> Result<(), CliError> {
+    let settings = args.run.settings()?;
+    model::check_streaming_room(checkpoint, calibration, &settings, subjects.len() + 1)?;
+    model::warn(checkpoint, calibration, &args.output);
+    warn_of_random(args);
+    let mut progress = Progress::new(&args.output);
+    let layers = checkpoint.config().num_hidden_layers;
+    let streamed = stream(checkpoint, calibration, &settings, subjects, cancel, &mut |layer, share| {
+        progress.tell(&format!("layer {layer} of {layers}:"), share);
+    })?;
+    drop(progress);
+    let mut json = to_json(args, &streamed.info, &streamed.reference, &streamed.evaluations);
+    json["stream"] = json!(true);
+    json["peak_anonymous_bytes"] = json!(streamed.peak_anonymous_bytes);
+    let mut table = to_table(&streamed.info, &streamed.reference, &streamed.evaluations);
+    if let Some(peak) = streamed.peak_anonymous_bytes {
+        let note = format!("streamed layer by layer, seconds of all patterns together; at most {} held", bytes(peak));
+        table.notes.push(note);
+    }
+    args.output.print(&json, &table)
+}
+
+fn warn_of_random(args: &Args) {
+    if args.data.is_random() {
+        args.output.warn("the tokens are random: losses say nothing about text");
+    }
 }
 
 fn to_json(args: &Args, info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Value {

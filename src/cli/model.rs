@@ -98,8 +98,14 @@ pub fn load(
     settings: Settings,
     output: &OutputArgs,
 ) -> Result<LocalBackend, CliError> {
-    let config = checkpoint.config();
     check_room(checkpoint, &settings)?;
+    warn(checkpoint, &calibration, output);
+    Ok(LocalBackend::load(checkpoint, calibration, settings)?)
+}
+
+/// Warns of sequences on which no pattern can differ, and of those that are too long for the model.
+pub fn warn(checkpoint: &Checkpoint, calibration: &Calibration, output: &OutputArgs) {
+    let config = checkpoint.config();
     if calibration.eligible(config.index_topk) == 0 {
         output.warn(&format!(
             "no query sees more than index_topk = {} keys (the longest sequence has {} tokens), so no pattern can differ from another",
@@ -114,7 +120,6 @@ pub fn load(
             config.max_position_embeddings
         ));
     }
-    Ok(LocalBackend::load(checkpoint, calibration, settings)?)
 }
 
 /// Refuses a model whose weights cannot fit into this machine's memory.
@@ -125,15 +130,38 @@ pub fn check_room(checkpoint: &Checkpoint, settings: &Settings) -> Result<(), Cl
     if !settings.placement.device.is_cpu() {
         return Ok(());
     }
-    check_memory(checkpoint.needed_bytes(settings.placement.dtype.size_in_bytes()), free_bytes())
+    let needed = checkpoint.needed_bytes(settings.placement.dtype.size_in_bytes());
+    check_memory("the weights need", needed, free_bytes())
+        .map_err(|e| e.hint("use 'eval --stream', --dtype bf16, or a machine with more memory"))
 }
 
-fn check_memory(needed: u64, free: u64) -> Result<(), CliError> {
+/// Refuses a model of which not even one layer fits beside the states of all sequences under `subjects` patterns.
+///
+/// # Errors
+/// One that names needed and free bytes.
+pub fn check_streaming_room(
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    settings: &Settings,
+    subjects: usize,
+) -> Result<(), CliError> {
+    if !settings.placement.device.is_cpu() {
+        return Ok(());
+    }
+    let size = settings.placement.dtype.size_in_bytes();
+    let tokens: usize = calibration.sequences().iter().map(|s| s.ids.len()).sum();
+    // While a group of patterns passes a layer, its state before and those after it are held.
+    let states = tokens * checkpoint.config().hidden_size * size * (subjects + 1);
+    let needed = checkpoint.largest_piece_bytes(size) + states as u64;
+    check_memory("the largest layer and the residual states need", needed, free_bytes())
+        .map_err(|e| e.hint("use fewer tokens or patterns, --dtype bf16, or a machine with more memory"))
+}
+
+fn check_memory(what: &str, needed: u64, free: u64) -> Result<(), CliError> {
     if needed <= free {
         return Ok(());
     }
-    Err(CliError::run(format!("the weights need {}, but only {} of memory are free", bytes(needed), bytes(free)))
-        .hint("use --dtype bf16, or a machine with more memory"))
+    Err(CliError::run(format!("{what} {}, but only {} of memory are free", bytes(needed), bytes(free))))
 }
 
 fn free_bytes() -> u64 {
@@ -143,7 +171,8 @@ fn free_bytes() -> u64 {
     system.available_memory().min(limit)
 }
 
-fn bytes(n: u64) -> String {
+/// Returns a number of bytes for people, such as `1.5 GiB`.
+pub fn bytes(n: u64) -> String {
     let (value, unit) = match n {
         0..0x10_0000 => (n as f64 / 1024.0, "KiB"),
         0x10_0000..0x4000_0000 => (n as f64 / 1024f64.powi(2), "MiB"),
@@ -158,6 +187,7 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_refused_with_both_figures() {
+        let check_memory = |needed, free| check_memory("the weights need", needed, free);
         assert!(check_memory(1 << 30, 1 << 30).is_ok());
         let Err(CliError::Told { message, code, .. }) = check_memory(5 << 30, 3 << 29) else { panic!("refused") };
         assert_eq!((message.as_str(), code), ("the weights need 5.0 GiB, but only 1.5 GiB of memory are free", 1));

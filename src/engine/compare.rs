@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::{BackendError, Cancel};
-use crate::model::Model;
+use crate::model::Head;
 
 /// Logits held at a time; more rows are compared in chunks.
 const CHUNK_LOGITS: usize = 1 << 24;
@@ -29,13 +29,13 @@ pub(super) type Target = (usize, u32);
 
 /// Scores rows of final hidden states `[R, hidden]` against those of the reference.
 pub(super) fn compare(
-    model: &Model,
+    head: &Head,
     reference: &Tensor,
     hidden: &Tensor,
     targets: &[Target],
     cancel: &Cancel,
 ) -> Result<Vec<Row>, BackendError> {
-    let vocab = model.config().vocab_size;
+    let vocab = head.vocab_size()?;
     let chunk = (CHUNK_LOGITS / vocab).max(1);
     let mut rows = Vec::with_capacity(targets.len());
     for (start, targets) in targets.chunks(chunk).enumerate().map(|(i, t)| (i * chunk, t)) {
@@ -43,7 +43,7 @@ pub(super) fn compare(
             return Err(BackendError::Cancelled);
         }
         let logits = |x: &Tensor| -> Result<Vec<f32>, BackendError> {
-            Ok(model.logits(&x.narrow(0, start, targets.len())?.unsqueeze(0)?)?.flatten_all()?.to_vec1()?)
+            Ok(head.logits(&x.narrow(0, start, targets.len())?.unsqueeze(0)?)?.flatten_all()?.to_vec1()?)
         };
         let (theirs, ours) = (logits(reference)?, logits(hidden)?);
         let pairs = theirs.par_chunks(vocab).zip(ours.par_chunks(vocab)).zip(targets);

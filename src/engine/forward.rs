@@ -20,7 +20,36 @@ pub(super) struct Batch {
     pub first: usize,
     /// Their ids.
     pub ids: Vec<Vec<u32>>,
-    rotary: Rotary,
+    /// The rotary tables of their positions.
+    pub rotary: Rotary,
+}
+
+impl Batch {
+    /// Cuts a calibration set into batches of sequences of one length; `rope` makes the tables of a length.
+    pub(super) fn cut(
+        calibration: &Calibration,
+        device: &Device,
+        rope: impl Fn(usize) -> Result<Rotary, ModelError>,
+    ) -> Result<Vec<Self>, ModelError> {
+        let tokens = if device.is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
+        let mut batches: Vec<Self> = Vec::new();
+        for (index, sequence) in calibration.sequences().iter().enumerate() {
+            let len = sequence.ids.len();
+            match batches.last_mut() {
+                Some(batch) if batch.ids[0].len() == len && (batch.ids.len() + 1) * len <= tokens => {
+                    batch.ids.push(sequence.ids.clone());
+                }
+                last => {
+                    let rotary = match last {
+                        Some(batch) if batch.ids[0].len() == len => batch.rotary.clone(),
+                        _ => rope(len)?,
+                    };
+                    batches.push(Self { first: index, ids: vec![sequence.ids.clone()], rotary });
+                }
+            }
+        }
+        Ok(batches)
+    }
 }
 
 /// The end of a forward.
@@ -64,23 +93,7 @@ impl Runner {
         ops: Ops,
         cache_bytes: usize,
     ) -> Result<Self, BackendError> {
-        let tokens = if matches!(model.device(), Device::Cpu) { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-        let mut batches: Vec<Batch> = Vec::new();
-        for (index, sequence) in calibration.sequences().iter().enumerate() {
-            let len = sequence.ids.len();
-            match batches.last_mut() {
-                Some(batch) if batch.ids[0].len() == len && (batch.ids.len() + 1) * len <= tokens => {
-                    batch.ids.push(sequence.ids.clone());
-                }
-                last => {
-                    let rotary = match last {
-                        Some(batch) if batch.ids[0].len() == len => batch.rotary.clone(),
-                        _ => model.rope(len)?,
-                    };
-                    batches.push(Batch { first: index, ids: vec![sequence.ids.clone()], rotary });
-                }
-            }
-        }
+        let batches = Batch::cut(calibration, model.device(), |len| model.rope(len))?;
         Ok(Self { model, batches, ops, states: States::new(cache_bytes) })
     }
 

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-use super::compare::{Target, compare};
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
-use super::tally::{Scored, Tally};
+use super::tally::Tally;
+use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace};
@@ -68,30 +68,8 @@ impl LocalBackend {
     /// # Errors
     /// [`BackendError::Failed`] where the checkpoint or the device is at fault.
     pub fn load(checkpoint: &Checkpoint, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
-        let failed = |message: String| BackendError::Failed { message, hint: None };
-        let config = checkpoint.config();
-        let constraints = checkpoint.constraints();
-        let Placement { device, dtype, .. } = &settings.placement;
-        let model = Model::load(checkpoint, device, *dtype)?;
-        let info = ModelInfo {
-            name: checkpoint.name().to_owned(),
-            fingerprint: checkpoint.fingerprint().to_owned(),
-            model_type: config.family.model_type().to_owned(),
-            index_topk: config.index_topk,
-            index_heads: config.index_n_heads,
-            constraints,
-            native: checkpoint.native().map_err(|e| failed(e.to_string()))?,
-            reference: constraints.reference().map_err(|e| failed(e.to_string()))?,
-            device: settings.placement.device_name(),
-            dtype: settings.placement.dtype_name().to_owned(),
-            ops: settings.ops.to_string(),
-            sequences: calibration.sequences().len(),
-            targets: calibration.targets(),
-            eligible: calibration.eligible(config.index_topk),
-            context: calibration.longest(),
-            calibration: calibration.hash(),
-            data: calibration.data().to_owned(),
-        };
+        let info = ModelInfo::of(checkpoint, &calibration, &settings)?;
+        let model = Model::load(checkpoint, &settings.placement.device, settings.placement.dtype)?;
         let runner = Runner::new(model, &calibration, settings.ops, settings.cache_bytes)?;
         let references = runner.batches.iter().map(|_| None).collect();
         Ok(Self {
@@ -134,21 +112,9 @@ impl LocalBackend {
         Ok(sequences)
     }
 
-    /// Returns the scored queries of a batch, sequence by sequence.
-    fn targets(&self, batch: usize) -> Vec<Vec<Target>> {
-        let batch = &self.runner.batches[batch];
-        let sequences = &self.calibration.sequences()[batch.first..batch.first + batch.ids.len()];
-        sequences.iter().map(|s| s.queries().map(|p| (p, s.ids[p + 1])).collect()).collect()
-    }
-
-    /// Picks the scored queries' rows of `[B, T, hidden]`.
-    fn scored_rows(&self, batch: usize, hidden: &Tensor) -> Result<Tensor, BackendError> {
-        let (b, t, width) = hidden.dims3()?;
-        let targets = self.targets(batch);
-        let rows =
-            targets.iter().enumerate().flat_map(|(n, targets)| targets.iter().map(move |&(p, _)| (n * t + p) as u32));
-        let rows = Tensor::from_iter(rows, hidden.device())?;
-        Ok(hidden.reshape((b * t, width))?.index_select(&rows, 0)?)
+    /// Returns the scored queries of a batch.
+    fn targets(&self, batch: usize) -> Targets {
+        Targets::of(&self.calibration, &self.runner.batches[batch])
     }
 
     /// Runs the reference on a batch unless that has been done; returns how many layers were run.
@@ -171,7 +137,7 @@ impl LocalBackend {
                 kept.extend(output.indices.clone());
             }
         })?;
-        let rows = self.scored_rows(batch, &run.hidden)?;
+        let rows = self.targets(batch).rows(&run.hidden)?;
         self.references[batch] = Some(Reference { rows, selections: selections.then_some(kept) });
         Ok(self.info.constraints.layers - run.resumed_from)
     }
@@ -182,24 +148,18 @@ impl LocalBackend {
         let mut run =
             self.run_reference(batch, self.settings.keep_selections && self.needs_selections(batch), cancel)?;
         let mut resumed_from = layers - run;
-        let hidden = if tally.subject == Subject::Pattern(self.info.reference) {
+        let targets = self.targets(batch);
+        let rows = if tally.subject == Subject::Pattern(self.info.reference) {
             None
         } else {
             let forwarded = self.runner.forward(batch, tally.subject, How::RESUMED, cancel, &mut |_, _| {})?;
             resumed_from = forwarded.resumed_from;
             run = layers - resumed_from;
-            Some(self.scored_rows(batch, &forwarded.hidden)?)
+            Some(targets.rows(&forwarded.hidden)?)
         };
-        let targets = self.targets(batch);
-        if let Some(Reference { rows, .. }) = &self.references[batch] {
-            let flat: Vec<Target> = targets.concat();
-            let scored = compare(&self.runner.model, rows, hidden.as_ref().unwrap_or(rows), &flat, cancel)?;
-            let mut rest = scored.as_slice();
-            for (n, targets) in targets.iter().enumerate() {
-                let (rows, after) = rest.split_at(targets.len());
-                tally.scored.push(Scored { index: self.runner.batches[batch].first + n, rows: rows.to_vec() });
-                rest = after;
-            }
+        if let Some(Reference { rows: reference, .. }) = &self.references[batch] {
+            let rows = rows.as_ref().unwrap_or(reference);
+            tally.scored.extend(targets.score(self.runner.model.head(), reference, rows, cancel)?);
         }
         tally.resumed_from = tally.resumed_from.min(resumed_from);
         tally.layer_forwards += (run * targets.len()) as f64 / self.info.sequences as f64;
@@ -208,11 +168,6 @@ impl LocalBackend {
 
     fn needs_selections(&self, batch: usize) -> bool {
         self.references[batch].is_none()
-    }
-
-    fn check(&self, subject: Subject) -> Result<(), BackendError> {
-        let Subject::Pattern(pattern) = subject else { return Ok(()) };
-        self.info.constraints.check(pattern).map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
     }
 }
 
@@ -230,28 +185,12 @@ impl Backend for LocalBackend {
         if let Some(known) = self.evaluations.get(&subject) {
             return Ok(known.clone());
         }
-        self.check(subject)?;
+        self.info.check(subject)?;
         let started = Instant::now();
-        let bytes: Option<Vec<usize>> = self.calibration.sequences().iter().map(|s| s.bytes).collect();
-        let mut tally = Tally {
-            subject,
-            topk: self.info.index_topk,
-            total: self.info.sequences,
-            bytes,
-            scored: Vec::new(),
-            resumed_from: self.info.constraints.layers,
-            layer_forwards: 0.0,
-        };
+        let mut tally = Tally::new(subject, &self.info, &self.calibration);
         for batch in 0..self.runner.batches.len() {
             self.score(batch, &mut tally, cancel)?;
-            if let Some((sequence, position)) = tally.non_finite() {
-                return Err(BackendError::Failed {
-                    message: format!(
-                        "the loss of {subject} is not finite at position {position} of sequence {sequence}"
-                    ),
-                    hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
-                });
-            }
+            tally.check()?;
             partial(&tally.evaluation(started.elapsed().as_secs_f64()));
         }
         let evaluation = tally.evaluation(started.elapsed().as_secs_f64());
@@ -264,7 +203,7 @@ impl Backend for LocalBackend {
     }
 
     fn coverage(&mut self, pattern: Pattern, cancel: &Cancel) -> Result<Coverage, BackendError> {
-        self.check(Subject::Pattern(pattern))?;
+        self.info.check(Subject::Pattern(pattern))?;
         super::coverage::coverage(self, pattern, cancel)
     }
 
@@ -274,7 +213,7 @@ impl Backend for LocalBackend {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError> {
-        self.check(Subject::Pattern(pattern))?;
+        self.info.check(Subject::Pattern(pattern))?;
         super::measure::measure(self, pattern, cancel, progress)
     }
 }

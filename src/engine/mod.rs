@@ -9,15 +9,19 @@ mod device;
 #[cfg(test)]
 pub(crate) mod fake;
 mod forward;
+mod info;
 mod local;
 #[cfg(test)]
 mod local_tests;
 mod mailbox;
 mod measure;
+mod memory;
 mod protocol;
 mod record;
 mod states;
+mod stream;
 mod tally;
+mod targets;
 mod worker;
 #[cfg(test)]
 mod worker_tests;
@@ -29,4 +33,5 @@ pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use local::{LocalBackend, Settings};
 pub use protocol::{Command, Failure, Job, Progress, Update};
 pub use record::splitmix;
+pub use stream::{Streamed, stream};
 pub use worker::{Handle, spawn, spawn_with};

@@ -3,6 +3,8 @@
 use crate::domain::{Agreement, Bucket, Estimate, Evaluation, Origin, Subject, WorstSequence};
 
 use super::compare::Row;
+use super::data::Calibration;
+use super::{BackendError, ModelInfo};
 
 /// End of the first position bucket; each further one doubles the context.
 const FIRST_BUCKET: usize = 32;
@@ -32,8 +34,33 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Returns a tally of nothing yet.
+    pub(super) fn new(subject: Subject, info: &ModelInfo, calibration: &Calibration) -> Self {
+        Self {
+            subject,
+            topk: info.index_topk,
+            total: info.sequences,
+            bytes: calibration.sequences().iter().map(|s| s.bytes).collect(),
+            scored: Vec::new(),
+            resumed_from: info.constraints.layers,
+            layer_forwards: 0.0,
+        }
+    }
+
+    /// Refuses a loss that is not finite.
+    pub(super) fn check(&self) -> Result<(), BackendError> {
+        let Some((sequence, position)) = self.non_finite() else { return Ok(()) };
+        Err(BackendError::Failed {
+            message: format!(
+                "the loss of {} is not finite at position {position} of sequence {sequence}",
+                self.subject
+            ),
+            hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
+        })
+    }
+
     /// Returns the sequence and position of the first target whose loss is not a finite number.
-    pub(super) fn non_finite(&self) -> Option<(usize, usize)> {
+    fn non_finite(&self) -> Option<(usize, usize)> {
         self.scored.iter().find_map(|s| {
             s.rows.iter().find(|r| !r.nll.is_finite() || !r.reference.is_finite()).map(|r| (s.index, r.position))
         })

@@ -1,0 +1,57 @@
+//! What is known of a model before anything is run.
+
+use super::data::Calibration;
+use super::{BackendError, ModelInfo, Settings};
+use crate::checkpoint::Checkpoint;
+use crate::domain::{PatternError, Subject};
+
+impl ModelInfo {
+    /// Describes a checkpoint with its calibration set.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] where the checkpoint's pattern is impossible.
+    pub(super) fn of(
+        checkpoint: &Checkpoint,
+        calibration: &Calibration,
+        settings: &Settings,
+    ) -> Result<Self, BackendError> {
+        let config = checkpoint.config();
+        let constraints = checkpoint.constraints();
+        let native =
+            checkpoint.native().map_err(|e| BackendError::Failed { message: e.to_string(), hint: e.hint() })?;
+        Ok(Self {
+            name: checkpoint.name().to_owned(),
+            fingerprint: checkpoint.fingerprint().to_owned(),
+            model_type: config.family.model_type().to_owned(),
+            index_topk: config.index_topk,
+            index_heads: config.index_n_heads,
+            constraints,
+            native,
+            reference: constraints.reference().map_err(failed)?,
+            device: settings.placement.device_name(),
+            dtype: settings.placement.dtype_name().to_owned(),
+            ops: settings.ops.to_string(),
+            sequences: calibration.sequences().len(),
+            targets: calibration.targets(),
+            eligible: calibration.eligible(config.index_topk),
+            context: calibration.longest(),
+            calibration: calibration.hash(),
+            data: calibration.data().to_owned(),
+        })
+    }
+
+    /// Refuses a pattern that the model cannot have.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`].
+    pub(super) fn check(&self, subject: Subject) -> Result<(), BackendError> {
+        match subject {
+            Subject::Pattern(pattern) => self.constraints.check(pattern).map_err(failed),
+            Subject::Dense => Ok(()),
+        }
+    }
+}
+
+fn failed(error: PatternError) -> BackendError {
+    BackendError::Failed { message: error.to_string(), hint: None }
+}

@@ -1,0 +1,60 @@
+//! The scored queries of a batch, and how well final hidden states predict what follows them.
+
+use candle_core::Tensor;
+
+use super::compare::{Target, compare};
+use super::data::Calibration;
+use super::forward::Batch;
+use super::tally::Scored;
+use super::{BackendError, Cancel};
+use crate::model::Head;
+
+/// The scored queries of one batch.
+#[derive(Clone, Debug)]
+pub(super) struct Targets {
+    /// Index of the first sequence.
+    first: usize,
+    /// Sequence by sequence.
+    sequences: Vec<Vec<Target>>,
+}
+
+impl Targets {
+    /// Returns the targets of a batch of the calibration set.
+    pub(super) fn of(calibration: &Calibration, batch: &Batch) -> Self {
+        let sequences = &calibration.sequences()[batch.first..batch.first + batch.ids.len()];
+        let sequences = sequences.iter().map(|s| s.queries().map(|p| (p, s.ids[p + 1])).collect()).collect();
+        Self { first: batch.first, sequences }
+    }
+
+    /// Returns the number of sequences.
+    pub(super) fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Picks the scored queries' rows of `[B, T, hidden]`: `[R, hidden]`.
+    pub(super) fn rows(&self, hidden: &Tensor) -> Result<Tensor, BackendError> {
+        let (b, t, width) = hidden.dims3()?;
+        let rows = self.sequences.iter().enumerate();
+        let rows = rows.flat_map(|(n, targets)| targets.iter().map(move |&(p, _)| (n * t + p) as u32));
+        let rows = Tensor::from_iter(rows, hidden.device())?;
+        Ok(hidden.reshape((b * t, width))?.index_select(&rows, 0)?)
+    }
+
+    /// Scores the picked rows of a forward against those of the reference.
+    pub(super) fn score(
+        &self,
+        head: &Head,
+        reference: &Tensor,
+        rows: &Tensor,
+        cancel: &Cancel,
+    ) -> Result<Vec<Scored>, BackendError> {
+        let scored = compare(head, reference, rows, &self.sequences.concat(), cancel)?;
+        let mut rest = scored.as_slice();
+        let split = |(n, targets): (usize, &Vec<Target>)| {
+            let (rows, after) = rest.split_at(targets.len());
+            rest = after;
+            Scored { index: self.first + n, rows: rows.to_vec() }
+        };
+        Ok(self.sequences.iter().enumerate().map(split).collect())
+    }
+}
