@@ -9,7 +9,7 @@ use super::data::DataArgs;
 use super::files::{SessionFiles, work_of};
 use super::model::{self, RunArgs};
 use crate::engine::{Command, Handle, LocalBackend, Settings, spawn};
-use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder};
+use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder, write_atomic};
 use crate::tui::{self, ColorChoice, EngineHandle, Options, Setup, ThemeChoice};
 
 /// Tokens that are drawn where nothing was named to evaluate on.
@@ -40,6 +40,24 @@ pub struct Args {
     /// Draw with ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// Write the screen as an SVG picture once everything is measured, instead of opening it.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// Columns and rows of the picture.
+    #[arg(long, value_name = "COLUMNSxROWS", default_value = "120x40", value_parser = size, requires = "picture")]
+    size: (u16, u16),
+    /// Keys to type before the picture is taken; a line break is Enter.
+    #[arg(long, value_name = "KEYS", default_value = "", requires = "picture")]
+    keys: String,
+}
+
+/// Reads a size such as `120x40`.
+fn size(text: &str) -> Result<(u16, u16), String> {
+    let parts = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    match parts {
+        Some((w, h)) if (1..=1000).contains(&w) && (1..=1000).contains(&h) => Ok((w, h)),
+        _ => Err("it must be COLUMNSxROWS, such as 120x40".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -74,7 +92,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
     } else {
         open_session(path, &args)?
     };
-    tui::run(setup).map_err(|e| CliError::run(format!("{e:#}")))
+    let told = |e: anyhow::Error| CliError::run(format!("{e:#}"));
+    match &args.picture {
+        None => tui::run(setup).map_err(told),
+        Some(file) => {
+            let svg = tui::picture(setup, args.size, &args.keys).map_err(told)?;
+            write_atomic(file, svg.as_bytes()).map_err(CliError::from)
+        }
+    }
 }
 
 fn open_model(args: &Args) -> Result<Setup, CliError> {
