@@ -1,6 +1,7 @@
-//! Pure functions of domain types: overlap of index sets, and the coverage that it predicts.
+//! Pure functions of domain types: overlap of index sets and the coverage that it predicts, cost of forwards.
 
 pub mod coverage;
+pub mod fit;
 pub mod overlap;
 mod pairs;
 

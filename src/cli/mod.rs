@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod dashboard;
 mod data;
 mod demo;
@@ -47,6 +48,8 @@ enum Command {
     Overlap(overlap::Args),
     /// Writes the demo model as a folder, or prints its card.
     Demo(demo::Args),
+    /// Times forwards of patterns against the reference pattern, per phase, at several contexts.
+    Bench(bench::Args),
     /// Trains a model from a recipe.
     Train(train::Args),
 }
@@ -73,6 +76,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Record(args)) => record::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),
         Some(Command::Demo(args)) => demo::run(args),
+        Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Train(args)) => train::run(args),
         None => dashboard::run(cli.dashboard),
     }

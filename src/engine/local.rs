@@ -97,6 +97,21 @@ impl LocalBackend {
         super::record::record(self, pattern, queries, cancel, progress)
     }
 
+    /// Times pattern and reference in alternation at `context` tokens, those of the calibration set over and over.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn measure_at(
+        &mut self,
+        pattern: Pattern,
+        context: usize,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Speed>, BackendError> {
+        self.info.check(Subject::Pattern(pattern))?;
+        super::measure::measure(self, pattern, context, cancel, progress)
+    }
+
     /// Returns the logits of every position, `[T, vocab]` per sequence.
     ///
     /// # Errors
@@ -213,7 +228,7 @@ impl Backend for LocalBackend {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError> {
-        self.info.check(Subject::Pattern(pattern))?;
-        super::measure::measure(self, pattern, cancel, progress)
+        let context = self.settings.speed_context.unwrap_or(self.info.context);
+        self.measure_at(pattern, context, cancel, progress)
     }
 }

@@ -18,14 +18,15 @@ const ENOUGH: Duration = Duration::from_secs(3);
 const DECODE_TOKENS: usize = 16;
 
 /// Times prefill (the whole context through every layer, and the head for its last token) and then decode (single
-/// tokens after that context).
+/// tokens after that context), both against the reference pattern.
 pub(super) fn measure(
     backend: &LocalBackend,
     pattern: Pattern,
+    context: usize,
     cancel: &Cancel,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Speed>, BackendError> {
-    let bench = Bench::new(backend, cancel)?;
+    let bench = Bench::new(backend, context, cancel)?;
     let reference = backend.info.reference;
     let prefill = alternate(&mut |which| bench.prefill(if which == 0 { pattern } else { reference }), &mut |share| {
         progress(share / 2.0);
@@ -97,9 +98,8 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(backend: &'a LocalBackend, cancel: &'a Cancel) -> Result<Self, BackendError> {
+    fn new(backend: &'a LocalBackend, context: usize, cancel: &'a Cancel) -> Result<Self, BackendError> {
         let model = &backend.runner.model;
-        let context = backend.settings.speed_context.unwrap_or(backend.info.context);
         let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
         let ids = all.cycle().take(context + DECODE_TOKENS).collect();
         Ok(Self { model, ops: backend.settings.ops, cancel, ids, context, rotary: model.rope(context)? })

@@ -1,0 +1,75 @@
+//! `indexscope bench` as scripts see it.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const MODEL: &str = "tests/data/glm_dsa_tiny";
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_indexscope")).arg("bench").args(arguments).output().expect("the binary runs")
+}
+
+fn json_of(arguments: &[&str]) -> Value {
+    let output = bench(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("stdout is JSON")
+}
+
+#[test]
+fn phases_are_timed_at_every_context_and_projected_from_three() {
+    let json = json_of(&[MODEL, "--context", "24,48,96", "--project", "192", "--pattern", "uniform:3", "--json"]);
+    assert_eq!(
+        (&json["device"], &json["attention"], &json["tokens"]),
+        (&"cpu".into(), &"fast".into(), &"random tokens".into())
+    );
+    let results = json["results"].as_array().expect("an array");
+    let rows: Vec<(&str, &str, u64)> = results
+        .iter()
+        .filter_map(|r| Some((r["pattern"].as_str()?, r["phase"].as_str()?, r["context"].as_u64()?)))
+        .collect();
+    assert_eq!(rows.len(), 6, "two phases at three contexts");
+    assert_eq!(rows[..3], [("FSSFSS", "prefill", 24), ("FSSFSS", "decode", 24), ("FSSFSS", "prefill", 48)]);
+    for result in results {
+        let number = |a: &str, b: &str| result[a][b].as_f64().expect("a number");
+        assert!(
+            number("seconds", "median") > 0.0 && number("seconds", "mad") >= 0.0 && number("ratio", "median") > 0.0
+        );
+        assert!(result["seconds"]["runs"].as_u64() >= Some(5), "{result}");
+        let shares: f64 =
+            ["indexer", "topk", "attention", "mlp", "rest"].map(|part| number("share", part)).iter().sum();
+        assert!((shares - 1.0).abs() < 1e-9, "{result}");
+        assert_eq!(result["origin"], "measured");
+    }
+    let projections = json["projections"].as_array().expect("an array");
+    assert_eq!(projections.len(), 2, "two phases at one context");
+    for p in projections {
+        assert_eq!((&p["origin"], &p["context"]), (&"predicted".into(), &192.into()));
+        assert!(p["seconds"].as_f64() > Some(0.0) && p["ratio"].as_f64() > Some(0.0), "{p}");
+        assert!(p["fit"]["held_out"].as_f64() >= Some(0.0), "{p}");
+    }
+}
+
+#[test]
+fn two_contexts_are_timed_but_not_projected() {
+    let json = json_of(&[MODEL, "--context", "32,64", "--pattern", "native", "--tokens", "random:20", "--json"]);
+    assert_eq!((json["results"].as_array().map(Vec::len), &json["projections"]), (Some(4), &Value::Array(vec![])));
+    let output = bench(&[MODEL, "--context", "32", "--pattern", "native", "--format", "csv"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("pattern,full,phase,context,seconds,"), "{text}");
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for (arguments, needle) in [
+        (&[MODEL, "--pattern", "native"][..], "--context"),
+        (&[MODEL, "--context", "64"][..], "--pattern"),
+        (&[MODEL, "--context", "1", "--pattern", "native"][..], "above 1"),
+        (&[MODEL, "--context", "64", "--pattern", "dense"][..], "dense"),
+    ] {
+        let output = bench(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(needle), "{arguments:?}: {stderr}");
+    }
+}
