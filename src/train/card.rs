@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::{Estimate, Pattern, Role, Selection, median_mad};
 use crate::model::ops::cross_entropy;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::{Attend, Indices, Model, Pass};
+use crate::model::{Attend, Indices, Model, Ops, Pass};
 
 /// What each layer attends to.
 #[derive(Clone, Copy)]
@@ -150,7 +150,9 @@ fn sequence_losses(model: &Model, ids: &[u32], keys: Keys) -> Result<Vec<f64>, T
             (_, Some(indices)) => Attend::Given(indices),
             (_, None) => Attend::Own,
         };
-        let out = model.layer(layer, &x, &rotary, &mut Pass::new(attend))?;
+        let mut pass = Pass::new(attend);
+        pass.ops = Ops::Fast;
+        let out = model.layer(layer, &x, &rotary, &mut pass)?;
         x = out.hidden;
         held = out.indices.or(held);
     }
