@@ -179,6 +179,29 @@ fn a_toggle_is_seen_at_once_measured_and_undone() {
 }
 
 #[test]
+fn the_demo_opens_without_arguments_and_unsaved_work_is_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let sessions = folder.path().join("sessions");
+    let mut terminal = terminal((120, 40))
+        .args(["--sessions".as_ref(), sessions.as_os_str()])
+        .spawn(env!("CARGO_BIN_EXE_indexscope"))
+        .unwrap();
+    terminal.wait_until(|s| s.contains("demo 12L k32 ctx 512") && s.contains("/24 sequences")).unwrap();
+    // An edit is answered although the first evaluation and the recording may still run.
+    type_keys(&mut terminal, "/11\r ");
+    terminal.wait_until(|s| s.contains("11/12 Full") && s.contains("L11 Full → Shared: Δloss +0.1")).unwrap();
+    terminal.wait_until(|s| s.contains("23/24 sequences") && s.contains("cov●") && s.contains("chance 0.1")).unwrap();
+    let aside = sessions.join("demo.autosave.toml");
+    terminal.wait_until(|_| aside.is_file()).unwrap();
+    assert!(std::fs::read_to_string(&aside).unwrap().contains("FFFFFFFFFFFS"));
+    type_keys(&mut terminal, "w");
+    terminal.wait_until(|s| s.contains("saved ")).unwrap();
+    assert!(sessions.join("demo.toml").is_file() && !aside.exists());
+    type_keys(&mut terminal, "q");
+    assert!(restored(&mut terminal).success());
+}
+
+#[test]
 fn a_storm_of_resizes_leaves_a_whole_screen() {
     let folder = tempfile::tempdir().unwrap();
     let mut terminal = open(folder.path(), (80, 24));
