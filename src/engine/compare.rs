@@ -45,7 +45,10 @@ pub(super) fn compare(
         let logits = |x: &Tensor| -> Result<Vec<f32>, BackendError> {
             Ok(head.logits(&x.narrow(0, start, targets.len())?.unsqueeze(0)?)?.flatten_all()?.to_vec1()?)
         };
-        let (theirs, ours) = (logits(reference)?, logits(hidden)?);
+        let theirs = logits(reference)?;
+        // The reference is also compared with itself.
+        let other = if hidden.id() == reference.id() { None } else { Some(logits(hidden)?) };
+        let ours = other.as_ref().unwrap_or(&theirs);
         let pairs = theirs.par_chunks(vocab).zip(ours.par_chunks(vocab)).zip(targets);
         rows.par_extend(pairs.map(|((theirs, ours), &target)| row(theirs, ours, target)));
     }
