@@ -16,6 +16,7 @@ mod progress;
 mod record;
 mod target;
 mod train;
+mod worth;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::Args),
     /// Times forwards of patterns against the reference pattern, per phase, at several contexts.
     Bench(bench::Args),
+    /// Predicts from config.json alone what sharing indices would save: prefill, decode, index keys.
+    Worth(worth::Args),
     /// Trains a model from a recipe.
     Train(train::Args),
 }
@@ -77,6 +80,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Overlap(args)) => overlap::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Worth(args)) => worth::run(args),
         Some(Command::Train(args)) => train::run(args),
         None => dashboard::run(cli.dashboard),
     }
