@@ -305,11 +305,15 @@ impl Question {
                 self.batch
             ),
         ];
-        let tokens = |t: Option<usize>| t.map_or("none up to 1M".to_owned(), |t| format!("{t} tokens"));
+        let tokens = |context: Option<usize>| match context {
+            None => "no context up to 1M".to_owned(),
+            Some(1) => "any context".to_owned(),
+            Some(t) => format!("{t} tokens"),
+        };
         for r in self.retentions.iter().filter(|r| r.full < self.native) {
             let [prefill, decode] = self.thresholds(r.full).map(tokens);
             notes.push(format!(
-                "{}: saves {:.0} % of prefill from {prefill}, of decode from {decode}",
+                "{}: saves {:.0} % of prefill from {prefill} on, of decode from {decode} on",
                 r.name,
                 LEAST * 100.0
             ));
