@@ -137,6 +137,25 @@ fn a_recording_becomes_a_matrix() {
 }
 
 #[test]
+fn a_packed_recording_is_the_same_in_a_quarter_of_the_room() {
+    let folder = Folder::new();
+    let (plain, packed) = (folder.path("t.safetensors"), folder.path("t.trace"));
+    for out in [&plain, &packed] {
+        let json = json_of(&["record", MODEL, "--tokens", "random:200", "--out", out, "--pattern", "FFSFFF", "--json"]);
+        assert_eq!((&json["queries"], &json["index_topk"]), (&json!(200), &json!(16)));
+    }
+    for metric in ["overlap", "jaccard"] {
+        let of = |trace: &str| json_of(&["overlap", trace, "--metric", metric, "--json"]);
+        assert_eq!(of(&packed), of(&plain));
+    }
+    let size = |path: &str| std::fs::metadata(path).expect("the trace was written").len();
+    assert!(size(&packed) * 4 < size(&plain), "{} of {}", size(&packed), size(&plain));
+    let bytes = std::fs::read(&packed).expect("the trace was written");
+    std::fs::write(&packed, &bytes[..bytes.len() - 9]).expect("the folder is writable");
+    refused(1, "it ends early", &["overlap", &packed]);
+}
+
+#[test]
 fn patterns_come_from_files_and_sessions_too() {
     let folder = Folder::new();
     let tokens = tokens(&folder);

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::output::{OutputArgs, Table};
-use crate::analysis::overlap::{Metric, OverlapMatrix, matrix};
-use crate::session::read_trace;
+use crate::analysis::overlap::{Accumulator, Metric, OverlapMatrix, matrix};
+use crate::session::TraceFile;
 
 /// Arguments of `overlap`.
 #[derive(Debug, clap::Args)]
@@ -35,16 +35,23 @@ enum MetricArg {
 /// # Errors
 /// When the trace cannot be read, or stdout not written.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let trace = read_trace(&args.trace)?;
     let metric = match args.metric {
         MetricArg::Overlap => Metric::Overlap,
         MetricArg::Jaccard => Metric::Jaccard,
     };
-    let matrix = matrix(&trace, metric);
+    let (matrix, topk) = match TraceFile::open(&args.trace)? {
+        TraceFile::Whole(trace) => (matrix(&trace, metric), trace.meta.index_topk),
+        TraceFile::Packed(trace) => {
+            let mut pieces = Accumulator::new(trace.meta(), trace.queries(), metric);
+            for piece in trace.pieces() {
+                pieces.add(&piece?);
+            }
+            (pieces.finish(), trace.meta().index_topk)
+        }
+    };
     if matrix.counted == 0 {
         args.output.warn(&format!(
-            "no recorded query sees more than index_topk = {} keys: every set holds all of them, and {metric} is trivially 1",
-            trace.meta.index_topk
+            "no recorded query sees more than index_topk = {topk} keys: every set holds all of them, and {metric} is trivially 1"
         ));
     }
     args.output.print(&to_json(&matrix), &to_table(&matrix))

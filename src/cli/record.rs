@@ -17,7 +17,7 @@ use crate::session::write_trace;
 pub struct Args {
     /// Folder of a checkpoint.
     model: String,
-    /// The safetensors file to write.
+    /// The file to write: packed, a quarter of the size or less, if its name ends in .trace, else safetensors.
     #[arg(long, value_name = "TRACE")]
     out: PathBuf,
     /// The pattern under which to record; by default every layer that has an indexer runs it.

@@ -1,7 +1,7 @@
 //! Where sessions are kept, and writing so that a crash leaves either the old file or the new one.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,10 +12,21 @@ use super::FileError;
 /// # Errors
 /// [`FileError::Io`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// Replaces `path` as [`write_atomic`] does, by what `fill` writes piece by piece.
+///
+/// # Errors
+/// [`FileError::Io`], those of `fill` included.
+pub(super) fn write_atomic_with(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> Result<(), FileError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".indexscope-").tempfile_in(folder)?;
+        let file = tempfile::Builder::new().prefix(".indexscope-").tempfile_in(folder)?;
         // Temporary files are private to the user; results have the mode of any new file.
         #[cfg(unix)]
         {
@@ -23,7 +34,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
             let mode = std::fs::metadata(path).map_or(0o644, |m| m.permissions().mode());
             file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
         }
-        file.write_all(bytes)?;
+        let mut buffered = BufWriter::new(file.as_file());
+        fill(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
         file.as_file().sync_all()?;
         file.persist(path)?;
         // The rename itself lasts only once the folder is on the disk; file systems without that are left alone.

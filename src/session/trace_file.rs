@@ -1,5 +1,6 @@
-//! Traces as safetensors files, readable by any tool.
+//! Traces as files, in two forms: safetensors, readable by any tool, and packed ([`PackedTrace`]), a quarter of its size.
 //!
+//! Which form is written follows from the name (`.trace` is packed), which is read from the content. As safetensors:
 //! `tokens` i32 `[N, T]` padded with −1, `queries` i32 `[Q, 2]` (sequence, position), `layer.<l>.topk` i32 `[Q, k]`
 //! ascending and padded with −1; string metadata `indexscope` is [`TraceMeta`] as JSON.
 
@@ -10,31 +11,37 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
+use super::packed::{self, PackedTrace};
+use super::store::write_atomic_with;
 use super::{FileError, write_atomic};
 use crate::domain::{Query, Selection, Trace, TraceMeta, hash_ids};
 
 /// Newest version of [`TraceMeta`] that can be read.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 /// Key of the metadata.
 const META: &str = "indexscope";
 
-/// Returns whether `path` begins like a safetensors file; any other file, and an unreadable one, is none.
+/// Returns whether `path` begins like a safetensors file or a packed trace; an unreadable file is neither.
 pub fn is_trace(path: &Path) -> bool {
     let mut head = [0; 9];
-    // Eight bytes of header length, then JSON.
-    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok() && head[8] == b'{' && head[7] == 0
+    // Safetensors: eight bytes of header length, then JSON.
+    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok()
+        && (head.starts_with(packed::MAGIC) || (head[8] == b'{' && head[7] == 0))
 }
 
-/// Writes a trace.
+/// Writes a trace: packed where the name ends in `.trace`, else as safetensors.
 ///
 /// # Errors
 /// [`FileError::Io`].
 pub fn write_trace(path: &Path, trace: &Trace) -> Result<(), FileError> {
+    if path.extension().is_some_and(|e| e == "trace") {
+        return write_atomic_with(path, |file| packed::write(file, trace));
+    }
     let bytes = encode_trace(trace).map_err(|e| FileError::io("write", path, std::io::Error::other(e)))?;
     write_atomic(path, &bytes)
 }
 
-/// Returns a trace as the bytes of its file.
+/// Returns a trace as the bytes of its safetensors file.
 ///
 /// # Errors
 /// A sentence, where safetensors refuses.
@@ -71,11 +78,43 @@ fn pad<'a>(rows: impl Iterator<Item = &'a [u32]>, width: usize) -> Vec<u8> {
     bytes
 }
 
-/// Reads a trace and checks every entry.
+/// A trace file that has been opened.
+#[derive(Debug)]
+pub enum TraceFile {
+    /// Read whole, from safetensors.
+    Whole(Trace),
+    /// Its sets are on the disk still.
+    Packed(PackedTrace),
+}
+
+impl TraceFile {
+    /// Opens a trace of either form, as its content tells.
+    ///
+    /// # Errors
+    /// [`FileError`] naming what is wrong, and where.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let mut magic = [0; packed::MAGIC.len()];
+        let mut file = std::fs::File::open(path).map_err(|e| FileError::io("read", path, e))?;
+        if file.read_exact(&mut magic).is_ok() && magic == *packed::MAGIC {
+            PackedTrace::open(path).map(Self::Packed)
+        } else {
+            read_tensors(path).map(Self::Whole)
+        }
+    }
+}
+
+/// Reads a trace of either form and checks every entry.
 ///
 /// # Errors
 /// [`FileError`] naming what is wrong, and where.
 pub fn read_trace(path: &Path) -> Result<Trace, FileError> {
+    match TraceFile::open(path)? {
+        TraceFile::Whole(trace) => Ok(trace),
+        TraceFile::Packed(packed) => packed.read_all(),
+    }
+}
+
+fn read_tensors(path: &Path) -> Result<Trace, FileError> {
     let bytes = std::fs::read(path).map_err(|e| FileError::io("read", path, e))?;
     let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
     let meta = read_meta(&bytes).map_err(invalid)?;
@@ -93,20 +132,16 @@ fn read_meta(bytes: &[u8]) -> Result<TraceMeta, String> {
 }
 
 fn decode(bytes: &[u8], meta: TraceMeta) -> Result<Trace, String> {
-    if meta.pattern.len() != meta.layers {
-        return Err(format!("its pattern has {} letters for {} layers", meta.pattern.len(), meta.layers));
-    }
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let (shape, ids) = ints(&file, "tokens")?;
     let tokens = rows(&ids, shape[1], "tokens")?;
-    if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {
-        return Err("its tokens are not those whose hash its metadata gives".to_owned());
-    }
+    check_meta(&meta, &tokens)?;
     let (shape, pairs) = ints(&file, "queries")?;
     if shape[1] != 2 {
         return Err(format!("'queries' has shape {shape:?}, not [Q, 2]"));
     }
-    let queries = read_queries(&pairs, &tokens)?;
+    let queries = read_queries(&pairs)?;
+    check_queries(&queries, &tokens)?;
     let selections = (0..meta.layers)
         .map(|l| {
             let name = format!("layer.{l}.topk");
@@ -144,38 +179,62 @@ fn unpad(row: &[i32]) -> Option<Vec<u32>> {
     row[..end].iter().map(|&v| u32::try_from(v).ok()).collect()
 }
 
-fn read_queries(pairs: &[i32], tokens: &[Vec<u32>]) -> Result<Vec<Query>, String> {
-    let mut queries: Vec<Query> = Vec::with_capacity(pairs.len() / 2);
-    for (q, pair) in pairs.chunks_exact(2).enumerate() {
-        let query = match (u32::try_from(pair[0]), u32::try_from(pair[1])) {
-            (Ok(sequence), Ok(position))
-                if tokens.get(sequence as usize).is_some_and(|s| (position as usize) < s.len()) =>
-            {
-                Query { sequence, position }
-            }
-            _ => return Err(format!("query {q} is ({}, {}), which no sequence has", pair[0], pair[1])),
-        };
-        if queries.last().is_some_and(|last| (last.sequence, last.position) >= (query.sequence, query.position)) {
-            return Err(format!("query {q} is not after the one before it"));
-        }
-        queries.push(query);
-    }
-    Ok(queries)
+fn read_queries(pairs: &[i32]) -> Result<Vec<Query>, String> {
+    let query = |(q, pair): (usize, &[i32])| match (u32::try_from(pair[0]), u32::try_from(pair[1])) {
+        (Ok(sequence), Ok(position)) => Ok(Query { sequence, position }),
+        _ => Err(format!("query {q} is ({}, {}), which no sequence has", pair[0], pair[1])),
+    };
+    pairs.chunks_exact(2).enumerate().map(query).collect()
 }
 
 fn read_selection(keys: &[i32], queries: &[Query], k: usize, name: &str) -> Result<Selection, String> {
     let mut selection = Selection::with_capacity(queries.len(), k);
-    for ((q, query), row) in queries.iter().enumerate().zip(keys.chunks_exact(k.max(1))) {
+    for ((q, &query), row) in queries.iter().enumerate().zip(keys.chunks_exact(k.max(1))) {
         let row = unpad(row).ok_or_else(|| format!("row {q} of '{name}' has a negative entry inside"))?;
-        if row.windows(2).any(|w| w[0] >= w[1]) {
-            return Err(format!("row {q} of '{name}' is not ascending"));
-        }
-        if let Some(key) = row.last().filter(|&&key| key > query.position) {
-            return Err(format!("row {q} of '{name}' has key {key}, after its query at position {}", query.position));
-        }
+        check_row(&row, query, k).map_err(|what| format!("row {q} of '{name}' {what}"))?;
         selection.push(&row);
     }
     Ok(selection)
+}
+
+/// Says what is wrong with a pattern or with tokens.
+pub(super) fn check_meta(meta: &TraceMeta, tokens: &[Vec<u32>]) -> Result<(), String> {
+    if meta.pattern.len() != meta.layers {
+        return Err(format!("its pattern has {} letters for {} layers", meta.pattern.len(), meta.layers));
+    }
+    if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {
+        return Err("its tokens are not those whose hash its metadata gives".to_owned());
+    }
+    Ok(())
+}
+
+/// Says which query is of no token, or out of order.
+pub(super) fn check_queries(queries: &[Query], tokens: &[Vec<u32>]) -> Result<(), String> {
+    for (q, &Query { sequence, position }) in queries.iter().enumerate() {
+        if tokens.get(sequence as usize).is_none_or(|s| position as usize >= s.len()) {
+            return Err(format!("query {q} is ({sequence}, {position}), which no sequence has"));
+        }
+        if q > 0 && (queries[q - 1].sequence, queries[q - 1].position) >= (sequence, position) {
+            return Err(format!("query {q} is not after the one before it"));
+        }
+    }
+    Ok(())
+}
+
+/// Says what is wrong with a query's row of up to `k` keys.
+pub(super) fn check_row(row: &[u32], query: Query, k: usize) -> Result<(), String> {
+    if row.len() > k {
+        return Err(format!("has {} keys, more than {k}", row.len()));
+    }
+    if row.windows(2).any(|w| w[0] >= w[1]) {
+        return Err("is not ascending".to_owned());
+    }
+    match row.last() {
+        Some(key) if *key > query.position => {
+            Err(format!("has key {key}, after its query at position {}", query.position))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
