@@ -1,6 +1,6 @@
 //! Pairwise overlap of 78 layers × 4,096 queries × k = 2,048, at several numbers of visible keys.
 //!
-//! Run with `cargo bench --bench overlap [-- LAYERS]`; the sets are random, which no form of comparison likes better
+//! Run with `cargo bench --bench overlap [-- VISIBLE…]`; the sets are random, which no form of comparison likes better
 //! or worse than real ones. Figures are the median and the fastest of five runs on all cores.
 
 #![allow(clippy::print_stdout)]
@@ -10,6 +10,7 @@ use std::time::Instant;
 use indexscope::analysis::{Accumulator, Metric};
 use indexscope::domain::{Query, QuerySampling, Selection, TraceMeta, Unit, median_mad};
 
+const LAYERS: usize = 78;
 const QUERIES: usize = 4096;
 const TOPK: usize = 2048;
 const RUNS: usize = 5;
@@ -17,16 +18,19 @@ const RUNS: usize = 5;
 const DISTINCT: usize = 512;
 
 fn main() {
-    let layers = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(78);
-    println!("{layers} layers, {QUERIES} queries, k = {TOPK}, {} threads", rayon::current_num_threads());
-    for visible in [8192, 16_384, 65_536, 131_072, 262_144, 524_288] {
-        let selections: Vec<Selection> = (0..layers).map(|layer| random(layer as u64, visible)).collect();
+    let mut asked: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
+    if asked.is_empty() {
+        asked = vec![8192, 16_384, 65_536, 131_072, 262_144, 524_288];
+    }
+    println!("{LAYERS} layers, {QUERIES} queries, k = {TOPK}, {} threads", rayon::current_num_threads());
+    for visible in asked {
+        let selections: Vec<Selection> = (0..LAYERS).map(|layer| random(layer as u64, visible)).collect();
         let query = |q: usize| Query { sequence: q as u32, position: visible as u32 - 1 };
         let queries: Vec<Query> = (0..QUERIES).map(query).collect();
         let seconds: Vec<f64> = (0..RUNS)
             .map(|_| {
                 let started = Instant::now();
-                let mut all = Accumulator::new(&meta(layers), &queries, Metric::Overlap);
+                let mut all = Accumulator::new(&meta(), &queries, Metric::Overlap);
                 (0..QUERIES / DISTINCT).for_each(|_| all.add(&selections));
                 let matrix = all.finish();
                 assert_eq!((matrix.counted, matrix.values[0]), (QUERIES, 1.0));
@@ -39,14 +43,14 @@ fn main() {
     }
 }
 
-fn meta(layers: usize) -> TraceMeta {
+fn meta() -> TraceMeta {
     TraceMeta {
         schema: 1,
         model: "random".into(),
         fingerprint: String::new(),
-        pattern: "F".repeat(layers).parse().expect("a pattern"),
+        pattern: "F".repeat(LAYERS).parse().expect("a pattern"),
         index_topk: TOPK,
-        layers,
+        layers: LAYERS,
         unit: Unit::Token,
         heads: 1,
         queries: QuerySampling::All,

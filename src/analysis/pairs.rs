@@ -33,9 +33,15 @@ fn words_of(rows: &[&[u32]]) -> usize {
     rows.iter().filter_map(|row| row.last()).max().map_or(0, |&key| key as usize / 64 + 1)
 }
 
+/// Sets the bits of ascending keys in words that are 0.
 fn set(bits: &mut [u64], row: &[u32]) {
+    let (mut at, mut word) = (0, 0u64);
     for &key in row {
-        bits[key as usize / 64] |= 1 << (key % 64);
+        // Words are only stored: reading one back right after it was written is what takes time.
+        let next = key as usize / 64;
+        word = if next == at { word } else { 0 } | 1 << (key % 64);
+        at = next;
+        bits[at] = word;
     }
 }
 

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
+use super::store::write_atomic_with;
 use super::trace_file::{SCHEMA, check_meta, check_queries, check_row};
 use super::{FileError, rows};
 use crate::domain::{Query, Selection, Trace, TraceMeta};
@@ -41,42 +42,65 @@ const SECTION: usize = 256;
 
 /// Writes a whole trace.
 pub(super) fn write(file: &mut impl Write, trace: &Trace) -> io::Result<()> {
-    let mut writer = Writer::begin(file, &trace.meta, &trace.tokens, &trace.queries)?;
+    let mut writer = PackedWriter::begin(file, trace)?;
     (0..trace.queries.len()).step_by(SECTION).try_for_each(|first| {
         let last = (first + SECTION).min(trace.queries.len());
         (trace.selections.iter().enumerate()).try_for_each(|(l, set)| writer.section(l, first..last, |q| set.row(q)))
     })
 }
 
-/// Writes sections behind a header.
-struct Writer<'a, W> {
-    file: &'a mut W,
+/// Writes a packed trace whose sets come piece by piece, from `fill`.
+///
+/// Of `head` everything but the selections is used. Nothing is left at `path` unless `fill` is content.
+///
+/// # Errors
+/// [`FileError::Io`], that of `fill` included.
+pub fn write_packed(
+    path: &Path,
+    head: &Trace,
+    fill: impl FnOnce(&mut PackedWriter) -> io::Result<()>,
+) -> Result<(), FileError> {
+    write_atomic_with(path, |file| fill(&mut PackedWriter::begin(file, head)?))
+}
+
+/// Takes the sets of a packed trace piece by piece; in the end every layer must have had all queries, cut alike.
+pub struct PackedWriter<'a> {
+    file: &'a mut dyn Write,
     topk: usize,
     queries: &'a [Query],
     section: Vec<u8>,
 }
 
-impl<'a, W: Write> Writer<'a, W> {
-    fn begin(file: &'a mut W, meta: &TraceMeta, tokens: &[Vec<u32>], queries: &'a [Query]) -> io::Result<Self> {
-        let json = serde_json::to_vec(meta)?;
-        let mut header = Vec::new();
-        let mut put = |n: usize| header.extend((n as u32).to_le_bytes());
-        put(json.len());
-        header.extend(&json);
-        let mut put = |n: usize| header.extend((n as u32).to_le_bytes());
-        put(tokens.len());
-        for ids in tokens {
-            put(ids.len());
-            ids.iter().for_each(|&id| put(id as usize));
+impl<'a> PackedWriter<'a> {
+    fn begin(file: &'a mut dyn Write, head: &'a Trace) -> io::Result<Self> {
+        let number = |n: usize| (n as u32).to_le_bytes();
+        let json = serde_json::to_vec(&head.meta)?;
+        let mut header = number(json.len()).to_vec();
+        header.extend(json);
+        header.extend(number(head.tokens.len()));
+        for ids in &head.tokens {
+            header.extend(number(ids.len()));
+            header.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
         }
-        put(queries.len());
-        queries.iter().flat_map(|q| [q.sequence, q.position]).for_each(|n| put(n as usize));
+        header.extend(number(head.queries.len()));
+        header.extend(head.queries.iter().flat_map(|q| [q.sequence, q.position]).flat_map(u32::to_le_bytes));
         file.write_all(MAGIC)?;
         file.write_all(&VERSION.to_le_bytes())?;
         file.write_all(&crc32fast::hash(&header).to_le_bytes())?;
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        Ok(Self { file, topk: meta.index_topk, queries, section: Vec::new() })
+        Ok(Self { file, topk: head.meta.index_topk, queries: &head.queries, section: Vec::new() })
+    }
+
+    /// Adds one layer's rows from query `first` on.
+    ///
+    /// # Errors
+    /// Where the system refuses, or a row is not ascending or beyond its query.
+    pub fn add(&mut self, layer: usize, first: usize, rows: &Selection) -> io::Result<()> {
+        let end = (first + rows.len()).min(self.queries.len());
+        (first..end)
+            .step_by(SECTION)
+            .try_for_each(|from| self.section(layer, from..(from + SECTION).min(end), |q| rows.row(q - first)))
     }
 
     /// Writes the rows of one layer for `queries`.
@@ -120,9 +144,11 @@ pub struct PackedTrace {
     meta: TraceMeta,
     tokens: Vec<Vec<u32>>,
     queries: Vec<Query>,
-    /// Every layer's section for each piece of the queries.
-    pieces: Vec<(Range<usize>, Vec<Section>)>,
+    pieces: Vec<Piece>,
 }
+
+/// Consecutive queries, and every layer's section of them.
+type Piece = (Range<usize>, Vec<Section>);
 
 /// Where a section's head begins and its rows end.
 #[derive(Clone, Debug)]
@@ -187,9 +213,10 @@ impl PackedTrace {
         }
         let mut rest = Cursor(rest);
         let queries = &self.queries[queries];
-        let lengths: Vec<usize> = match section.lengths {
-            true => rest.numbers(queries.len())?.map(|n| n as usize).collect(),
-            false => queries.iter().map(|q| q.visible().min(self.meta.index_topk)).collect(),
+        let lengths: Vec<usize> = if section.lengths {
+            rest.numbers(queries.len())?.map(|n| n as usize).collect()
+        } else {
+            queries.iter().map(|q| q.visible().min(self.meta.index_topk)).collect()
         };
         if let Some(at) = (0..lengths.len()).find(|&at| lengths[at] > self.meta.index_topk.min(queries[at].visible())) {
             return Err(format!("has a row of {} keys", lengths[at]));
@@ -258,12 +285,7 @@ fn read_header(header: &mut Cursor) -> Result<(Vec<Vec<u32>>, Vec<Query>), Strin
 }
 
 /// Walks the sections from `at` to the end of the file.
-fn find_sections(
-    file: &[u8],
-    mut at: usize,
-    layers: usize,
-    queries: usize,
-) -> Result<Vec<(Range<usize>, Vec<Section>)>, String> {
+fn find_sections(file: &[u8], mut at: usize, layers: usize, queries: usize) -> Result<Vec<Piece>, String> {
     let mut found: Vec<Vec<(Range<usize>, Section)>> = vec![Vec::new(); layers];
     while at < file.len() {
         let mut head = Cursor(&file[at..]);
@@ -455,12 +477,30 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_all_layers_of_some_queries() {
+    fn pieces_are_all_layers_of_some_queries_however_they_came() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.trace");
+        let lengths = || {
+            let packed = PackedTrace::open(&path).unwrap();
+            packed.pieces().map(|piece| piece.unwrap()[1].len()).collect::<Vec<_>>()
+        };
         write_trace(&path, &small()).unwrap();
-        let packed = PackedTrace::open(&path).unwrap();
-        let lengths: Vec<usize> = packed.pieces().map(|piece| piece.unwrap()[1].len()).collect();
-        assert_eq!((lengths, packed.queries().len()), (vec![256, 84], 340));
+        assert_eq!(lengths(), [256, 84]);
+        // Sequence by sequence, as a model gives them.
+        let part = |layer: usize, queries: Range<usize>| {
+            let mut part = Selection::default();
+            queries.for_each(|q| part.push(small().selections[layer].row(q)));
+            part
+        };
+        let head = Trace { selections: Vec::new(), ..small() };
+        let fill = |writer: &mut PackedWriter, ranges: &[Range<usize>]| {
+            (ranges.iter().flat_map(|range| [(0, range), (1, range)]))
+                .try_for_each(|(layer, range)| writer.add(layer, range.start, &part(layer, range.clone())))
+        };
+        write_packed(&path, &head, |writer| fill(writer, &[0..300, 300..340])).unwrap();
+        assert_eq!(lengths(), [256, 44, 40]);
+        assert_eq!(read_trace(&path).unwrap(), small());
+        write_packed(&path, &head, |writer| fill(writer, &[0..256, 256..300])).unwrap();
+        assert!(read_trace(&path).unwrap_err().to_string().contains("sections of layer 0 are missing"));
     }
 }

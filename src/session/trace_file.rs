@@ -29,12 +29,17 @@ pub fn is_trace(path: &Path) -> bool {
         && (head.starts_with(packed::MAGIC) || (head[8] == b'{' && head[7] == 0))
 }
 
+/// Returns whether a trace of this name is written in the packed form.
+pub fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "trace")
+}
+
 /// Writes a trace: packed where the name ends in `.trace`, else as safetensors.
 ///
 /// # Errors
 /// [`FileError::Io`].
 pub fn write_trace(path: &Path, trace: &Trace) -> Result<(), FileError> {
-    if path.extension().is_some_and(|e| e == "trace") {
+    if is_packed(path) {
         return write_atomic_with(path, |file| packed::write(file, trace));
     }
     let bytes = encode_trace(trace).map_err(|e| FileError::io("write", path, std::io::Error::other(e)))?;
