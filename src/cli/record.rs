@@ -1,5 +1,6 @@
 //! `indexscope record`: the top-k sets of every layer, as a trace file.
 
+use std::io;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -10,7 +11,7 @@ use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::{Progress, cancel_on_interrupt};
 use crate::domain::{PatternSpec, QuerySampling, Subject};
-use crate::session::write_trace;
+use crate::session::{is_packed, write_packed, write_trace};
 
 /// Arguments of `record`.
 #[derive(Debug, clap::Args)]
@@ -62,10 +63,30 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let cancel = cancel_on_interrupt()?;
     let mut backend = load(&checkpoint, calibration, args.run.settings()?, &args.output)?;
     let mut progress = Progress::new(&args.output);
-    let trace =
-        backend.record_pattern(pattern, args.queries, &cancel, &mut |share| progress.tell("recording", share))?;
-    drop(progress);
-    write_trace(&args.out, &trace)?;
+    let mut told = |share| progress.tell("recording", share);
+    let trace = if is_packed(&args.out) {
+        let empty = backend.empty_recording(pattern, args.queries);
+        let mut stopped = None;
+        let written = write_packed(&args.out, &empty, |writer| {
+            let mut refused = Ok(());
+            let done = backend.record_into(&empty, &cancel, &mut told, &mut |layer, first, rows| {
+                if refused.is_ok() {
+                    refused = writer.add(layer, first, rows);
+                }
+            });
+            stopped = done.err();
+            refused.and_then(|()| if stopped.is_some() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) })
+        });
+        drop(progress);
+        stopped.map_or(Ok(()), Err)?;
+        written?;
+        empty
+    } else {
+        let trace = backend.record_pattern(pattern, args.queries, &cancel, &mut told)?;
+        drop(progress);
+        write_trace(&args.out, &trace)?;
+        trace
+    };
     let out = args.out.display().to_string();
     let mut table = Table::new(["trace", "pattern", "layers", "sequences", "queries", "k"]);
     table.rows.push(vec![

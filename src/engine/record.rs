@@ -14,18 +14,17 @@ pub(super) fn record(
     cancel: &Cancel,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Trace, BackendError> {
-    let info = backend.info.clone();
-    let tokens: Vec<Vec<u32>> = backend.calibration.sequences().iter().map(|s| s.ids.clone()).collect();
-    let queries = sample(&tokens, sampling);
+    let mut trace = empty(backend, pattern, sampling);
     let batches = backend.runner.batches.len();
-    let mut selections = vec![Selection::with_capacity(queries.len(), info.index_topk); info.constraints.layers];
+    let (layers, topk) = (trace.meta.layers, trace.meta.index_topk);
+    trace.selections = vec![Selection::with_capacity(trace.queries.len(), topk); layers];
     let mut runs = Vec::with_capacity(batches);
     for batch in 0..batches {
         runs.push(run(backend, batch, pattern, cancel)?);
         progress((batch + 1) as f64 / batches as f64);
     }
-    for (layer, selection) in selections.iter_mut().enumerate() {
-        let mut rest = queries.as_slice();
+    for (layer, selection) in trace.selections.iter_mut().enumerate() {
+        let mut rest = trace.queries.as_slice();
         for (batch, run) in backend.runner.batches.iter().zip(&runs) {
             for (n, set) in run[layer].iter().enumerate() {
                 let here = rest.partition_point(|q| q.sequence as usize <= batch.first + n);
@@ -39,6 +38,14 @@ pub(super) fn record(
         reference.selections = None;
     }
     backend.settings.keep_selections = false;
+    Ok(trace)
+}
+
+/// Returns a recording without its sets: what is recorded, the tokens and the queries.
+pub(super) fn empty(backend: &LocalBackend, pattern: Pattern, sampling: QuerySampling) -> Trace {
+    let info = backend.info.clone();
+    let tokens: Vec<Vec<u32>> = backend.calibration.sequences().iter().map(|s| s.ids.clone()).collect();
+    let queries = sample(&tokens, sampling);
     let meta = TraceMeta {
         schema: 1,
         model: info.name,
@@ -51,7 +58,33 @@ pub(super) fn record(
         queries: sampling,
         tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
     };
-    Ok(Trace { meta, tokens, queries, selections })
+    Trace { meta, tokens, queries, selections: Vec::new() }
+}
+
+/// Records as [`record`] does, but gives each layer's sets of each batch away as soon as they are known.
+pub(super) fn stream(
+    backend: &mut LocalBackend,
+    trace: &Trace,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(f64),
+    sink: &mut dyn FnMut(usize, usize, &Selection),
+) -> Result<(), BackendError> {
+    let batches = backend.runner.batches.len();
+    for index in 0..batches {
+        let batch = &backend.runner.batches[index];
+        let (from, to) = (batch.first, batch.first + batch.ids.len());
+        let first = trace.queries.partition_point(|q| (q.sequence as usize) < from);
+        let queries = &trace.queries[first..trace.queries.partition_point(|q| (q.sequence as usize) < to)];
+        let subject = Subject::Pattern(trace.meta.pattern);
+        backend.runner.forward(index, subject, How::FRESH, cancel, &mut |layer, output| {
+            let Some(sets) = &output.indices else { return };
+            let mut rows = Selection::with_capacity(queries.len(), trace.meta.index_topk);
+            queries.iter().for_each(|q| rows.push(sets[q.sequence as usize - from].row(q.position as usize)));
+            sink(layer, first, &rows);
+            progress((index as f64 + (layer + 1) as f64 / trace.meta.layers as f64) / batches as f64);
+        })?;
+    }
+    Ok(())
 }
 
 /// Returns each layer's sets for one batch.
