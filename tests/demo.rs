@@ -1,7 +1,11 @@
 //! The demo model at the command line: evaluated by name, written as a folder, judged by its card.
 
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
 use std::process::{Command, Output};
 
+use indexscope::train::demo;
 use serde_json::Value;
 
 fn indexscope(arguments: &[&str]) -> Output {
@@ -66,4 +70,21 @@ fn training_names_what_is_missing() {
     assert!(stderr.contains("/nowhere/recipe.toml") && stderr.contains("\nhint: "), "{stderr}");
     let resumed = indexscope(&["train", "assets/demo/recipe.toml", "--resume", "--out", &format!("{out}/none")]);
     assert!(String::from_utf8_lossy(&resumed.stderr).contains("cannot be resumed"), "no state to go on from");
+}
+
+#[test]
+fn the_example_session_belongs_to_the_demo_and_keeps_its_numbers() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sessions/demo-tour.toml");
+    let session = indexscope::session::Session::read(&path).unwrap();
+    assert_eq!(session.model.fingerprint, demo::checkpoint().unwrap().fingerprint());
+    assert_eq!((session.pattern.to_string().as_str(), session.current), ("FSSSFFFSSSFF", 2));
+    let deltas: Vec<f64> =
+        session.history.iter().map(|step| step.evaluation.as_ref().unwrap().delta.unwrap().value).collect();
+    assert!(deltas[0] == 0.0 && deltas[1] > 10.0 * deltas[2] && deltas[2] > 0.0, "{deltas:?}");
+    // Writing it again loses nothing.
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.toml");
+    session.write(&copy).unwrap();
+    let again = indexscope::session::Session::read(&copy).unwrap();
+    assert_eq!(again.history, session.history);
 }

@@ -57,6 +57,14 @@ impl Layer {
     /// # Errors
     /// [`super::ModelError::NoIndexer`] where the layer has no indexer to run.
     pub fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
+        if x.device().is_cpu() {
+            // From outside the thread pool every parallel loop would be handed over and waited for on its own.
+            return rayon::scope(|_| self.run(x, rotary, pass));
+        }
+        self.run(x, rotary, pass)
+    }
+
+    fn run(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
         let times = pass.times.take();
         let mut clock = Clock::new(times, x.device());
         let normed = rms_norm(x, &self.attention_norm, self.eps)?;

@@ -32,5 +32,8 @@ pub use sparse::{prefers_latent, sparse_expanded, sparse_latent};
 pub use swiglu::swiglu;
 pub use topk::{Indices, top_k_row, top_k_rows};
 
+/// Elements of a cheap loop that are worth another thread: below it, waking one costs more than it saves.
+const PARALLEL: usize = 64 * 1024;
+
 /// What stands for a key that a query may not see in a tensor of scores.
 pub const MASKED: f32 = f32::MIN;

@@ -6,8 +6,8 @@
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd;
 use super::storage::{floats, on_cpu, with_floats};
+use super::{PARALLEL, simd};
 
 /// Applies RMS normalisation over the last dimension; `w` has its width.
 ///
@@ -53,7 +53,8 @@ impl CustomOp2 for RmsNorm {
             candle_core::bail!("a norm of width {width} cannot take a tensor of shape {:?}", l1.dims());
         }
         let mut out = vec![0.0; x.len()];
-        out.par_chunks_mut(width * 64).zip(x.par_chunks(width * 64)).for_each(|(out, x)| {
+        let chunk = width * PARALLEL.div_ceil(width);
+        out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| {
             simd::dispatch(
                 #[inline(always)]
                 || {

@@ -6,6 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::PARALLEL;
 use super::storage::{floats, on_cpu, with_floats};
 
 /// Which two dimensions form a pair.
@@ -92,21 +93,23 @@ impl CustomOp1 for Rotate {
         with_floats(&self.rotary.cos, |cos| {
             with_floats(&self.rotary.sin, |sin| {
                 let sign = if self.backward { -1.0 } else { 1.0 };
-                out.par_chunks_mut(all.max(1)).enumerate().for_each(|(row, x)| {
-                    let (cos, sin) = (&cos[row % t * half..][..half], &sin[row % t * half..][..half]);
-                    for head in x.chunks_mut(self.head_dim) {
-                        let part = &mut head[self.offset..][..2 * half];
-                        for j in 0..half {
-                            let (a, b) = match self.pairing {
-                                Pairing::Interleaved => (2 * j, 2 * j + 1),
-                                Pairing::Half => (j, j + half),
-                            };
-                            let (x, y) = (part[a], part[b]);
-                            part[a] = x * cos[j] - y * sin[j] * sign;
-                            part[b] = y * cos[j] + x * sin[j] * sign;
+                out.par_chunks_mut(all.max(1)).with_min_len(PARALLEL.div_ceil(all.max(1))).enumerate().for_each(
+                    |(row, x)| {
+                        let (cos, sin) = (&cos[row % t * half..][..half], &sin[row % t * half..][..half]);
+                        for head in x.chunks_mut(self.head_dim) {
+                            let part = &mut head[self.offset..][..2 * half];
+                            for j in 0..half {
+                                let (a, b) = match self.pairing {
+                                    Pairing::Interleaved => (2 * j, 2 * j + 1),
+                                    Pairing::Half => (j, j + half),
+                                };
+                                let (x, y) = (part[a], part[b]);
+                                part[a] = x * cos[j] - y * sin[j] * sign;
+                                part[b] = y * cos[j] + x * sin[j] * sign;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 Ok(())
             })
         })?;

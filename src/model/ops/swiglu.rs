@@ -3,10 +3,8 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd;
 use super::storage::{floats, on_cpu, with_floats};
-
-const CHUNK: usize = 16 * 1024;
+use super::{PARALLEL, simd};
 
 /// Computes silu(gate) · up, element by element.
 ///
@@ -40,7 +38,7 @@ impl CustomOp2 for SwiGlu {
         }
         let (gate, up) = (floats(s1, l1)?, floats(s2, l2)?);
         let mut out = vec![0.0; gate.len()];
-        let chunks = out.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK)).zip(up.par_chunks(CHUNK));
+        let chunks = out.par_chunks_mut(PARALLEL).zip(gate.par_chunks(PARALLEL)).zip(up.par_chunks(PARALLEL));
         chunks.for_each(|((out, gate), up)| {
             simd::dispatch(
                 #[inline(always)]
@@ -66,8 +64,8 @@ impl CustomOp2 for SwiGlu {
         with_floats(gate, |gate| {
             with_floats(up, |up| {
                 with_floats(grad, |grad| {
-                    let inputs = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK));
-                    let outputs = dg.par_chunks_mut(CHUNK).zip(du.par_chunks_mut(CHUNK));
+                    let inputs = gate.par_chunks(PARALLEL).zip(up.par_chunks(PARALLEL)).zip(grad.par_chunks(PARALLEL));
+                    let outputs = dg.par_chunks_mut(PARALLEL).zip(du.par_chunks_mut(PARALLEL));
                     outputs.zip(inputs).for_each(|((dg, du), ((gate, up), grad))| {
                         simd::dispatch(
                             #[inline(always)]
