@@ -36,7 +36,7 @@ fn every_subcommand_is_named_and_every_named_one_exists() {
     for command in &commands {
         assert!(readme.contains(&format!("indexscope {command} ")), "README.md does not show 'indexscope {command}'");
     }
-    let block = readme.split("```sh").flat_map(|part| part.split("```").next()).collect::<String>();
+    let block = readme.split("```sh").filter_map(|part| part.split("```").next()).collect::<String>();
     for line in block.lines().filter_map(|line| line.strip_prefix("indexscope ")) {
         let first = line.split_whitespace().next().unwrap();
         let known = commands.contains(&first) || first.starts_with('/') || first.contains(".safetensors");

@@ -105,12 +105,11 @@ fn loss(app: &App, width: usize) -> Vec<Line> {
         (format!("{:>7} {}", format::delta(delta.value), format::spread(delta.se, theme.ascii)), style),
     ];
     add_if_fits(&mut second, (against, theme.role(Role::Dim)), width);
-    let over = match app.topk() {
-        Some(k) if width >= 44 => {
-            format!("{} targets that see > {k} keys, {} blocks", format::count(delta.n), e.blocks)
-        }
-        _ => format!("{} eligible, {} blocks", format::count(delta.n), e.blocks),
-    };
+    let (n, blocks) = (format::count(delta.n), e.blocks);
+    let long = app.topk().map(|k| format!("{n} targets that see > {k} keys, {blocks} blocks"));
+    let over = long
+        .filter(|text| text.chars().count() + LABEL <= width)
+        .unwrap_or_else(|| format!("{n} eligible, {blocks} blocks"));
     vec![first, second, vec![label(app, "over"), (over, theme.role(Role::Dim))]]
 }
 
