@@ -102,6 +102,14 @@ impl Model {
         self.layers[layer].forward(x, rotary, pass)
     }
 
+    /// Returns the head-averaged dense attention of one layer's queries at `rows`, as [`Layer::mean_attention`] does.
+    ///
+    /// # Errors
+    /// Where shapes disagree or a row is not below T.
+    pub fn mean_attention(&self, layer: usize, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
+        self.layers[layer].mean_attention(x, rotary, rows)
+    }
+
     /// Returns the final norm and the head.
     pub fn head(&self) -> &Head {
         &self.head

@@ -64,6 +64,17 @@ impl Layer {
         self.run(x, rotary, pass)
     }
 
+    /// Returns the head-averaged dense causal attention of the queries at `rows`, `[R, T]` f32 on the CPU, detached.
+    ///
+    /// `x` `[1, T, hidden]` is the residual stream at the layer's entry, `rotary` the tables of its positions. Scores
+    /// are held for one head of a few rows at a time.
+    ///
+    /// # Errors
+    /// Where shapes disagree or a row is not below T.
+    pub fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
+        self.attention.mean_attention(&rms_norm(x, &self.attention_norm, self.eps)?, rotary, rows)
+    }
+
     fn run(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
         let times = pass.times.take();
         let mut clock = Clock::new(times, x.device());
@@ -88,5 +99,37 @@ impl Layer {
             probs: extras.probs,
             expert_load,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::{DType, Device};
+
+    use crate::checkpoint::Checkpoint;
+    use crate::model::ops::testing::assert_close;
+    use crate::model::{Attend, Model, Pass};
+
+    #[test]
+    fn mean_attention_is_that_of_the_dense_pass() {
+        for name in ["glm_dsa_tiny", "deepseek_groups_yarn", "glm_bias_yarn"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+            let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
+            let ids: Vec<u32> = (0..60).map(|i| i * 7 % model.config().vocab_size as u32).collect();
+            let rotary = model.rope(60).unwrap();
+            let mut x = model.embed(&[ids]).unwrap();
+            for layer in 0..model.config().num_hidden_layers {
+                let mut pass = Pass { want_probs: true, ..Pass::new(Attend::Dense) };
+                let output = model.layer(layer, &x, &rotary, &mut pass).unwrap();
+                let probs = output.probs.unwrap().squeeze(0).unwrap();
+                let rows = [59usize, 0, 7, 31];
+                let want: Vec<_> = rows.iter().map(|&r| probs.get(r).unwrap()).collect();
+                let want = candle_core::Tensor::stack(&want, 0).unwrap();
+                assert_close(&model.mean_attention(layer, &x, &rotary, &rows).unwrap(), &want, 1e-5);
+                x = output.hidden;
+            }
+        }
     }
 }

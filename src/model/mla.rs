@@ -5,8 +5,8 @@ use candle_core::{D, DType, Tensor};
 use super::clock::Clock;
 use super::indexer::{Indexer, Projected};
 use super::ops::{
-    Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mla_attention, prefers_latent, rms_norm, rope, select,
-    sparse_expanded, sparse_latent, top_k_rows,
+    Allowed, Indices, MlaShape, Pairing, Rotary, indexer_scores, mean_attention, mla_attention, prefers_latent,
+    rms_norm, rope, select, sparse_expanded, sparse_latent, top_k_rows,
 };
 use super::pass::{Attend, Ops, Pass};
 use super::weights::{Linear, Scope};
@@ -123,6 +123,26 @@ impl Mla {
         let out = self.out.forward(&heads)?;
         clock.lap(|t| &mut t.attention)?;
         Ok((out, extras))
+    }
+
+    /// Returns the head-averaged dense attention `[R, T]` of the queries at `rows`, from the normed input `x` `[1, T, hidden]`.
+    ///
+    /// It works in the latent: scores = q_nope W_k · c_kv + q_rope · k_rope, so that no key is expanded.
+    pub(super) fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
+        let MlaShape { heads, nope, rope: width, value } = self.shape;
+        let (x, rotary) = (x.detach(), Rotary { cos: rotary.cos.detach(), sin: rotary.sin.detach() });
+        let at = Tensor::from_iter(rows.iter().map(|&r| r as u32), x.device())?;
+        let c_q = rms_norm(&self.q_a.forward(&x.index_select(&at, 1)?)?, &self.q_a_norm, LATENT_EPS)?;
+        let q = rope(&self.q_b.forward(&c_q)?, &rotary.select(rows)?, nope + width, nope, Pairing::Interleaved)?;
+        let q = q.reshape((rows.len(), heads, nope + width))?.transpose(0, 1)?; // N R d
+        let a = self.kv_a.forward(&x)?; // [latent | rope]
+        let c_kv = rms_norm(&a.narrow(D::Minus1, 0, self.latent)?, &self.kv_a_norm, LATENT_EPS)?;
+        let k_rope = rope(&a.narrow(D::Minus1, self.latent, width)?, &rotary, width, 0, Pairing::Interleaved)?;
+        let keys = Tensor::cat(&[c_kv, k_rope], D::Minus1)?; // 1 T (latent + rope)
+        let w_k = self.kv_b.weight().reshape((heads, nope + value, self.latent))?.narrow(1, 0, nope)?;
+        let q_latent = q.narrow(D::Minus1, 0, nope)?.contiguous()?.matmul(&w_k.contiguous()?)?;
+        let q = Tensor::cat(&[q_latent, q.narrow(D::Minus1, nope, width)?], D::Minus1)?;
+        Ok(mean_attention(&q, &keys, rows, self.scale)?)
     }
 
     /// Attends to the selected keys only, in the cheaper of the two forms.

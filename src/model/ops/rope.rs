@@ -27,6 +27,17 @@ pub struct Rotary {
     pub sin: Tensor,
 }
 
+impl Rotary {
+    /// Returns the tables of some rows, in their order.
+    ///
+    /// # Errors
+    /// Where there is no such row.
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = Tensor::from_iter(rows.iter().map(|&r| r as u32), self.cos.device())?;
+        Ok(Self { cos: self.cos.index_select(&rows, 0)?, sin: self.sin.index_select(&rows, 0)? })
+    }
+}
+
 /// Rotates dims `offset..offset + width` of every head; `x` is `[B, T, heads · head_dim]`.
 ///
 /// # Errors
