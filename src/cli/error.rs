@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 
 use crate::checkpoint::CheckpointError;
-use crate::domain::{PatternError, SpecError};
+use crate::domain::{PatternError, SpecError, StagesError};
 use crate::engine::BackendError;
 use crate::model::tokenizer::TokenizerError;
 use crate::session::FileError;
@@ -105,6 +105,12 @@ impl From<io::Error> for CliError {
 impl From<SpecError> for CliError {
     fn from(error: SpecError) -> Self {
         Self::usage(error)
+    }
+}
+
+impl From<StagesError> for CliError {
+    fn from(error: StagesError) -> Self {
+        Self::usage(error).hint("give the layers of every pipeline stage, such as 14,6x8,16")
     }
 }
 

@@ -6,6 +6,7 @@ mod evaluation;
 mod pattern;
 mod selection;
 mod spec;
+mod stages;
 mod stat;
 mod trace;
 
@@ -13,5 +14,6 @@ pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, S
 pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternError, Role};
 pub use selection::{Selection, Unit, intersection_len};
 pub use spec::{PatternSpec, SpecError};
+pub use stages::{Stages, StagesError};
 pub use stat::{BLOCK, Estimate, block_ends, block_means, mean_se, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};
