@@ -18,6 +18,8 @@ pub(super) struct SessionFiles {
     folder: PathBuf,
     target: Option<Target>,
     open: Option<Open>,
+    /// The autosave that holds what is on the screen, under whatever name it was put aside.
+    aside: Option<PathBuf>,
 }
 
 /// The session that is written without being named.
@@ -35,12 +37,12 @@ impl SessionFiles {
             fingerprint: checkpoint.fingerprint().to_owned(),
             ..SessionModel::default()
         };
-        Self { model, calibration, folder, target: Some(Target::of(checkpoint)), open: None }
+        Self { model, calibration, folder, target: Some(Target::of(checkpoint)), open: None, aside: None }
     }
 
     /// Returns the files of a model that is not there.
     pub(super) fn without_model(model: SessionModel, folder: PathBuf) -> Self {
-        Self { model, calibration: String::new(), folder, target: None, open: None }
+        Self { model, calibration: String::new(), folder, target: None, open: None, aside: None }
     }
 
     /// Makes a session that was read the open one.
@@ -50,7 +52,9 @@ impl SessionFiles {
         }
         // Whoever has it open elsewhere keeps it; it can still be looked at, and saved under another name.
         // An autosave is saved under the name of its session.
-        let path = saved_path(path);
+        let saved = saved_path(path);
+        self.aside = (saved != path).then(|| path.to_owned());
+        let path = saved;
         let lock = SessionLock::acquire(&path).unwrap_or_default();
         self.open = Some(Open { path, session, lock });
     }
@@ -90,7 +94,9 @@ impl Files for SessionFiles {
         self.open = Some(open);
         written.map(|()| {
             // What was put aside is in the session now; a leftover would only be offered again.
-            let _ = std::fs::remove_file(autosave_path(&path));
+            for leftover in self.aside.take().into_iter().chain([autosave_path(&path)]) {
+                let _ = std::fs::remove_file(leftover);
+            }
             path
         })
     }
@@ -102,7 +108,10 @@ impl Files for SessionFiles {
         };
         let mut session = session;
         update(&mut session, &self.calibration, work);
-        session.write(&autosave_path(&path)).map_err(file_problem)
+        let aside = autosave_path(&path);
+        session.write(&aside).map_err(file_problem)?;
+        self.aside = Some(aside);
+        Ok(())
     }
 
     fn open(&mut self, path: &Path) -> Result<Work, Problem> {
@@ -226,6 +235,29 @@ mod tests {
         let undone = Work { current: 0, ..work };
         assert_eq!(second.save(Some(&path), &undone).unwrap(), path);
         assert_eq!(Session::read(&path).unwrap().pattern.to_string(), "FF");
+    }
+
+    #[test]
+    fn an_autosave_ends_with_the_save_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1 };
+        let [usual, other] = ["a-b.toml", "other.toml"].map(|name| folder.path().join(name));
+        let mut first = files(folder.path());
+        first.save(None, &work).unwrap();
+        first.autosave(&work).unwrap();
+        assert!(autosave_path(&usual).is_file());
+        first.save(Some(&other), &work).unwrap();
+        assert!(!autosave_path(&usual).exists(), "what was put aside is saved now");
+        // What an earlier run put aside and nobody looked at is still there after a save under another name.
+        std::fs::copy(&other, autosave_path(&usual)).unwrap();
+        let third = folder.path().join("third.toml");
+        files(folder.path()).save(Some(&third), &work).unwrap();
+        assert!(autosave_path(&usual).is_file());
+        // Opened and saved under another name it is no longer needed.
+        let mut second = files(folder.path());
+        second.open(&autosave_path(&usual)).unwrap();
+        second.save(Some(&third), &work).unwrap();
+        assert!(!autosave_path(&usual).exists());
     }
 
     #[test]
