@@ -1,10 +1,12 @@
-//! Pure functions of domain types: overlap of index sets and the coverage that it predicts, cost of forwards.
+//! Pure functions of domain types: overlap of index sets and the coverage that it predicts, cost of forwards, ranks.
 
+pub mod correlation;
 pub mod cost;
 pub mod coverage;
 pub mod fit;
 pub mod machine;
 pub mod overlap;
 mod pairs;
+pub mod pareto;
 
 pub use overlap::{Accumulator, Metric, OverlapMatrix};

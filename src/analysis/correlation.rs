@@ -1,0 +1,95 @@
+//! How well one number ranks another: Spearman's ρ with its interval.
+
+/// Spearman's rank correlation of paired values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Correlation {
+    /// ρ, from −1 to 1.
+    pub rho: f64,
+    /// The 95 % interval (Bonett and Wright's error on Fisher's scale); `None` below four pairs
+    /// and at ±1, where that scale ends.
+    pub interval: Option<(f64, f64)>,
+    /// Pairs.
+    pub n: usize,
+}
+
+/// Returns Spearman's ρ of `(x, y)` pairs, equal values sharing the mean of their ranks.
+///
+/// `None` below three pairs, where a value is not finite, or where all x or all y are equal.
+pub fn spearman(pairs: &[(f64, f64)]) -> Option<Correlation> {
+    if pairs.len() < 3 || pairs.iter().any(|(x, y)| !x.is_finite() || !y.is_finite()) {
+        return None;
+    }
+    let x = ranks(pairs.iter().map(|p| p.0).collect());
+    let y = ranks(pairs.iter().map(|p| p.1).collect());
+    let middle = (pairs.len() + 1) as f64 / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
+    let spread = (product(&x, &x) * product(&y, &y)).sqrt();
+    if spread == 0.0 {
+        return None;
+    }
+    let rho = (product(&x, &y) / spread).clamp(-1.0, 1.0);
+    let interval = (pairs.len() > 3 && rho.abs() < 1.0).then(|| {
+        let half = 1.96 * ((1.0 + rho * rho / 2.0) / (pairs.len() - 3) as f64).sqrt();
+        ((rho.atanh() - half).tanh(), (rho.atanh() + half).tanh())
+    });
+    Some(Correlation { rho, interval, n: pairs.len() })
+}
+
+/// Returns each value's rank from 1, equal ones sharing the mean.
+fn ranks(values: Vec<f64>) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        let first = order.iter().position(|i| i == &equal[0]).unwrap_or_default();
+        let rank = first as f64 + (equal.len() + 1) as f64 / 2.0;
+        equal.iter().for_each(|&i| ranks[i] = rank);
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rho(x: &[f64], y: &[f64]) -> Option<f64> {
+        spearman(&x.iter().copied().zip(y.iter().copied()).collect::<Vec<_>>()).map(|c| c.rho)
+    }
+
+    #[test]
+    fn only_the_order_counts() {
+        assert_eq!(rho(&[1.0, 2.0, 3.0, 4.0], &[0.1, 0.2, 50.0, 1e9]), Some(1.0));
+        assert_eq!(rho(&[1.0, 2.0, 3.0], &[3.0, 2.0, -7.0]), Some(-1.0));
+        // Σd² = 8 over 5 pairs: 1 − 6·8 / (5·24).
+        let value = rho(&[1.0, 2.0, 3.0, 4.0, 5.0], &[3.0, 1.0, 2.0, 5.0, 4.0]).unwrap();
+        assert!((value - 0.6).abs() < 1e-12, "{value}");
+    }
+
+    #[test]
+    fn equal_values_share_their_rank() {
+        assert_eq!(ranks(vec![2.0, 1.0, 2.0, 3.0]), [2.5, 1.0, 2.5, 4.0]);
+        // By Pearson's formula on the ranks 1 2.5 2.5 4 and 1 2 3 4.
+        let value = rho(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        assert!((value - 4.5 / 22.5f64.sqrt()).abs() < 1e-12, "{value}");
+    }
+
+    #[test]
+    fn what_says_nothing_has_no_correlation() {
+        assert_eq!(rho(&[1.0, 2.0], &[1.0, 2.0]), None);
+        assert_eq!(rho(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]), None);
+        assert_eq!(rho(&[1.0, f64::NAN, 1.0], &[1.0, 2.0, 3.0]), None);
+    }
+
+    #[test]
+    fn the_interval_narrows_with_the_pairs() {
+        let of = |n: usize| {
+            let pairs: Vec<(f64, f64)> = (0..n).map(|i| (i as f64, (i + 3 * (i % 3)) as f64)).collect();
+            let Correlation { rho, interval, .. } = spearman(&pairs).unwrap();
+            let (low, high) = interval.unwrap();
+            assert!(low < rho && rho < high && low >= -1.0 && high <= 1.0);
+            high - low
+        };
+        assert!(of(40) < of(10));
+        assert_eq!(spearman(&[(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]).unwrap().interval, None);
+    }
+}

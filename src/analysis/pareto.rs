@@ -1,0 +1,51 @@
+//! Which choices no other one beats in both respects.
+
+/// Returns the indices of `(gain, cost)` points than which none has as much gain for less cost, or more for as little.
+///
+/// In ascending order of gain; of equal points the first is kept, and points that are not finite are left out.
+pub fn frontier(points: &[(f64, f64)]) -> Vec<usize> {
+    let finite = |i: &usize| points[*i].0.is_finite() && points[*i].1.is_finite();
+    let mut order: Vec<usize> = (0..points.len()).filter(finite).collect();
+    // The largest gain first, and the cheapest of equal ones.
+    order.sort_by(|&a, &b| {
+        let by_gain = points[b].0.total_cmp(&points[a].0);
+        by_gain.then(points[a].1.total_cmp(&points[b].1)).then(a.cmp(&b))
+    });
+    let mut least = f64::INFINITY;
+    order.retain(|&i| {
+        let better = points[i].1 < least;
+        least = least.min(points[i].1);
+        better
+    });
+    order.reverse();
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_beaten_point_is_left_out() {
+        let points = [(1.0, 0.0), (1.2, 0.01), (1.1, 0.02), (1.5, 0.2), (1.5, 0.3), (1.5, 0.2), (f64::NAN, 0.0)];
+        assert_eq!(frontier(&points), [0, 1, 3]);
+        assert_eq!(frontier(&[]), [] as [usize; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_on_the_frontier_is_beaten_and_all_else_is(
+            points in proptest::collection::vec((0u8..12, 0u8..12), 0..30),
+        ) {
+            let points: Vec<(f64, f64)> = points.into_iter().map(|(g, c)| (f64::from(g), f64::from(c))).collect();
+            let kept = frontier(&points);
+            for (i, a) in points.iter().enumerate() {
+                let beaten = points.iter().enumerate().any(|(j, b)| {
+                    (b.0 >= a.0 && b.1 <= a.1) && (b != a || j < i)
+                });
+                prop_assert_eq!(kept.contains(&i), !beaten, "{:?}", a);
+            }
+        }
+    }
+}
