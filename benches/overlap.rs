@@ -55,6 +55,7 @@ fn meta() -> TraceMeta {
         heads: 1,
         queries: QuerySampling::All,
         tokens_hash: String::new(),
+        mass_recall: None,
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cost;
 pub mod coverage;
 pub mod fit;
 pub mod machine;
+pub mod mass_recall;
 pub mod overlap;
 mod pairs;
 pub mod pareto;

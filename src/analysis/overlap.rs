@@ -277,6 +277,7 @@ mod tests {
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),
+                mass_recall: None,
             },
             tokens: vec![vec![0; 4]],
             queries: [1, 2, 3].map(|position| Query { sequence: 0, position }).to_vec(),

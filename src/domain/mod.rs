@@ -3,6 +3,7 @@
 //! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
 
 mod evaluation;
+mod mass_recall;
 mod pattern;
 mod selection;
 mod spec;
@@ -11,6 +12,7 @@ mod stat;
 mod trace;
 
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
+pub use mass_recall::MassRecall;
 pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternError, Role};
 pub use selection::{Selection, Unit, intersection_len};
 pub use spec::{PatternSpec, SpecError};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pattern, Selection, Unit};
+use super::{MassRecall, Pattern, Selection, Unit};
 
 /// A recorded query: the token at `position` of sequence `sequence`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct TraceMeta {
     pub queries: QuerySampling,
     /// Hash of the tokens.
     pub tokens_hash: String,
+    /// Mass recall, where it was measured along with the sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mass_recall: Option<MassRecall>,
 }
 
 /// Returns a fingerprint of lists of numbers, such as the token ids of sequences: `fnv1a:` and 16 hex digits.

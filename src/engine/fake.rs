@@ -133,6 +133,7 @@ impl Backend for Fake {
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),
+                mass_recall: None,
             },
             tokens: vec![vec![0, 1, 2]],
             queries: vec![Query { sequence: 0, position: 2 }],

@@ -57,6 +57,7 @@ pub(super) fn empty(backend: &LocalBackend, pattern: Pattern, sampling: QuerySam
         heads: info.index_heads,
         queries: sampling,
         tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
+        mass_recall: None,
     };
     Trace { meta, tokens, queries, selections: Vec::new() }
 }

@@ -380,6 +380,7 @@ mod tests {
                 heads: 4,
                 queries: QuerySampling::All,
                 tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
+                mass_recall: None,
             },
             selections: rows.iter().map(selection).collect(),
             queries,

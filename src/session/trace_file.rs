@@ -270,6 +270,7 @@ mod tests {
                 heads: 4,
                 queries: QuerySampling::All,
                 tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
+                mass_recall: None,
             },
             queries: [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
                 .map(|(sequence, position)| Query { sequence, position })

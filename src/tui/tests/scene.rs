@@ -66,6 +66,7 @@ pub fn trace(pattern: Pattern) -> Arc<Trace> {
             heads: 4,
             queries: QuerySampling::All,
             tokens_hash: "sha256:text".into(),
+            mass_recall: None,
         },
         tokens: vec![vec![1; 512]; 2],
         selections: selections.collect(),
