@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::output::{OutputArgs, Table};
-use crate::analysis::cost::Geometry;
 use crate::analysis::machine::{Gpu, Machine, Sheet, Weights, saving, threshold};
-use crate::checkpoint::{Config, MlpKind};
+use crate::checkpoint::Config;
 use crate::domain::Role;
+use crate::engine::geometry;
 
 /// The sheets that come with the program.
 const SHEETS: &str = include_str!("../../assets/hardware.toml");
@@ -115,30 +115,6 @@ fn hardware(asked: &str) -> Result<(Sheet, Gpu), CliError> {
     match sheet.gpu.first().cloned() {
         Some(gpu) => Ok((sheet, gpu)),
         None => Err(CliError::file("cannot use the hardware sheet", path, "it has no [[gpu]]")),
-    }
-}
-
-fn geometry(config: &Config) -> Geometry {
-    let sparse_layers = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
-    Geometry {
-        dense_layers: config.num_hidden_layers - sparse_layers,
-        sparse_layers,
-        hidden: config.hidden_size,
-        heads: config.num_attention_heads,
-        q_lora: config.q_lora_rank,
-        kv_lora: config.kv_lora_rank,
-        nope: config.qk_nope_head_dim,
-        rope: config.qk_rope_head_dim,
-        value: config.v_head_dim,
-        dense_width: config.intermediate_size,
-        experts: config.n_routed_experts,
-        experts_per_token: config.num_experts_per_tok,
-        expert_width: config.moe_intermediate_size,
-        shared_width: config.n_shared_experts * config.moe_intermediate_size,
-        vocab: config.vocab_size,
-        topk: config.index_topk,
-        index_heads: config.index_n_heads,
-        index_dim: config.index_head_dim,
     }
 }
 

@@ -9,6 +9,7 @@ mod device;
 #[cfg(test)]
 pub(crate) mod fake;
 mod forward;
+mod geometry;
 mod info;
 mod local;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use backend::{Backend, BackendError, Coverage, LayerCoverage, ModelInfo};
 pub use cancel::{Cancel, Generation};
 pub use data::{Calibration, Sequence};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
+pub use geometry::geometry;
 pub use local::{LocalBackend, Settings};
 pub use protocol::{Command, Failure, Job, Progress, Update};
 pub use record::splitmix;
