@@ -60,6 +60,87 @@ fn streaming_changes_no_number() {
     }
 }
 
+/// Records with and without `--stream` into files of this name and returns both.
+fn record(name: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
+    let dir = tempfile::tempdir().unwrap();
+    [&[][..], &["--stream"]].map(|more| {
+        let out = dir.path().join(name).display().to_string();
+        let output = Command::new(PROGRAM)
+            .args(["record", MODEL, "--json", "--quiet", "--out", &out, "--tokens", "random:400", "--seq-len", "90"])
+            .args(arguments)
+            .args(more)
+            .output()
+            .unwrap();
+        assert_eq!(parse(&output)["stream"], json!(!more.is_empty()));
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, [name], "nothing else is left");
+        if indexscope::session::is_packed(Path::new(name)) {
+            let converted = dir.path().join("t.safetensors");
+            indexscope::session::write_trace(&converted, &indexscope::session::read_trace(out.as_ref()).unwrap())
+                .unwrap();
+            let bytes = std::fs::read(&converted).unwrap();
+            std::fs::remove_file(converted).unwrap();
+            return bytes;
+        }
+        std::fs::read(out).unwrap()
+    })
+}
+
+#[test]
+fn a_streamed_recording_is_the_ordinary_one() {
+    for arguments in [&["--mass-recall", "20"][..], &["--pattern", "uniform:3", "--queries", "30"]] {
+        let [whole, streamed] = record("t.safetensors", arguments);
+        assert_eq!(whole, streamed);
+        assert_eq!(record("t.trace", arguments), [whole.clone(), whole]);
+        let [whole, streamed] = record("t.json", arguments);
+        assert_eq!(whole, streamed);
+    }
+}
+
+#[test]
+fn the_matrix_alone_is_that_of_the_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let run = |arguments: &[&str]| {
+        parse(&Command::new(PROGRAM).args(arguments).args(["--json", "--quiet"]).output().unwrap())
+    };
+    let overlap = |metric: &str| run(&["overlap", &path("t.trace"), "--metric", metric]);
+    let record = |name: &str| {
+        run(&["record", MODEL, "--out", &path(name), "--tokens", "random:96", "--mass-recall", "30"]);
+    };
+    record("t.json");
+    record("t.trace");
+    let matrix: Value = serde_json::from_slice(&std::fs::read(path("t.json")).unwrap()).unwrap();
+    for key in ["metric", "queries", "counted", "chance", "borrowed", "matrix", "se"] {
+        assert_eq!(matrix[key], overlap("overlap")[key], "{key}");
+    }
+    let mass = overlap("mass-recall");
+    assert_eq!(matrix["mass_recall"], mass);
+    assert_eq!(
+        (&mass["queries"], &mass["matrix"][0][0], &mass["matrix"][1][0]),
+        (&json!(30), &json!(1.0), &json!(null))
+    );
+    // The model is random: its attention is nearly even, and any set keeps about as much as another.
+    for kept in [&mass["matrix"][0][1], &mass["chance"]] {
+        assert!((0.5..1.5).contains(&kept.as_f64().unwrap()), "{kept}");
+    }
+}
+
+#[test]
+fn a_trace_without_mass_recall_says_how_to_get_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("t.trace").display().to_string();
+    let run = |arguments: &[&str]| Command::new(PROGRAM).args(arguments).output().unwrap();
+    assert!(run(&["record", MODEL, "--out", &out, "--tokens", "random:40"]).status.success());
+    let refused = run(&["overlap", &out, "--metric", "mass-recall"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text.contains("holds no mass recall") && text.contains("hint: ") && text.contains("--mass-recall"),
+        "{text}"
+    );
+}
+
 #[test]
 fn logits_are_not_streamed() {
     let output = eval(MODEL, &["--pattern", "native", "--tokens", "random:40", "--stream", "--logits", "x"]);

@@ -1,24 +1,30 @@
 //! `indexscope record`: the top-k sets of every layer, as a trace file.
 
 use std::io;
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::CliError;
 use super::data::DataArgs;
 use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::{Progress, cancel_on_interrupt};
-use crate::domain::{PatternSpec, QuerySampling, Subject};
-use crate::session::{is_packed, write_packed, write_trace};
+use super::{CliError, overlap};
+use crate::domain::{PatternSpec, QuerySampling, Selection, Subject, Trace};
+use crate::engine::{BackendError, Recorded, Recording, Sink};
+use crate::session::{is_packed, write_atomic, write_packed, write_trace};
+
+/// What runs the model and gives its sets to a sink.
+type Run<'a> = dyn FnMut(&mut Sink) -> Result<Recorded, BackendError> + 'a;
 
 /// Arguments of `record`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of a checkpoint.
     model: String,
-    /// The file to write: packed, a quarter of the size or less, if its name ends in .trace, else safetensors.
+    /// The file to write: packed, a quarter of the size or less, if its name ends in .trace; only the matrix of
+    /// overlap if it ends in .json, the sets going through a file beside it; else safetensors.
     #[arg(long, value_name = "TRACE")]
     out: PathBuf,
     /// The pattern under which to record; by default every layer that has an indexer runs it.
@@ -27,6 +33,12 @@ pub struct Args {
     /// all, or how many positions of each sequence are drawn.
     #[arg(long, default_value = "all", value_name = "all|N", value_parser = sampling)]
     queries: QuerySampling,
+    /// Also measure mass recall, on N queries of each sequence that see more than index_topk keys.
+    #[arg(long, value_name = "N")]
+    mass_recall: Option<NonZeroUsize>,
+    /// Load one layer at a time, for checkpoints larger than memory.
+    #[arg(long)]
+    stream: bool,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -59,34 +71,24 @@ pub fn run(args: Args) -> Result<(), CliError> {
             }
         },
     };
+    let recording = Recording { pattern, queries: args.queries, mass_recall: args.mass_recall.map(NonZeroUsize::get) };
     let calibration = args.data.load(&checkpoint)?;
+    let settings = args.run.settings()?;
+    let mut trace = recording.head(&checkpoint, &calibration, &settings)?;
     let cancel = cancel_on_interrupt()?;
-    let mut backend = load(&checkpoint, calibration, args.run.settings()?, &args.output)?;
     let mut progress = Progress::new(&args.output);
     let mut told = |share| progress.tell("recording", share);
-    let trace = if is_packed(&args.out) {
-        let empty = backend.empty_recording(pattern, args.queries);
-        let mut stopped = None;
-        let written = write_packed(&args.out, &empty, |writer| {
-            let mut refused = Ok(());
-            let done = backend.record_into(&empty, &cancel, &mut told, &mut |layer, first, rows| {
-                if refused.is_ok() {
-                    refused = writer.add(layer, first, rows);
-                }
-            });
-            stopped = done.err();
-            refused.and_then(|()| if stopped.is_some() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) })
-        });
-        drop(progress);
-        stopped.map_or(Ok(()), Err)?;
-        written?;
-        empty
+    let mut run: Box<Run> = if args.stream {
+        model::check_streaming_room(&checkpoint, &calibration, &settings, 1)?;
+        model::warn(&checkpoint, &calibration, &args.output);
+        Box::new(|sink| recording.stream(&checkpoint, &calibration, &settings, &cancel, &mut told, sink))
     } else {
-        let trace = backend.record_pattern(pattern, args.queries, &cancel, &mut told)?;
-        drop(progress);
-        write_trace(&args.out, &trace)?;
-        trace
+        let backend = load(&checkpoint, calibration, settings, &args.output)?;
+        Box::new(move |sink| recording.run(&backend, &cancel, &mut told, sink))
     };
+    let recorded = write(&args.out, &mut trace, &mut run)?;
+    drop(run);
+    drop(progress);
     let out = args.out.display().to_string();
     let mut table = Table::new(["trace", "pattern", "layers", "sequences", "queries", "k"]);
     table.rows.push(vec![
@@ -97,7 +99,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         trace.queries.len().to_string(),
         trace.meta.index_topk.to_string(),
     ]);
-    let json = json!({
+    let mut json = json!({
         "schema": 1,
         "trace": out,
         "pattern": pattern.to_string(),
@@ -105,6 +107,66 @@ pub fn run(args: Args) -> Result<(), CliError> {
         "sequences": trace.tokens.len(),
         "queries": trace.queries.len(),
         "index_topk": trace.meta.index_topk,
+        "stream": args.stream,
+        "peak_anonymous_bytes": recorded.peak_anonymous_bytes,
     });
+    if let Some(mass) = &recorded.mass_recall {
+        json["mass_recall_queries"] = json!(mass.queries);
+        let note = format!("mass recall of {} queries, up to {} per sequence", mass.queries, mass.per_sequence);
+        table.notes.push(note);
+    }
+    if let Some(peak) = recorded.peak_anonymous_bytes {
+        table.notes.push(format!("at most {} of memory held", model::bytes(peak)));
+    }
     args.output.print(&json, &table)
+}
+
+/// Records into a file of the form that its name tells.
+fn write(out: &Path, trace: &mut Trace, run: &mut Run) -> Result<Recorded, CliError> {
+    if out.extension().is_some_and(|e| e == "json") {
+        return write_matrix(out, trace, run);
+    }
+    if is_packed(out) {
+        return write_pieces(out, trace, run);
+    }
+    trace.selections = vec![Selection::with_capacity(trace.queries.len(), trace.meta.index_topk); trace.meta.layers];
+    let recorded = run(&mut |layer, _, rows| {
+        rows.rows().for_each(|row| trace.selections[layer].push(row));
+        Ok(())
+    })?;
+    trace.meta.mass_recall.clone_from(&recorded.mass_recall);
+    write_trace(out, trace)?;
+    Ok(recorded)
+}
+
+/// Records into a packed trace, piece by piece.
+fn write_pieces(out: &Path, head: &Trace, run: &mut Run) -> Result<Recorded, CliError> {
+    let mut result = None;
+    let written =
+        write_packed(out, head, |writer| match run(&mut |layer, first, rows| writer.add(layer, first, rows)) {
+            Ok(recorded) => {
+                let mass = recorded.mass_recall.clone();
+                result = Some(Ok(recorded));
+                mass.map_or(Ok(()), |mass| writer.mass_recall(&mass))
+            }
+            Err(stopped) => {
+                result = Some(Err(stopped));
+                Err(io::ErrorKind::Interrupted.into())
+            }
+        });
+    let recorded = result.transpose()?;
+    written?;
+    recorded.ok_or_else(|| CliError::run(format!("'{}' was not written", out.display())))
+}
+
+/// Records into a packed trace that is removed again, and writes what the sets of every two layers have in common.
+fn write_matrix(out: &Path, head: &Trace, run: &mut Run) -> Result<Recorded, CliError> {
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| CliError::file("cannot create", folder, e))?;
+    let beside = tempfile::Builder::new().prefix(".indexscope-").tempdir_in(folder)?;
+    let sets = beside.path().join("sets.trace");
+    let recorded = write_pieces(&sets, head, run)?;
+    let json = overlap::recorded(&sets)?;
+    write_atomic(out, format!("{json}\n").as_bytes())?;
+    Ok(recorded)
 }

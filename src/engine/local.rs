@@ -12,7 +12,7 @@ use super::tally::Tally;
 use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Evaluation, Pattern, QuerySampling, Selection, Speed, Subject, Trace};
+use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace};
 use crate::model::{Indices, Model, Ops};
 
 /// Residual states kept between evaluations, bytes.
@@ -110,27 +110,6 @@ impl LocalBackend {
     ) -> Result<Vec<Speed>, BackendError> {
         self.info.check(Subject::Pattern(pattern))?;
         super::measure::measure(self, pattern, context, cancel, progress)
-    }
-
-    /// Returns what [`record_pattern`](Self::record_pattern) does, without the sets and before any forward.
-    pub fn empty_recording(&self, pattern: Pattern, queries: QuerySampling) -> Trace {
-        super::record::empty(self, pattern, queries)
-    }
-
-    /// Records what `empty` describes and gives the sets away as they come, so that they are never all in memory.
-    ///
-    /// `sink` is called per batch and layer with the layer, the index of the first query and the rows from there on.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn record_into(
-        &mut self,
-        empty: &Trace,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-        sink: &mut dyn FnMut(usize, usize, &Selection),
-    ) -> Result<(), BackendError> {
-        super::record::stream(self, empty, cancel, progress, sink)
     }
 
     /// Returns the logits of every position, `[T, vocab]` per sequence.

@@ -19,6 +19,9 @@ mod measure;
 mod memory;
 mod protocol;
 mod record;
+mod recorder;
+#[cfg(test)]
+mod recorder_tests;
 mod states;
 mod stream;
 mod tally;
@@ -35,5 +38,6 @@ pub use geometry::geometry;
 pub use local::{LocalBackend, Settings};
 pub use protocol::{Command, Failure, Job, Progress, Update};
 pub use record::splitmix;
+pub use recorder::{Recorded, Recording, Sink};
 pub use stream::{Streamed, stream};
 pub use worker::{Handle, spawn, spawn_with};

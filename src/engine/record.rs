@@ -2,8 +2,9 @@
 
 use super::forward::How;
 use super::local::{LocalBackend, Reference};
+use super::recorder::head;
 use super::{BackendError, Cancel};
-use crate::domain::{Pattern, Query, QuerySampling, Selection, Subject, Trace, TraceMeta, Unit, hash_ids};
+use crate::domain::{Pattern, Query, QuerySampling, Selection, Subject, Trace};
 use crate::model::Indices;
 
 /// Records under `pattern`; what the reference's forwards have kept is used, and what is finished survives a cancel.
@@ -14,7 +15,7 @@ pub(super) fn record(
     cancel: &Cancel,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Trace, BackendError> {
-    let mut trace = empty(backend, pattern, sampling);
+    let mut trace = head(&backend.info, &backend.calibration, pattern, sampling);
     let batches = backend.runner.batches.len();
     let (layers, topk) = (trace.meta.layers, trace.meta.index_topk);
     trace.selections = vec![Selection::with_capacity(trace.queries.len(), topk); layers];
@@ -41,53 +42,6 @@ pub(super) fn record(
     Ok(trace)
 }
 
-/// Returns a recording without its sets: what is recorded, the tokens and the queries.
-pub(super) fn empty(backend: &LocalBackend, pattern: Pattern, sampling: QuerySampling) -> Trace {
-    let info = backend.info.clone();
-    let tokens: Vec<Vec<u32>> = backend.calibration.sequences().iter().map(|s| s.ids.clone()).collect();
-    let queries = sample(&tokens, sampling);
-    let meta = TraceMeta {
-        schema: 1,
-        model: info.name,
-        fingerprint: info.fingerprint,
-        pattern,
-        index_topk: info.index_topk,
-        layers: info.constraints.layers,
-        unit: Unit::Token,
-        heads: info.index_heads,
-        queries: sampling,
-        tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
-        mass_recall: None,
-    };
-    Trace { meta, tokens, queries, selections: Vec::new() }
-}
-
-/// Records as [`record`] does, but gives each layer's sets of each batch away as soon as they are known.
-pub(super) fn stream(
-    backend: &mut LocalBackend,
-    trace: &Trace,
-    cancel: &Cancel,
-    progress: &mut dyn FnMut(f64),
-    sink: &mut dyn FnMut(usize, usize, &Selection),
-) -> Result<(), BackendError> {
-    let batches = backend.runner.batches.len();
-    for index in 0..batches {
-        let batch = &backend.runner.batches[index];
-        let (from, to) = (batch.first, batch.first + batch.ids.len());
-        let first = trace.queries.partition_point(|q| (q.sequence as usize) < from);
-        let queries = &trace.queries[first..trace.queries.partition_point(|q| (q.sequence as usize) < to)];
-        let subject = Subject::Pattern(trace.meta.pattern);
-        backend.runner.forward(index, subject, How::FRESH, cancel, &mut |layer, output| {
-            let Some(sets) = &output.indices else { return };
-            let mut rows = Selection::with_capacity(queries.len(), trace.meta.index_topk);
-            queries.iter().for_each(|q| rows.push(sets[q.sequence as usize - from].row(q.position as usize)));
-            sink(layer, first, &rows);
-            progress((index as f64 + (layer + 1) as f64 / trace.meta.layers as f64) / batches as f64);
-        })?;
-    }
-    Ok(())
-}
-
 /// Returns each layer's sets for one batch.
 fn run(
     backend: &mut LocalBackend,
@@ -109,7 +63,7 @@ fn run(
 }
 
 /// Returns the recorded queries in (sequence, position) order.
-fn sample(tokens: &[Vec<u32>], sampling: QuerySampling) -> Vec<Query> {
+pub(super) fn sample(tokens: &[Vec<u32>], sampling: QuerySampling) -> Vec<Query> {
     let mut queries = Vec::new();
     for (sequence, ids) in tokens.iter().enumerate() {
         let positions: Vec<usize> = match sampling {
@@ -125,7 +79,7 @@ fn sample(tokens: &[Vec<u32>], sampling: QuerySampling) -> Vec<Query> {
 }
 
 /// Draws `count` of 0..`n` without repetition, ascending (Knuth's algorithm S on splitmix64).
-fn choose(n: usize, count: usize, mut seed: u64) -> Vec<usize> {
+pub(super) fn choose(n: usize, count: usize, mut seed: u64) -> Vec<usize> {
     let mut chosen = Vec::with_capacity(count.min(n));
     for i in 0..n {
         let wanted = count.min(n) - chosen.len();

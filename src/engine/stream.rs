@@ -79,9 +79,7 @@ pub fn stream(
         }
     });
     let mut run = Run::begin(checkpoint, calibration, settings, distinct)?;
-    for layer in 0..info.constraints.layers {
-        run.layer(layer, cancel, progress)?;
-    }
+    each_layer(&run.stream.clone(), &mut |layer, weights| run.layer(layer, weights, cancel, progress))?;
     let evaluations = run.score(&info, calibration, cancel)?;
     let place = |subject: &Subject| run.subjects.iter().position(|s| s == subject).unwrap_or(0);
     Ok(Streamed {
@@ -90,6 +88,23 @@ pub fn stream(
         peak_anonymous_bytes: run.peak.bytes(),
         info,
     })
+}
+
+/// Calls `each` with one layer after the other; a layer is dropped before the next is loaded, but read ahead.
+pub(super) fn each_layer(
+    stream: &Stream,
+    each: &mut dyn FnMut(usize, &Layer) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
+    for layer in 0..stream.config().num_hidden_layers {
+        let weights = stream.layer(layer)?;
+        let ahead = stream.clone();
+        // Reading ahead may wait for the disk; its thread ends by itself and has nothing to tell.
+        std::thread::spawn(move || ahead.prefetch(layer + 1));
+        each(layer, &weights)?;
+        drop(weights);
+        stream.release(Some(layer));
+    }
+    Ok(())
 }
 
 /// A streamed evaluation under way.
@@ -133,29 +148,24 @@ impl Run {
         Ok(Self { stream, settings: settings.clone(), subjects, batches, groups, forwards, peak, started })
     }
 
-    /// Loads a layer, takes every batch through it under every subject, and drops it.
+    /// Takes every batch through a layer under every subject.
     fn layer(
         &mut self,
         layer: usize,
+        weights: &Layer,
         cancel: &Cancel,
         progress: &mut dyn FnMut(usize, f64),
     ) -> Result<(), BackendError> {
-        let weights = self.stream.layer(layer)?;
-        let ahead = self.stream.clone();
-        // Reading ahead may wait for the disk; its thread ends by itself and has nothing to tell.
-        std::thread::spawn(move || ahead.prefetch(layer + 1));
         let (layers, batches) = (self.stream.config().num_hidden_layers, self.batches.len());
         for batch in 0..batches {
             let share = (layer as f64 + batch as f64 / batches as f64) / layers as f64;
             progress(layer, share);
             let mut next = Vec::with_capacity(self.subjects.len());
             for group in std::mem::take(&mut self.groups[batch]) {
-                next.extend(self.split(&weights, layer, batch, &group, cancel)?);
+                next.extend(self.split(weights, layer, batch, &group, cancel)?);
             }
             self.groups[batch] = next;
         }
-        drop(weights);
-        self.stream.release(Some(layer));
         Ok(())
     }
 

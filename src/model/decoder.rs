@@ -92,6 +92,11 @@ impl Model {
         Cache::new(&self.config, capacity, self.embedding.dtype(), &self.device)
     }
 
+    /// Returns the layers.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
     /// Runs one layer on the residual stream `x` `[B, T, hidden]`.
     ///
     /// With a cache, `x` holds the tokens after the cached ones and `rotary` their positions.

@@ -15,7 +15,9 @@
 //! u32 flags, u64 length of what follows the section's head, u32 checksum of these 24 bytes and of what follows. If
 //! bit 0 of the flags is set, the number of keys of every row follows as u32; else every row has min(k, visible) keys.
 //! Then the rows one after another, each in the form that `rows` describes. Every layer is cut into sections at the same
-//! queries, and each of its queries is in exactly one.
+//! queries, and each of its queries is in exactly one. Where the layer is 2³² − 1 and the next three numbers are 0, what
+//! follows the section's head is [`MassRecall`] as JSON, measured while the sets were written; it stands for that of the
+//! metadata.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,9 +28,9 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::store::write_atomic_with;
-use super::trace_file::{SCHEMA, check_meta, check_queries, check_row};
+use super::trace_file::{SCHEMA, check_mass_recall, check_meta, check_queries, check_row};
 use super::{FileError, rows};
-use crate::domain::{Query, Selection, Trace, TraceMeta};
+use crate::domain::{MassRecall, Query, Selection, Trace, TraceMeta};
 
 /// What a packed trace begins with.
 pub(super) const MAGIC: &[u8; 8] = b"ixtrace\n";
@@ -37,6 +39,8 @@ const VERSION: u32 = 1;
 const HEAD: usize = 28;
 /// Flag of a section that stores the number of keys of every row.
 const LENGTHS: u32 = 1;
+/// Layer of the section that holds the mass recall.
+const MASS_RECALL: u32 = u32::MAX;
 /// Most queries of one section: 160 MB of sets of 78 layers at k = 2,048, all read together.
 const SECTION: usize = 256;
 
@@ -107,12 +111,8 @@ impl<'a> PackedWriter<'a> {
     fn section<'r>(&mut self, layer: usize, queries: Range<usize>, row: impl Fn(usize) -> &'r [u32]) -> io::Result<()> {
         let usual = |q: usize| self.queries[q].visible().min(self.topk);
         let flags = if queries.clone().all(|q| row(q).len() == usual(q)) { 0 } else { LENGTHS };
+        self.begin_section([layer as u32, queries.start as u32, queries.len() as u32, flags]);
         let out = &mut self.section;
-        out.clear();
-        for n in [layer as u32, queries.start as u32, queries.len() as u32, flags] {
-            out.extend(n.to_le_bytes());
-        }
-        out.resize(HEAD, 0);
         if flags & LENGTHS != 0 {
             queries.clone().for_each(|q| out.extend((row(q).len() as u32).to_le_bytes()));
         }
@@ -121,6 +121,27 @@ impl<'a> PackedWriter<'a> {
                 .map_err(|what| io::Error::other(format!("row {q} of layer {layer} {what}")))?;
             rows::encode(row(q), self.queries[q].visible(), out);
         }
+        self.end_section()
+    }
+
+    /// Adds the mass recall that was measured meanwhile.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn mass_recall(&mut self, mass: &MassRecall) -> io::Result<()> {
+        self.begin_section([MASS_RECALL, 0, 0, 0]);
+        serde_json::to_writer(&mut self.section, mass)?;
+        self.end_section()
+    }
+
+    fn begin_section(&mut self, head: [u32; 4]) {
+        self.section.clear();
+        self.section.extend(head.into_iter().flat_map(u32::to_le_bytes));
+        self.section.resize(HEAD, 0);
+    }
+
+    fn end_section(&mut self) -> io::Result<()> {
+        let out = &mut self.section;
         let length = (out.len() - HEAD) as u64;
         out[16..24].copy_from_slice(&length.to_le_bytes());
         let crc = checksum(&out[..24], &out[HEAD..]);
@@ -169,14 +190,19 @@ impl PackedTrace {
         let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
         let (header, rest) = split(&map).map_err(invalid)?;
         let mut header = Cursor(header);
-        let meta = read_meta(&mut header).map_err(invalid)?;
+        let mut meta = read_meta(&mut header).map_err(invalid)?;
         if meta.schema > SCHEMA {
             return Err(FileError::Schema { path: path.to_owned(), found: meta.schema, known: SCHEMA });
         }
         let (tokens, queries) = read_header(&mut header).map_err(invalid)?;
         check_meta(&meta, &tokens).map_err(invalid)?;
         check_queries(&queries, &tokens).map_err(invalid)?;
-        let pieces = find_sections(&map, rest, meta.layers, queries.len()).map_err(invalid)?;
+        let (pieces, mass) = find_sections(&map, rest, meta.layers, queries.len()).map_err(invalid)?;
+        if let Some(place) = mass {
+            let mass = read_mass_recall(&map[place]).map_err(invalid)?;
+            check_mass_recall(&mass, meta.layers).map_err(invalid)?;
+            meta.mass_recall = Some(mass);
+        }
         Ok(Self { path: path.to_owned(), map, meta, tokens, queries, pieces })
     }
 
@@ -284,8 +310,23 @@ fn read_header(header: &mut Cursor) -> Result<(Vec<Vec<u32>>, Vec<Query>), Strin
     Ok((tokens, queries))
 }
 
-/// Walks the sections from `at` to the end of the file.
-fn find_sections(file: &[u8], mut at: usize, layers: usize, queries: usize) -> Result<Vec<Piece>, String> {
+/// Reads the section that holds the mass recall.
+fn read_mass_recall(section: &[u8]) -> Result<MassRecall, String> {
+    let (head, rest) = section.split_at(HEAD);
+    if Cursor(&head[24..]).u32() != Ok(checksum(&head[..24], rest)) {
+        return Err("its mass recall does not match its checksum".to_owned());
+    }
+    serde_json::from_slice(rest).map_err(|e| format!("its mass recall cannot be understood ({e})"))
+}
+
+/// Walks the sections from `at` to the end of the file; returns those of sets, and where that of mass recall is.
+fn find_sections(
+    file: &[u8],
+    mut at: usize,
+    layers: usize,
+    queries: usize,
+) -> Result<(Vec<Piece>, Option<Range<usize>>), String> {
+    let mut mass = None;
     let mut found: Vec<Vec<(Range<usize>, Section)>> = vec![Vec::new(); layers];
     while at < file.len() {
         let mut head = Cursor(&file[at..]);
@@ -295,6 +336,11 @@ fn find_sections(file: &[u8], mut at: usize, layers: usize, queries: usize) -> R
         head.u32()?;
         head.take(length)?;
         let end = file.len() - head.0.len();
+        if layer as u32 == MASS_RECALL && (first, count, flags) == (0, 0, 0) {
+            mass = Some(at..end);
+            at = end;
+            continue;
+        }
         let sections = found.get_mut(layer).ok_or_else(|| format!("it has a section of layer {layer}"))?;
         if count == 0 || count > queries || first > queries - count || flags & !LENGTHS != 0 {
             return Err(format!("the section at byte {at} has {count} queries from {first} on and flags {flags}"));
@@ -314,11 +360,9 @@ fn find_sections(file: &[u8], mut at: usize, layers: usize, queries: usize) -> R
             return Err(format!("sections of layer {layer} are cut at other queries than those of layer 0"));
         }
     }
-    Ok(cuts
-        .into_iter()
-        .enumerate()
-        .map(|(n, queries)| (queries, found.iter().map(|sections| sections[n].1.clone()).collect()))
-        .collect())
+    let pieces = cuts.into_iter().enumerate();
+    let pieces = pieces.map(|(n, queries)| (queries, found.iter().map(|sections| sections[n].1.clone()).collect()));
+    Ok((pieces.collect(), mass))
 }
 
 /// Bytes that are read from the front.
@@ -347,161 +391,4 @@ impl<'a> Cursor<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{read_trace, write_trace};
-    use super::*;
-    use crate::domain::{QuerySampling, Unit, hash_ids};
-    use proptest::collection::{btree_set, vec};
-    use proptest::prelude::*;
-
-    /// Sequences of these lengths, of which every query has one row per layer of `rows`, cut to what it sees.
-    fn trace(lengths: &[usize], k: usize, rows: &[Vec<std::collections::BTreeSet<u32>>]) -> Trace {
-        let tokens: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n as u32).map(|t| t * 7).collect()).collect();
-        let positions = |(s, &n): (usize, &usize)| {
-            (0..n as u32).map(move |position| Query { sequence: s as u32, position }).collect::<Vec<_>>()
-        };
-        let queries: Vec<Query> = lengths.iter().enumerate().flat_map(positions).collect();
-        let selection = |rows: &Vec<std::collections::BTreeSet<u32>>| {
-            let mut selection = Selection::default();
-            for (query, row) in queries.iter().zip(rows.iter().cycle()) {
-                selection.push(&row.range(..=query.position).take(k).copied().collect::<Vec<_>>());
-            }
-            selection
-        };
-        Trace {
-            meta: TraceMeta {
-                schema: 1,
-                model: "m".into(),
-                fingerprint: "f".into(),
-                pattern: "F".repeat(rows.len()).parse().unwrap(),
-                index_topk: k,
-                layers: rows.len(),
-                unit: Unit::Token,
-                heads: 4,
-                queries: QuerySampling::All,
-                tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
-                mass_recall: None,
-            },
-            selections: rows.iter().map(selection).collect(),
-            queries,
-            tokens,
-        }
-    }
-
-    fn small() -> Trace {
-        let rows = |step| vec![(0..300u32).step_by(step).collect(), (0..300u32).collect()];
-        trace(&[300, 40], 16, &[rows(3), rows(7)])
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn there_and_back_is_the_identity(
-            lengths in vec(1usize..400, 1..4),
-            k in 1usize..64,
-            rows in vec(vec(btree_set(0u32..400, 0..80), 1..5), 1..4),
-        ) {
-            let folder = tempfile::tempdir().unwrap();
-            let (tensors, packed) = (folder.path().join("t.safetensors"), folder.path().join("t.trace"));
-            let trace = trace(&lengths, k, &rows);
-            write_trace(&tensors, &trace).unwrap();
-            write_trace(&packed, &read_trace(&tensors).unwrap()).unwrap();
-            let back = read_trace(&packed).unwrap();
-            prop_assert_eq!(&back, &trace);
-            let bytes = std::fs::read(&tensors).unwrap();
-            write_trace(&tensors, &back).unwrap();
-            prop_assert_eq!(std::fs::read(&tensors).unwrap(), bytes);
-        }
-    }
-
-    #[test]
-    fn full_rows_take_less_than_a_quarter() {
-        // Up to 2,048 keys among 8K: two bits and two more for each, of 32.
-        let rows = [vec![(0..8192u32).step_by(4).collect()]];
-        let mut trace = trace(&[8192], 2048, &rows);
-        let last = |q: &Query| q.position >= 8192 - 256;
-        let kept: Vec<usize> = (0..8192).filter(|&q| last(&trace.queries[q])).collect();
-        trace.selections[0] = kept.iter().fold(Selection::default(), |mut s, &q| {
-            s.push(trace.selections[0].row(q));
-            s
-        });
-        trace.queries.retain(last);
-        let mut bytes = Vec::new();
-        write(&mut bytes, &trace).unwrap();
-        let sets = bytes.len() - 4 * 8192 - 8 * 256;
-        assert!(sets < 256 * 2048 * 4 / 7, "{sets}");
-    }
-
-    /// Writes the small trace with its bytes changed and returns why it is refused.
-    fn refusal(spoil: impl Fn(&mut Vec<u8>)) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("t.trace");
-        let mut bytes = Vec::new();
-        write(&mut bytes, &small()).unwrap();
-        spoil(&mut bytes);
-        std::fs::write(&path, bytes).unwrap();
-        read_trace(&path).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let version = refusal(|b| b[8] = 2);
-        let header = refusal(|b| b[60] ^= 1);
-        let row = refusal(|b| *b.last_mut().unwrap() ^= 1);
-        for (want, got) in [
-            ("version 2 of the packed form", version),
-            ("header does not match its checksum", header),
-            ("layer 1 from query 256 on does not match its checksum", row),
-            ("longer", refusal(|b| b.push(0)).replace("it ends early", "longer")),
-        ] {
-            assert!(got.contains("is not a trace") && got.contains(want), "{got}");
-        }
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_is_refused() {
-        let mut whole = Vec::new();
-        write(&mut whole, &small()).unwrap();
-        for cut in (MAGIC.len()..whole.len()).step_by(41).chain([whole.len() - 1]) {
-            let got = refusal(|bytes| bytes.truncate(cut));
-            assert!(got.contains("it ends early"), "{cut}: {got}");
-        }
-    }
-
-    #[test]
-    fn what_no_reader_would_take_is_not_written() {
-        let mut spoilt = small();
-        spoilt.queries[0].position = 5;
-        spoilt.queries[5].position = 0;
-        let error = write(&mut Vec::new(), &spoilt).unwrap_err().to_string();
-        assert!(error.contains("of layer 0 has key"), "{error}");
-    }
-
-    #[test]
-    fn pieces_are_all_layers_of_some_queries_however_they_came() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("t.trace");
-        let lengths = || {
-            let packed = PackedTrace::open(&path).unwrap();
-            packed.pieces().map(|piece| piece.unwrap()[1].len()).collect::<Vec<_>>()
-        };
-        write_trace(&path, &small()).unwrap();
-        assert_eq!(lengths(), [256, 84]);
-        // Sequence by sequence, as a model gives them.
-        let part = |layer: usize, queries: Range<usize>| {
-            let mut part = Selection::default();
-            queries.for_each(|q| part.push(small().selections[layer].row(q)));
-            part
-        };
-        let head = Trace { selections: Vec::new(), ..small() };
-        let fill = |writer: &mut PackedWriter, ranges: &[Range<usize>]| {
-            (ranges.iter().flat_map(|range| [(0, range), (1, range)]))
-                .try_for_each(|(layer, range)| writer.add(layer, range.start, &part(layer, range.clone())))
-        };
-        write_packed(&path, &head, |writer| fill(writer, &[0..300, 300..340])).unwrap();
-        assert_eq!(lengths(), [256, 44, 40]);
-        assert_eq!(read_trace(&path).unwrap(), small());
-        write_packed(&path, &head, |writer| fill(writer, &[0..256, 256..300])).unwrap();
-        assert!(read_trace(&path).unwrap_err().to_string().contains("sections of layer 0 are missing"));
-    }
-}
+mod tests;

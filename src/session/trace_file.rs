@@ -14,7 +14,7 @@ use safetensors::{SafeTensors, serialize};
 use super::packed::{self, PackedTrace};
 use super::store::write_atomic_with;
 use super::{FileError, write_atomic};
-use crate::domain::{Query, Selection, Trace, TraceMeta, hash_ids};
+use crate::domain::{MassRecall, Query, Selection, Trace, TraceMeta, hash_ids};
 
 /// Newest version of [`TraceMeta`] that can be read.
 pub(super) const SCHEMA: u32 = 1;
@@ -209,6 +209,15 @@ pub(super) fn check_meta(meta: &TraceMeta, tokens: &[Vec<u32>]) -> Result<(), St
     }
     if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {
         return Err("its tokens are not those whose hash its metadata gives".to_owned());
+    }
+    meta.mass_recall.as_ref().map_or(Ok(()), |mass| check_mass_recall(mass, meta.layers))
+}
+
+/// Says which part of a mass recall has the wrong size.
+pub(super) fn check_mass_recall(mass: &MassRecall, layers: usize) -> Result<(), String> {
+    let (pairs, all) = (layers * layers, [mass.values.len(), mass.se.len()]);
+    if mass.layers != layers || mass.own.len() != layers || all != [pairs; 2] {
+        return Err(format!("its mass recall is not that of {layers} layers"));
     }
     Ok(())
 }

@@ -1,0 +1,110 @@
+//! Recording in both orders of work, and mass recall against its definition.
+
+use std::path::Path;
+
+use super::{Calibration, Cancel, DeviceChoice, LocalBackend, Placement, Recorded, Recording, Sequence, Settings};
+use crate::checkpoint::Checkpoint;
+use crate::domain::{Estimate, QuerySampling, Selection};
+use crate::model::{Attend, Pass};
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny")).unwrap()
+}
+
+/// Sequences of three lengths, of which the last has no query that sees more than 16 keys.
+fn calibration() -> Calibration {
+    let sequence = |n: usize, step: usize| Sequence::of((0..n).map(|i| (i * step % 128) as u32).collect());
+    Calibration::new(vec![sequence(96, 7), sequence(96, 5), sequence(70, 11), sequence(12, 3)], "test", 128).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings::new(Placement::open(DeviceChoice::Cpu, None).unwrap())
+}
+
+fn recording(pattern: &str, per_sequence: usize) -> Recording {
+    let queries = QuerySampling::Sampled { per_sequence: 40, seed: 3 };
+    Recording { pattern: pattern.parse().unwrap(), queries, mass_recall: Some(per_sequence) }
+}
+
+fn run(recording: &Recording) -> (Vec<Selection>, Recorded) {
+    let backend = LocalBackend::load(&checkpoint(), calibration(), settings()).unwrap();
+    let mut sets = vec![Selection::default(); 6];
+    let recorded = recording
+        .run(&backend, &Cancel::never(), &mut |_| {}, &mut |layer, first, rows| {
+            assert_eq!(sets[layer].len(), first);
+            rows.rows().for_each(|row| sets[layer].push(row));
+            Ok(())
+        })
+        .unwrap();
+    (sets, recorded)
+}
+
+#[test]
+fn layer_by_layer_gives_what_sequence_by_sequence_gives() {
+    for pattern in ["FFFFFF", "FSSFSS"] {
+        let recording = recording(pattern, 9);
+        let (sets, recorded) = run(&recording);
+        let mut streamed = vec![Selection::default(); 6];
+        let again = recording
+            .stream(&checkpoint(), &calibration(), &settings(), &Cancel::never(), &mut |_| {}, &mut |layer, _, rows| {
+                rows.rows().for_each(|row| streamed[layer].push(row));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(streamed, sets);
+        assert_eq!(again.mass_recall, recorded.mass_recall);
+        let mut backend = LocalBackend::load(&checkpoint(), calibration(), settings()).unwrap();
+        let trace = backend.record_pattern(recording.pattern, recording.queries, &Cancel::never(), &mut |_| {});
+        assert_eq!(trace.unwrap().selections, sets);
+    }
+}
+
+#[test]
+fn mass_recall_is_that_of_dense_attention() {
+    // As many queries as there are: every one that sees more than k keys is drawn.
+    let mass = run(&recording("FFSFFF", 1000)).1.mass_recall.unwrap();
+    assert_eq!((mass.queries, mass.layers), (80 + 80 + 54, 6));
+    let model = crate::model::Model::load(&checkpoint(), &candle_core::Device::Cpu, candle_core::DType::F32).unwrap();
+    let (mut ratios, mut own) = (vec![Vec::new(); 36], vec![Vec::new(); 6]);
+    for sequence in &calibration().sequences()[..3] {
+        let rotary = model.rope(sequence.ids.len()).unwrap();
+        let mut x = model.embed(std::slice::from_ref(&sequence.ids)).unwrap();
+        let mut sets: Vec<Selection> = Vec::new();
+        for layer in 0..6 {
+            let mut dense = Pass { want_probs: true, ..Pass::new(Attend::Dense) };
+            let probs = model.layer(layer, &x, &rotary, &mut dense).unwrap().probs.unwrap();
+            let probs: Vec<Vec<f32>> = probs.squeeze(0).unwrap().to_vec2().unwrap();
+            let borrowed = sets.last().map(|set| std::sync::Arc::new(vec![set.clone()]));
+            let attend = match &borrowed {
+                Some(indices) if layer == 2 => Attend::Given(indices),
+                _ => Attend::Own,
+            };
+            let output = model.layer(layer, &x, &rotary, &mut Pass::new(attend)).unwrap();
+            sets.push(output.indices.unwrap()[0].clone());
+            x = output.hidden;
+            let kept = |set: &Selection, q: usize| -> f64 {
+                set.row(q).iter().map(|&key| f64::from(probs[q][key as usize])).sum()
+            };
+            for q in 16..sequence.ids.len() {
+                own[layer].push(kept(&sets[layer], q));
+                for source in 0..=layer {
+                    ratios[source * 6 + layer].push(kept(&sets[source], q) / kept(&sets[layer], q));
+                }
+            }
+        }
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let close = |got: Option<Estimate>, want: &[f64]| {
+        let got = got.unwrap();
+        assert!((got.value - mean(want)).abs() < 1e-4 && got.n == want.len(), "{got:?} against {}", mean(want));
+    };
+    for (source, borrower) in (0..6).flat_map(|i| (0..6).map(move |j| (i, j))) {
+        if source <= borrower {
+            close(mass.get(source, borrower), &ratios[source * 6 + borrower]);
+        } else {
+            assert_eq!(mass.get(source, borrower), None);
+        }
+    }
+    (0..6).for_each(|layer| close(mass.own[layer], &own[layer]));
+    assert_eq!(mass.get(1, 2).unwrap().value, 1.0, "a Shared layer keeps what its source's set keeps");
+}
