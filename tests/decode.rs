@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use indexscope::checkpoint::Checkpoint;
+use indexscope::checkpoint::{Attention, Checkpoint};
 use indexscope::domain::Pattern;
 use indexscope::model::{Attend, Cache, Indices, Model, Ops, Pass};
 
@@ -58,6 +58,30 @@ fn decode_equals_prefill() {
             let (attention, index) = cache.bytes();
             assert_eq!(attention, 60 * 6 * 4 * (config.kv_lora_rank + config.qk_rope_head_dim));
             assert_eq!(index, 60 * pattern.full_count() * 4 * config.index_head_dim);
+        }
+    }
+}
+
+#[test]
+fn grouped_queries_decode_as_they_prefill() {
+    let ids: Vec<u32> = (0..40).map(|i| (i * 37 + i * i * 5) % 64).collect();
+    for name in ["llama_rope3", "qwen2_bias_tied", "qwen3_norm"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let checkpoint = Checkpoint::open(&dir).unwrap().with_topk(8).unwrap();
+        let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
+        for (letters, ops) in [("FFFF", Ops::Fast), ("FSSF", Ops::Fast), ("FSFS", Ops::Reference)] {
+            let pattern: Pattern = letters.parse().unwrap();
+            let whole = run(&model, pattern, ops, &ids, None);
+            let mut cache = model.cache(40).unwrap();
+            let cuts = [0, 20, 30].into_iter().chain(31..=40);
+            let parts = cuts.clone().zip(cuts.skip(1));
+            let parts: Vec<Tensor> =
+                parts.map(|(from, to)| run(&model, pattern, ops, &ids[from..to], Some(&mut cache))).collect();
+            let worst = (Tensor::cat(&parts, 0).unwrap() - whole).unwrap().abs().unwrap().max_all().unwrap();
+            let worst = worst.to_scalar::<f32>().unwrap();
+            assert!(worst < 1e-3, "{name} {letters}: logits differ by {worst:e}");
+            let Attention::Gqa { num_key_value_heads, head_dim, .. } = model.config().attention else { panic!("GQA") };
+            assert_eq!(cache.bytes(), (40 * 4 * 4 * 2 * num_key_value_heads * head_dim, 0));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The model against numbers that it did not make: what transformers 5.23 computes on small checkpoints.
 //!
-//! `tests/data/make_fixtures.py` says how they were made, and what the keys of `expected.safetensors` hold.
+//! `tests/data/make_fixtures.py` and `make_dense_fixtures.py` say how they were made, and what the keys of `expected.safetensors` hold.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,6 +19,10 @@ const CLEAR_MARGIN: f32 = 1e-5;
 #[derive(Deserialize)]
 struct Expected {
     patterns: BTreeMap<String, Losses>,
+    /// Losses of dense attention by input; only for models without indexers.
+    #[serde(default)]
+    dense: BTreeMap<String, f64>,
+    index_topk: usize,
     suggested_atol_logits: f32,
 }
 
@@ -40,10 +44,14 @@ struct Fixture {
 impl Fixture {
     fn open(name: &'static str) -> Self {
         let dir = data(name);
-        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let expected: Expected = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+        let mut checkpoint = Checkpoint::open(&dir).unwrap();
+        if checkpoint.config().family.is_dense() {
+            checkpoint = checkpoint.with_topk(expected.index_topk).unwrap();
+        }
         checkpoint.check().unwrap();
+        assert_eq!(checkpoint.config().index_topk, expected.index_topk);
         let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
-        let expected = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
         let tensors = candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu).unwrap();
         Self { name, model, expected, tensors }
     }
@@ -76,6 +84,22 @@ impl Fixture {
         if input != "short_" {
             self.compare_sets(&at, &format!("{input}topk.{letters}"), &format!("{input}margin.{letters}"), &indices);
         }
+    }
+
+    /// Compares logits and loss of dense attention.
+    fn compare_dense(&self, input: &str, loss: f64) {
+        let ids = self.ids(&format!("{input}input_ids"));
+        let rotary = self.model.rope(ids.len()).unwrap();
+        let mut x = self.model.embed(std::slice::from_ref(&ids)).unwrap();
+        for layer in 0..self.model.config().num_hidden_layers {
+            x = self.model.layer(layer, &x, &rotary, &mut Pass::new(Attend::Dense)).unwrap().hidden;
+        }
+        let logits = self.model.logits(&x).unwrap().i(0).unwrap();
+        let want = self.tensor(&format!("{input}logits.dense"));
+        let worst = (&logits - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst <= self.expected.suggested_atol_logits, "{} {input}dense: logits differ by {worst:e}", self.name);
+        let got = mean_loss(&logits, &ids);
+        assert!((got - loss).abs() < 1e-4, "{} {input}dense: loss is {got}, not {loss}", self.name);
     }
 
     fn compare_sets(&self, at: &str, topk: &str, margin: &str, indices: &BTreeMap<usize, Indices>) {
@@ -140,6 +164,9 @@ fn hold(name: &'static str) {
             fixture.compare("second_", letters, loss);
         }
     }
+    for (input, loss) in &fixture.expected.dense {
+        fixture.compare_dense(input.trim_end_matches("loss"), *loss);
+    }
     short_context_knows_no_pattern(&fixture);
 }
 
@@ -193,4 +220,19 @@ fn glm_with_attention_bias_and_yarn_that_scales_cos_and_sin() {
 #[test]
 fn deepseek_in_bf16_shards_with_dense_mlps_only() {
     hold("deepseek_dense_bf16_sharded");
+}
+
+#[test]
+fn llama_with_stretched_rope_chooses_by_its_own_attention() {
+    hold("llama_rope3");
+}
+
+#[test]
+fn qwen2_with_biases_one_key_head_and_tied_embeddings() {
+    hold("qwen2_bias_tied");
+}
+
+#[test]
+fn qwen3_with_normed_heads_and_biases() {
+    hold("qwen3_norm");
 }

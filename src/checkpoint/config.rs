@@ -1,4 +1,5 @@
-//! config.json of `glm_moe_dsa` and `deepseek_v32`, in the spellings of the Hub and of transformers 5.
+//! config.json of `glm_moe_dsa` and `deepseek_v32`, in the spellings of the Hub and of transformers 5; dense models are
+//! read by their own file.
 //!
 //! Absent keys take the defaults of transformers 5.23 for their model type. Ignored, as by the reference: `head_dim`,
 //! `qk_head_dim`, `mlp_bias`, `scoring_func`, `topk_method`, `moe_layer_freq`, `rope_interleave`,
@@ -6,10 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dense::{self, RawDense};
 use super::roles::RawRoles;
 use super::rope::RawRope;
 use super::{CheckpointError, Rope};
-use crate::domain::{MAX_LAYERS, PatternError, Role};
+use crate::domain::{IndexSource, MAX_LAYERS, PatternError, Role};
 
 /// The supported architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -18,6 +20,12 @@ pub enum Family {
     GlmMoeDsa,
     /// DeepSeek-V3.2 and its like.
     DeepseekV32,
+    /// Llama, and what is built like it (`SmolLM2`, Mistral without windows).
+    Llama,
+    /// Qwen2 and Qwen2.5.
+    Qwen2,
+    /// Qwen3 without experts.
+    Qwen3,
 }
 
 impl Family {
@@ -26,8 +34,36 @@ impl Family {
         match self {
             Self::GlmMoeDsa => "glm_moe_dsa",
             Self::DeepseekV32 => "deepseek_v32",
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
         }
     }
+
+    /// Returns whether models of this type are made without lightning indexers.
+    pub fn is_dense(self) -> bool {
+        matches!(self, Self::Llama | Self::Qwen2 | Self::Qwen3)
+    }
+}
+
+/// How layers attend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Attention {
+    /// Multi-head latent attention.
+    Mla,
+    /// Grouped-query attention: each head of keys and values serves several query heads.
+    Gqa {
+        /// Heads of keys and values.
+        num_key_value_heads: usize,
+        /// Width of a head of queries, keys or values.
+        head_dim: usize,
+        /// Whether `q_proj`, `k_proj` and `v_proj` have a bias.
+        qkv_bias: bool,
+        /// Whether each head of queries and keys is RMS-normalised before the rotation.
+        qk_norm: bool,
+        /// Whether rotation pairs (2j, 2j+1), as in GGUF files of llama, or (j, j + half).
+        rope_interleaved: bool,
+    },
 }
 
 /// The kind of a layer's MLP.
@@ -44,13 +80,15 @@ pub enum MlpKind {
 pub struct Config {
     /// The architecture, which decides the pairing of the indexer's rotary dimensions.
     pub family: Family,
+    /// How layers attend; the ranks and widths of MLA are 0 under GQA but for those of rotation and values.
+    pub attention: Attention,
     /// Number of token ids.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Main layers, without MTP.
     pub num_hidden_layers: usize,
-    /// Attention heads; MLA expands keys and values to as many.
+    /// Query heads; MLA expands keys and values to as many.
     pub num_attention_heads: usize,
     /// Width of the query latent, which is also the indexer's query input.
     pub q_lora_rank: usize,
@@ -58,7 +96,7 @@ pub struct Config {
     pub kv_lora_rank: usize,
     /// Per-head width of queries and keys without rotation.
     pub qk_nope_head_dim: usize,
-    /// Rotated width of attention and indexer.
+    /// Rotated width of an attention head.
     pub qk_rope_head_dim: usize,
     /// Per-head width of values.
     pub v_head_dim: usize,
@@ -84,14 +122,18 @@ pub struct Config {
     pub mlp: Vec<MlpKind>,
     /// Epsilon of the layer norms and the final norm; the latents' norms use 1e-6.
     pub rms_norm_eps: f64,
-    /// Whether `q_a_proj`, `kv_a_proj_with_mqa` and `o_proj` have a bias.
+    /// Whether `o_proj` has a bias; under MLA also `q_a_proj` and `kv_a_proj_with_mqa`.
     pub attention_bias: bool,
+    /// Where the indices of Full layers come from.
+    pub index: IndexSource,
     /// k: keys that a query attends to.
     pub index_topk: usize,
-    /// Indexer heads.
+    /// Indexer heads; 0 where there are no indexers.
     pub index_n_heads: usize,
     /// Per-head width of the indexer.
     pub index_head_dim: usize,
+    /// Rotated width of an indexer head: every n-th frequency of attention, n = attention's width / this.
+    pub index_rope_head_dim: usize,
     /// Whether the indexer rotates the pairs (2j, 2j+1), as GLM does, or (j, j + half), as DeepSeek does.
     pub index_rope_interleaved: bool,
     /// Rotary position embedding.
@@ -159,11 +201,26 @@ impl Config {
         let family = match kind.model_type.as_deref() {
             Some("glm_moe_dsa") => Family::GlmMoeDsa,
             Some("deepseek_v32") => Family::DeepseekV32,
+            Some("llama") => Family::Llama,
+            Some("qwen2") => Family::Qwen2,
+            Some("qwen3") => Family::Qwen3,
             other => return Err(CheckpointError::ModelType(other.unwrap_or("(none given)").to_owned())),
         };
-        let config = serde_json::from_str::<Raw>(json)?.read(family)?;
+        let config = if family.is_dense() {
+            serde_json::from_str::<RawDense>(json)?.read(family)?
+        } else {
+            serde_json::from_str::<Raw>(json)?.read(family)?
+        };
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the width of what the indexer's queries are made from: the query latent, or the layer's input.
+    pub fn index_query_width(&self) -> usize {
+        match self.attention {
+            Attention::Mla => self.q_lora_rank,
+            Attention::Gqa { .. } => self.hidden_size,
+        }
     }
 
     /// Returns the per-head width of queries and keys, rotated part included.
@@ -171,7 +228,10 @@ impl Config {
         self.qk_nope_head_dim + self.qk_rope_head_dim
     }
 
-    fn validate(&self) -> Result<(), CheckpointError> {
+    pub(super) fn validate(&self) -> Result<(), CheckpointError> {
+        if self.attention != Attention::Mla {
+            return dense::validate(self);
+        }
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -181,8 +241,6 @@ impl Config {
             ("qk_rope_head_dim", self.qk_rope_head_dim),
             ("v_head_dim", self.v_head_dim),
             ("index_topk", self.index_topk),
-            ("index_n_heads", self.index_n_heads),
-            ("index_head_dim", self.index_head_dim),
         ];
         if let Some((key, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
             return wrong(key, 0, "it must be at least 1");
@@ -190,11 +248,25 @@ impl Config {
         if !self.qk_rope_head_dim.is_multiple_of(2) {
             return wrong("qk_rope_head_dim", self.qk_rope_head_dim, "rotary dimensions come in pairs");
         }
-        if self.index_head_dim < self.qk_rope_head_dim {
-            let reason = format!("the indexer rotates {} dimensions (qk_rope_head_dim)", self.qk_rope_head_dim);
-            return wrong("index_head_dim", self.index_head_dim, &reason);
-        }
+        self.validate_indexer()?;
         if self.mlp.contains(&MlpKind::Sparse) { self.validate_experts() } else { Ok(()) }
+    }
+
+    /// Refuses sizes that an indexer beside this attention cannot have.
+    pub(super) fn validate_indexer(&self) -> Result<(), CheckpointError> {
+        let (dim, width, rope) = (self.index_head_dim, self.index_rope_head_dim, self.qk_rope_head_dim);
+        if self.index_n_heads == 0 {
+            return wrong("index_n_heads", 0, "it must be at least 1");
+        }
+        if dim < width.max(1) {
+            let reason = format!("the indexer rotates {width} dimensions (qk_rope_head_dim)");
+            return wrong("index_head_dim", dim, &reason);
+        }
+        if width < 2 || !width.is_multiple_of(2) || !rope.is_multiple_of(width) {
+            let reason = format!("it must be even and divide attention's rotated width {rope}");
+            return wrong("the indexer's rotated width", width, &reason);
+        }
+        Ok(())
     }
 
     fn validate_experts(&self) -> Result<(), CheckpointError> {
@@ -214,7 +286,7 @@ impl Config {
     }
 }
 
-fn wrong<T>(key: &'static str, value: impl ToString, reason: &str) -> Result<T, CheckpointError> {
+pub(super) fn wrong<T>(key: &'static str, value: impl ToString, reason: &str) -> Result<T, CheckpointError> {
     Err(CheckpointError::Value { key, value: value.to_string(), reason: reason.to_owned() })
 }
 
@@ -235,8 +307,10 @@ impl Raw {
         }
         let max_position_embeddings = self.max_position_embeddings.unwrap_or(pick(202_752, 163_840));
         let rope = Rope::read(self.rope_parameters, self.rope_scaling, self.rope_theta, max_position_embeddings)?;
+        let qk_rope_head_dim = self.qk_rope_head_dim.unwrap_or(64);
         Ok(Config {
             family,
+            attention: Attention::Mla,
             vocab_size: self.vocab_size.unwrap_or(pick(154_880, 129_280)),
             hidden_size: self.hidden_size.unwrap_or(pick(6144, 7168)),
             num_hidden_layers: layers,
@@ -244,7 +318,7 @@ impl Raw {
             q_lora_rank: self.q_lora_rank.unwrap_or(pick(2048, 1536)),
             kv_lora_rank: self.kv_lora_rank.unwrap_or(512),
             qk_nope_head_dim: self.qk_nope_head_dim.unwrap_or(pick(192, 128)),
-            qk_rope_head_dim: self.qk_rope_head_dim.unwrap_or(64),
+            qk_rope_head_dim,
             v_head_dim: self.v_head_dim.unwrap_or(pick(256, 128)),
             intermediate_size: self.intermediate_size.unwrap_or(pick(12_288, 18_432)),
             moe_intermediate_size: self.moe_intermediate_size.unwrap_or(2048),
@@ -258,9 +332,11 @@ impl Raw {
             mlp: mlp_kinds(self.mlp_layer_types, self.first_k_dense_replace.unwrap_or(3), layers)?,
             rms_norm_eps: self.rms_norm_eps.unwrap_or(if family == Family::GlmMoeDsa { 1e-5 } else { 1e-6 }),
             attention_bias: self.attention_bias.unwrap_or(false),
+            index: IndexSource::Checkpoint,
             index_topk: self.index_topk.unwrap_or(2048),
             index_n_heads: self.index_n_heads.unwrap_or(pick(32, 64)),
             index_head_dim: self.index_head_dim.unwrap_or(128),
+            index_rope_head_dim: qk_rope_head_dim,
             index_rope_interleaved: family == Family::GlmMoeDsa,
             rope,
             max_position_embeddings,

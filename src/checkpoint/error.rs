@@ -54,7 +54,7 @@ pub enum CheckpointError {
     #[error("config.json cannot be understood: {0}")]
     Config(#[from] serde_json::Error),
     /// Another architecture.
-    #[error("model type '{0}' is not supported; only glm_moe_dsa and deepseek_v32 are")]
+    #[error("model type '{0}' is not supported; only glm_moe_dsa, deepseek_v32, llama, qwen2 and qwen3 are")]
     ModelType(String),
     /// A value that the architecture does not allow.
     #[error("config.json: {key} is {value}, but {reason}")]
@@ -78,6 +78,14 @@ pub enum CheckpointError {
         name: String,
         /// The demanded shape.
         shape: Vec<usize>,
+    },
+    /// A file of indexers holds something else.
+    #[error("'{}' holds tensor '{name}', which is no indexer's of the model's layers", .file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
     },
     /// A tensor that nothing demands was asked for.
     #[error("tensor '{0}' does not exist in the checkpoint")]
@@ -143,7 +151,10 @@ impl CheckpointError {
                 Self::MissingShard { .. } | Self::Truncated { .. } | Self::Misplaced { .. } => {
                     "download the checkpoint again; a download was probably cut off"
                 }
-                Self::ModelType(_) => "DeepSeek-V3.2 and GLM-5 are models of the supported types",
+                Self::ModelType(_) => {
+                    "DeepSeek-V3.2, GLM-5, Llama 3, SmolLM2, Qwen2.5 and Qwen3 are models of the supported types"
+                }
+                Self::Foreign { .. } => "give the file that 'indexscope train indexers' wrote for this model",
                 Self::FullWithoutIndexer { .. } => {
                     "make the layer 'shared' in indexer_types (or 'S' in index_topk_pattern) of config.json"
                 }

@@ -1,6 +1,6 @@
 //! The names and shapes of the tensors that an architecture demands.
 
-use super::{Config, MlpKind};
+use super::{Attention, Config, MlpKind};
 
 /// A tensor that the config demands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn indexer_tensors(config: &Config, layer: usize) -> Vec<Demand> {
         shape: shape.to_vec(),
     };
     vec![
-        at("wq_b.weight", &[heads * dim, config.q_lora_rank]),
+        at("wq_b.weight", &[heads * dim, config.index_query_width()]),
         at("wk.weight", &[dim, hidden]),
         at("k_norm.weight", &[dim]),
         at("k_norm.bias", &[dim]),
@@ -50,7 +50,27 @@ pub fn demands(config: &Config) -> Vec<Demand> {
         all.prefix = format!("model.layers.{layer}.");
         all.push("input_layernorm.weight", &[hidden]);
         all.push("post_attention_layernorm.weight", &[hidden]);
-        attention(config, &mut all);
+        match config.attention {
+            Attention::Mla => mla(config, &mut all),
+            Attention::Gqa { num_key_value_heads, head_dim, qkv_bias, qk_norm, .. } => {
+                let widths =
+                    [("q", config.num_attention_heads), ("k", num_key_value_heads), ("v", num_key_value_heads)];
+                for (name, heads) in widths {
+                    all.push(&format!("self_attn.{name}_proj.weight"), &[heads * head_dim, hidden]);
+                    if qkv_bias {
+                        all.push(&format!("self_attn.{name}_proj.bias"), &[heads * head_dim]);
+                    }
+                }
+                all.push("self_attn.o_proj.weight", &[hidden, config.num_attention_heads * head_dim]);
+                if config.attention_bias {
+                    all.push("self_attn.o_proj.bias", &[hidden]);
+                }
+                if qk_norm {
+                    all.push("self_attn.q_norm.weight", &[head_dim]);
+                    all.push("self_attn.k_norm.weight", &[head_dim]);
+                }
+            }
+        }
         match kind {
             MlpKind::Dense => mlp("mlp", config.intermediate_size, hidden, &mut all),
             MlpKind::Sparse => experts(config, &mut all),
@@ -71,7 +91,7 @@ impl List {
     }
 }
 
-fn attention(config: &Config, all: &mut List) {
+fn mla(config: &Config, all: &mut List) {
     let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
     let (q_rank, kv_rank) = (config.q_lora_rank, config.kv_lora_rank);
     let kv_a = kv_rank + config.qk_rope_head_dim;

@@ -1,12 +1,14 @@
-//! Hugging Face folders without candle: config.json, safetensors headers, bytes by part.
+//! Checkpoints without candle: config.json, safetensors headers, bytes by part.
 //!
 //! A [`Checkpoint`] knows everything that can be told without a forward: the architecture ([`Config`]), every tensor's
 //! name, dtype, shape and bytes (memory-mapped, never read as a whole), and which layers have an indexer.
 
 mod config;
+mod dense;
 mod dtype;
 mod error;
 mod fp8;
+mod index;
 mod layout;
 mod open;
 mod parts;
@@ -14,10 +16,12 @@ mod roles;
 mod rope;
 mod safetensors;
 
-pub use config::{Config, Family, MlpKind};
+pub use config::{Attention, Config, Family, MlpKind};
+pub use dense::DENSE_TOPK;
 pub use dtype::{Dtype, TensorInfo};
 pub use error::CheckpointError;
 pub use fp8::{Blocks, E4M3, is_scale};
+pub use index::IndexerShape;
 pub use layout::{Demand, demands, indexer_tensors, is_indexer_tensor, layer_of};
 pub use open::Checkpoint;
 pub use parts::{Part, PartSize};

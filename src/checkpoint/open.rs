@@ -11,12 +11,12 @@ use super::safetensors::{CONFIG_FILE, Tensors, Weights};
 use super::{
     Blocks, CheckpointError, Config, Demand, Dtype, Part, PartSize, TensorInfo, is_scale, layer_of, layout, parts,
 };
-use crate::domain::{Constraints, Pattern, Role};
+use crate::domain::{Constraints, IndexSource, Pattern, Role};
 
 /// Bytes of each tensor that enter the fingerprint.
 const SAMPLE: usize = 256;
 
-/// A Hugging Face checkpoint, opened without reading its weights.
+/// A checkpoint, opened without reading its weights.
 ///
 /// Cheap to clone; the bytes of a tensor are read from disk when they are touched.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ struct Inner {
     weights: Weights,
     /// Tensors of MTP layers, which are not part of the model here.
     skipped: Tensors,
+    /// The checkpoint before another index source or k was chosen.
+    base: Option<Checkpoint>,
     fingerprint: OnceLock<String>,
 }
 
@@ -67,7 +69,31 @@ impl Checkpoint {
         let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
         let (skipped, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_mtp(name));
         weights.tensors = tensors;
-        Self(Arc::new(Inner { name, dir, config, blocks, weights, skipped, fingerprint: OnceLock::new() }))
+        Self(Arc::new(Inner { name, dir, config, blocks, weights, skipped, base: None, fingerprint: OnceLock::new() }))
+    }
+
+    /// Returns the same weights with another config.
+    pub(super) fn with(&self, config: Config, weights: Weights) -> Self {
+        let Inner { name, dir, blocks, skipped, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            name: name.clone(),
+            dir: dir.clone(),
+            config,
+            blocks: *blocks,
+            weights,
+            skipped: skipped.clone(),
+            base: Some(self.base().clone()),
+            fingerprint: OnceLock::new(),
+        }))
+    }
+
+    /// Returns the checkpoint as it was opened, before another index source or k was chosen.
+    pub fn base(&self) -> &Self {
+        self.0.base.as_ref().unwrap_or(self)
+    }
+
+    pub(super) fn weights(&self) -> &Weights {
+        &self.0.weights
     }
 
     /// Returns the name for people: the folder's, or the one given.
@@ -119,9 +145,10 @@ impl Checkpoint {
         self.0.weights.shards[info.shard].release(info.start..info.end);
     }
 
-    /// Returns whether `layer` has all tensors of an indexer.
+    /// Returns whether `layer` can be Full: it has all tensors of an indexer, or the oracle needs none.
     pub fn has_indexer(&self, layer: usize) -> bool {
-        layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.tensor(&demand.name).is_some())
+        self.config().index.is_oracle()
+            || layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.tensor(&demand.name).is_some())
     }
 
     /// Returns which patterns are possible: layers without an indexer are locked Shared.
@@ -169,7 +196,12 @@ impl Checkpoint {
     pub fn fingerprint(&self) -> &str {
         self.0.fingerprint.get_or_init(|| {
             let mut hash = Sha256::new();
-            hash.update(format!("{:?}", self.config()));
+            // Another name of a sidecar is no other model; its tensors are told apart below.
+            let index = match self.config().index.clone() {
+                IndexSource::Sidecar(_) => IndexSource::Sidecar(String::new()),
+                other => other,
+            };
+            hash.update(format!("{:?}", Config { index, ..self.config().clone() }));
             for (name, info) in self.tensors() {
                 hash.update(format!("{name} {} {:?}", info.dtype, info.shape));
                 if Part::of(self.config(), name) != Part::Experts {
@@ -191,6 +223,9 @@ impl Checkpoint {
     pub fn check(&self) -> Result<(), CheckpointError> {
         self.native()?;
         layout::demands(self.config()).iter().try_for_each(|demand| self.check_tensor(demand))?;
+        if self.config().index.is_oracle() {
+            return Ok(());
+        }
         for (layer, &role) in self.config().roles.iter().enumerate() {
             let indexer = layout::indexer_tensors(self.config(), layer);
             if indexer.iter().any(|demand| self.tensor(&demand.name).is_some()) {

@@ -66,7 +66,7 @@ impl Part {
         let has = |piece: &str| name.contains(piece);
         if is_indexer_tensor(name) {
             Self::Indexer
-        } else if has("layernorm.") {
+        } else if has("layernorm.") || has(".q_norm.") || has(".k_norm.") {
             Self::Norms
         } else if has(".self_attn.") {
             Self::Attention

@@ -31,6 +31,19 @@ pub enum RopeScaling {
         /// Whether the bounds of the ramp are rounded to whole dimensions.
         truncate: bool,
     },
+    /// Llama 3.1: low frequencies are divided, high ones kept, those between blended; at every length.
+    Llama3 {
+        /// What low frequencies are divided by.
+        factor: f64,
+        /// Turns within the original context below which a frequency is low.
+        low_freq_factor: f64,
+        /// Turns above which it is high.
+        high_freq_factor: f64,
+        /// Context of the unstretched training.
+        original_max_position_embeddings: usize,
+    },
+    /// Each frequency is divided by its own factor, as GGUF files store the stretching of Llama 3.1.
+    Divided(Vec<f32>),
 }
 
 /// Rotary position embedding of the model, shared by attention and indexer.
@@ -57,6 +70,30 @@ pub(super) struct RawRope {
     original_max_position_embeddings: Option<usize>,
     attention_factor: Option<f64>,
     truncate: Option<bool>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+}
+
+impl RawRope {
+    fn llama3(&self) -> Result<RopeScaling, CheckpointError> {
+        let need = |key, value: Option<f64>| match value {
+            Some(value) if value > 0.0 && value.is_finite() => Ok(value),
+            Some(value) => Err(wrong(key, value, "it must be a positive number")),
+            None => Err(wrong(key, "missing", "rope_type 'llama3' needs it")),
+        };
+        let (low, high) =
+            (need("low_freq_factor", self.low_freq_factor)?, need("high_freq_factor", self.high_freq_factor)?);
+        if low >= high {
+            return Err(wrong("low_freq_factor", low, "it must be below high_freq_factor"));
+        }
+        let original = self.original_max_position_embeddings.map(|n| n as f64);
+        Ok(RopeScaling::Llama3 {
+            factor: need("rope factor", self.factor)?,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: need("original_max_position_embeddings", original)? as usize,
+        })
+    }
 }
 
 impl Rope {
@@ -93,7 +130,11 @@ impl Rope {
                     truncate: raw.truncate.unwrap_or(true),
                 }
             }
-            other => return Err(wrong("rope_type", format!("'{other}'"), "only 'default' and 'yarn' are supported")),
+            "llama3" => raw.llama3()?,
+            other => {
+                let reason = "only 'default', 'yarn' and 'llama3' are supported";
+                return Err(wrong("rope_type", format!("'{other}'"), reason));
+            }
         };
         Ok(Self { theta, scaling })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use serde::Deserialize;
@@ -60,10 +61,10 @@ impl Bytes {
 }
 
 /// Shards and the tensors in them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Weights {
     /// The files.
-    pub(super) shards: Vec<Bytes>,
+    pub(super) shards: Vec<Arc<Bytes>>,
     /// Every tensor's place in them.
     pub(super) tensors: Tensors,
 }
@@ -82,6 +83,15 @@ impl Weights {
         }
         let text = std::fs::read_to_string(&path).map_err(|e| CheckpointError::io(&path, e))?;
         Self::open_indexed(dir, &Index::parse(&text)?)
+    }
+
+    /// Adds the tensors of another file; those of the same name are replaced.
+    pub(super) fn overlay(&mut self, path: &Path) -> Result<Vec<String>, CheckpointError> {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let added = self.add(&name, map(path)?)?;
+        let names = added.keys().cloned().collect();
+        self.tensors.extend(added);
+        Ok(names)
     }
 
     /// Opens bytes that are part of the program.
@@ -113,7 +123,7 @@ impl Weights {
     /// Adds a file and returns the tensors of its header.
     fn add(&mut self, name: &str, bytes: Bytes) -> Result<Tensors, CheckpointError> {
         let tensors = read_header(name, bytes.as_slice(), self.shards.len())?;
-        self.shards.push(bytes);
+        self.shards.push(Arc::new(bytes));
         Ok(tensors)
     }
 }

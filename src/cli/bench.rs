@@ -56,7 +56,7 @@ struct Projection {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = model::open(&args.model)?;
+    let checkpoint = args.run.open(&args.model)?;
     let mut patterns = Vec::new();
     for spec in &args.patterns {
         match model::resolve(&checkpoint, spec)? {

@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 fn open_model(args: &Args) -> Result<Setup, CliError> {
-    let checkpoint = model::open(&args.target)?;
+    let checkpoint = args.run.open(&args.target)?;
     let config = checkpoint.config();
     let data = if args.data.is_given() || checkpoint.dir().is_none() {
         args.data.clone()

@@ -42,7 +42,7 @@ pub struct Args {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, a loss that is not finite, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = model::open(&args.model)?;
+    let checkpoint = args.run.open(&args.model)?;
     let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
     let calibration = args.data.load(&checkpoint)?;
     let cancel = cancel_on_interrupt()?;

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::CliError;
+use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
 use super::target;
-use crate::checkpoint::{Checkpoint, CheckpointError, MlpKind, Part};
+use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, Part};
+use crate::domain::IndexSource;
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A checkpoint's folder.
     model: String,
+    #[command(flatten)]
+    index: IndexArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -23,7 +27,7 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened, or its config and tensors contradict each other.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = target::open(&args.model)?;
+    let checkpoint = args.index.open(&args.model)?;
     match checkpoint.check() {
         Ok(()) => {}
         // What cannot be computed with can still be described and exported.
@@ -52,6 +56,7 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,
+        "index": config.index.to_string(),
         "index_topk": config.index_topk,
         "index_heads": config.index_n_heads,
         "index_head_dim": config.index_head_dim,
@@ -65,6 +70,16 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "params": parts.iter().map(|p| p.params).sum::<u64>(),
         "parts": parts,
     }))
+}
+
+/// Returns what chooses the keys of a Full layer.
+fn chooser(config: &Config) -> String {
+    let heads = format!("{} heads of {}", config.index_n_heads, config.index_head_dim);
+    match &config.index {
+        IndexSource::Checkpoint => format!("indexers of {heads}"),
+        IndexSource::Oracle => "each layer's own attention (oracle)".to_owned(),
+        IndexSource::Sidecar(name) => format!("indexers of {heads} from {name}"),
+    }
 }
 
 fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
@@ -89,8 +104,10 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
             config.vocab_size
         ),
         format!(
-            "indexer: top-k {} of up to {} tokens, {} heads of {}",
-            config.index_topk, config.max_position_embeddings, config.index_n_heads, config.index_head_dim
+            "top-k {} of up to {} tokens, by {}",
+            config.index_topk,
+            config.max_position_embeddings,
+            chooser(config)
         ),
         format!("native pattern: {native} ({} Full, {} Shared)", native.full_count(), native.shared_count()),
         match locked.len() {

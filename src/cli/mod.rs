@@ -8,6 +8,7 @@ mod error;
 mod eval;
 mod export;
 mod files;
+mod index;
 mod info;
 mod model;
 mod output;

@@ -1,7 +1,6 @@
 //! MODEL of commands that run it: opening, binding patterns, loading.
 
-use std::path::Path;
-
+use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
 use super::{CliError, target};
 use crate::checkpoint::Checkpoint;
@@ -23,26 +22,14 @@ pub struct RunArgs {
     /// reference scores every key, fast reads only the selected ones; fast by default where it runs (CPU).
     #[arg(long, value_enum, value_name = "FORM")]
     attention: Option<Attention>,
+    #[command(flatten)]
+    index: IndexArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Attention {
     Reference,
     Fast,
-}
-
-/// Opens MODEL and checks that everything is there that its config demands.
-///
-/// # Errors
-/// When the folder is not a checkpoint that can be run.
-pub fn open(name: &str) -> Result<Checkpoint, CliError> {
-    if Path::new(name).extension().is_some_and(|e| e == "gguf") {
-        return Err(CliError::run(format!("'{name}' is a GGUF file, which is not read yet"))
-            .hint("give the folder of the Hugging Face checkpoint"));
-    }
-    let checkpoint = target::open(name)?;
-    checkpoint.check().map_err(target::told)?;
-    Ok(checkpoint)
 }
 
 /// Returns the tokenizer that belongs to the checkpoint.
@@ -68,6 +55,16 @@ pub fn resolve(checkpoint: &Checkpoint, spec: &PatternSpec) -> Result<Subject, C
 }
 
 impl RunArgs {
+    /// Opens MODEL with the index source asked for, and checks that everything is there that its config demands.
+    ///
+    /// # Errors
+    /// When it is not a checkpoint that can be run.
+    pub fn open(&self, name: &str) -> Result<Checkpoint, CliError> {
+        let checkpoint = self.index.open(name)?;
+        checkpoint.check().map_err(target::told)?;
+        Ok(checkpoint)
+    }
+
     /// Returns the engine's settings, after opening the device.
     ///
     /// # Errors
@@ -106,6 +103,9 @@ pub fn load(
 /// Warns of sequences on which no pattern can differ, and of those that are too long for the model.
 pub fn warn(checkpoint: &Checkpoint, calibration: &Calibration, output: &OutputArgs) {
     let config = checkpoint.config();
+    if let Some(note) = oracle_note(checkpoint) {
+        output.note(&note);
+    }
     if calibration.eligible(config.index_topk) == 0 {
         output.warn(&format!(
             "no query sees more than index_topk = {} keys (the longest sequence has {} tokens), so no pattern can differ from another",

@@ -50,6 +50,13 @@ impl OutputArgs {
         }
     }
 
+    /// Prints something worth knowing to stderr, unless told to be quiet.
+    pub fn note(&self, message: &str) {
+        if !self.quiet {
+            eprintln!("note: {message}");
+        }
+    }
+
     /// Prints `json`, or `table` in the other formats.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ fn sampling(text: &str) -> Result<QuerySampling, String> {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = model::open(&args.model)?;
+    let checkpoint = args.run.open(&args.model)?;
     let pattern = match &args.pattern {
         None => checkpoint.constraints().reference()?,
         Some(spec) => match model::resolve(&checkpoint, spec)? {

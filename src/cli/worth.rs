@@ -78,6 +78,11 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let path = if args.config.is_dir() { args.config.join("config.json") } else { args.config.clone() };
     let text = std::fs::read_to_string(&path).map_err(|e| CliError::file("cannot read", &path, e))?;
     let config = Config::parse(&text)?;
+    if config.family.is_dense() {
+        let kind = config.family.model_type();
+        return Err(CliError::run(format!("'{}' is of type {kind}, which has no indexers to share", path.display()))
+            .hint("give the config.json of a DSA model, such as DeepSeek-V3.2 or GLM-5"));
+    }
     let (sheet, gpu) = hardware(&args.hardware)?;
     let weights = if args.weights == WeightsArg::Fp8 { Weights::Fp8 } else { Weights::Bf16 };
     let machine = Machine { gpu, efficiency: sheet.efficiency, weights, geometry: geometry(&config) };

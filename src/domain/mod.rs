@@ -3,6 +3,7 @@
 //! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
 
 mod evaluation;
+mod index_source;
 mod mass_recall;
 mod pattern;
 mod selection;
@@ -12,6 +13,7 @@ mod stat;
 mod trace;
 
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
+pub use index_source::IndexSource;
 pub use mass_recall::MassRecall;
 pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternError, Role};
 pub use selection::{Selection, Unit, intersection_len};

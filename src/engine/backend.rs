@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Cancel;
-use crate::domain::{Constraints, Estimate, Evaluation, Pattern, Speed, Subject, Trace};
+use crate::domain::{Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace};
 
 /// What is known of a loaded model and its calibration set.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +16,10 @@ pub struct ModelInfo {
     pub model_type: String,
     /// k.
     pub index_topk: usize,
-    /// Indexer heads.
+    /// Indexer heads; 0 where the oracle selects.
     pub index_heads: usize,
+    /// Where the indices of Full layers come from; times of the oracle are no saving.
+    pub index: IndexSource,
     /// Which patterns are possible.
     pub constraints: Constraints,
     /// The checkpoint's own pattern.

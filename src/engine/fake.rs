@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo};
+use crate::domain::IndexSource;
 use crate::domain::{
     Constraints, Estimate, Evaluation, LayerSet, Origin, Pattern, PhaseShare, Query, QuerySampling, Selection, Speed,
     Subject, Timing, Trace, TraceMeta, Unit,
@@ -28,6 +29,7 @@ impl Fake {
             model_type: "glm_moe_dsa".into(),
             index_topk: 2,
             index_heads: 1,
+            index: IndexSource::Checkpoint,
             constraints: Constraints { layers, locked_shared: LayerSet::default() },
             native,
             reference: native,

@@ -25,6 +25,7 @@ impl ModelInfo {
             model_type: config.family.model_type().to_owned(),
             index_topk: config.index_topk,
             index_heads: config.index_n_heads,
+            index: config.index.clone(),
             constraints,
             native,
             reference: constraints.reference().map_err(failed)?,

@@ -1,11 +1,12 @@
-//! What decode keeps of the tokens seen so far: per layer the latent, the rotary key, and for Full layers the index key.
+//! What decode keeps of the tokens seen so far: per layer the latent and the rotary key, or keys and values of GQA, and
+//! for Full layers with an indexer the index key.
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{ModelError, Result};
-use crate::checkpoint::Config;
+use crate::checkpoint::{Attention, Config};
 
-/// One growing buffer `[1, capacity, width]`, of which the first `len` rows are in use.
+/// One growing buffer `[1, capacity, width]`, of which the first `len` rows are in use; the width may be 0.
 #[derive(Clone, Debug)]
 struct Rows {
     buffer: Tensor,
@@ -24,7 +25,9 @@ impl Rows {
         if self.len + n > capacity {
             return Err(ModelError::CacheFull { capacity, wanted: self.len + n });
         }
-        self.buffer.slice_set(&rows.contiguous()?, 1, self.len)?;
+        if rows.elem_count() > 0 {
+            self.buffer.slice_set(&rows.contiguous()?, 1, self.len)?;
+        }
         self.len += n;
         Ok(self.buffer.narrow(1, 0, self.len)?)
     }
@@ -33,7 +36,9 @@ impl Rows {
 /// What one layer keeps.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
+    /// The latent; under GQA the keys and values.
     latent: Rows,
+    /// The rotated key that all heads have in common; nothing under GQA.
     rope: Rows,
     /// Only while the layer runs its own indexer: Shared layers need no index keys.
     index: Option<Rows>,
@@ -58,7 +63,7 @@ impl LayerCache {
         (bytes(&self.latent) + bytes(&self.rope), self.index.as_ref().map_or(0, bytes))
     }
 
-    /// Appends the latent `[1, n, latent]` and the rotary key `[1, n, rope]`; returns all of both.
+    /// Appends the latent or keys and values `[1, n, kept]` and the rotary key `[1, n, rope]`; returns all of both.
     pub(super) fn append(&mut self, latent: &Tensor, rope: &Tensor) -> Result<(Tensor, Tensor)> {
         Ok((self.latent.append(latent)?, self.rope.append(rope)?))
     }
@@ -91,11 +96,15 @@ impl Cache {
     /// # Errors
     /// Where the device has no room.
     pub fn new(config: &Config, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let (kept, shared) = match config.attention {
+            Attention::Mla => (config.kv_lora_rank, config.qk_rope_head_dim),
+            Attention::Gqa { num_key_value_heads, head_dim, .. } => (2 * num_key_value_heads * head_dim, 0),
+        };
         let layers = (0..config.num_hidden_layers)
             .map(|_| {
                 Ok(LayerCache {
-                    latent: Rows::new(capacity, config.kv_lora_rank, dtype, device)?,
-                    rope: Rows::new(capacity, config.qk_rope_head_dim, dtype, device)?,
+                    latent: Rows::new(capacity, kept, dtype, device)?,
+                    rope: Rows::new(capacity, shared, dtype, device)?,
                     index: None,
                     dtype,
                     index_width: config.index_head_dim,

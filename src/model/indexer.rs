@@ -31,6 +31,8 @@ pub(super) struct Indexer {
     heads: usize,
     dim: usize,
     pairing: Pairing,
+    /// Every how many-th frequency of attention rotates the leading dimensions.
+    every: usize,
 }
 
 impl Indexer {
@@ -42,7 +44,7 @@ impl Indexer {
         let (heads, dim, hidden) = (config.index_n_heads, config.index_head_dim, config.hidden_size);
         let pairing = if config.index_rope_interleaved { Pairing::Interleaved } else { Pairing::Half };
         Ok(Some(Self {
-            query: Linear::load(scope, "wq_b", (heads * dim, config.q_lora_rank), false)?,
+            query: Linear::load(scope, "wq_b", (heads * dim, config.index_query_width()), false)?,
             key: Linear::load(scope, "wk", (dim, hidden), false)?,
             key_norm: (scope.get("k_norm.weight", &[dim])?, scope.get("k_norm.bias", &[dim])?),
             // The reference keeps this projection in f32 even in a bf16 model.
@@ -50,14 +52,16 @@ impl Indexer {
             heads,
             dim,
             pairing,
+            every: config.qk_rope_head_dim / config.index_rope_head_dim.max(1),
         }))
     }
 
-    /// Projects the normed layer input `x` and the normed query latent `c_q`; both are detached.
+    /// Projects the normed layer input `x` and the normed query latent `c_q`, under GQA `x` again; both are detached.
     ///
     /// The rotary part of indexer heads comes first, unlike that of the attention heads.
     pub(super) fn project(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary) -> Result<Projected> {
         let (x, c_q) = (x.detach(), c_q.detach());
+        let rotary = &rotary.every(self.every)?;
         let q = rope(&self.query.forward(&c_q)?, rotary, self.dim, 0, self.pairing)?;
         let k = layer_norm(&self.key.forward(&x)?, &self.key_norm.0, &self.key_norm.1, EPS)?;
         let k = rope(&k, rotary, self.dim, 0, self.pairing)?;

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::Result;
+use super::attention::Attention;
 use super::clock::Clock;
-use super::mla::Mla;
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::ops::{Rotary, rms_norm};
@@ -22,7 +22,7 @@ enum Feed {
 #[derive(Clone, Debug)]
 pub struct Layer {
     attention_norm: Tensor,
-    attention: Mla,
+    attention: Attention,
     feed_norm: Tensor,
     feed: Feed,
     eps: f64,
@@ -35,7 +35,7 @@ impl Layer {
         let hidden = config.hidden_size;
         Ok(Self {
             attention_norm: scope.get("input_layernorm.weight", &[hidden])?,
-            attention: Mla::load(&scope.at("self_attn"), config, l)?,
+            attention: Attention::load(&scope.at("self_attn"), config, l)?,
             feed_norm: scope.get("post_attention_layernorm.weight", &[hidden])?,
             feed: match config.mlp[l] {
                 MlpKind::Dense => Feed::Dense(Mlp::load(&scope.at("mlp"), hidden, config.intermediate_size)?),
@@ -47,7 +47,7 @@ impl Layer {
 
     /// Returns whether the layer can be Full.
     pub fn has_indexer(&self) -> bool {
-        self.attention.indexer.is_some()
+        self.attention.can_select()
     }
 
     /// Runs the layer on the residual stream `x` `[B, T, hidden]`.

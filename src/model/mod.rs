@@ -1,14 +1,16 @@
-//! The DSA model in candle, with the checkpoint's own names.
+//! The model in candle, with the checkpoint's own names.
 //!
 //! It knows "run the indexer", "use this selection" and "attend to everything", and nothing of search or screens. The
-//! specification is the reference implementation in transformers 5.23 (`deepseek_v32`, `glm_moe_dsa`).
+//! specification is the reference implementation in transformers 5.23 (`deepseek_v32`, `glm_moe_dsa`, `llama`, `qwen2`, `qwen3`).
 
+mod attention;
 mod cache;
 mod clock;
 mod decoder;
 mod ends;
 mod error;
 mod experts;
+mod gqa;
 mod indexer;
 mod layer;
 mod mla;

@@ -1,4 +1,4 @@
-//! Tables of the rotary position embedding, plain and `YaRN`.
+//! Tables of the rotary position embedding, plain and stretched.
 
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ fn magnitude(scale: f64, factor: f64) -> f64 {
 
 fn attention_factor(scaling: &RopeScaling) -> f32 {
     match *scaling {
-        RopeScaling::Default => 1.0,
+        RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Divided(_) => 1.0,
         RopeScaling::Yarn { attention_factor: Some(factor), .. } => factor as f32,
         RopeScaling::Yarn { factor, mscale, mscale_all_dim, .. } if mscale != 0.0 && mscale_all_dim != 0.0 => {
             (magnitude(mscale, factor) / magnitude(mscale_all_dim, factor)) as f32
@@ -55,10 +55,21 @@ fn attention_factor(scaling: &RopeScaling) -> f32 {
 fn frequencies(config: &Config) -> Vec<f32> {
     let (width, theta) = (config.qk_rope_head_dim, config.rope.theta);
     let plain = (0..width / 2).map(|j| 1.0 / (theta as f32).powf((2 * j) as f32 / width as f32));
-    let RopeScaling::Yarn { factor, beta_fast, beta_slow, original_max_position_embeddings, truncate, .. } =
-        config.rope.scaling
-    else {
-        return plain.collect();
+    let (factor, beta_fast, beta_slow, original_max_position_embeddings, truncate) = match config.rope.scaling {
+        RopeScaling::Default => return plain.collect(),
+        RopeScaling::Divided(ref factors) => return plain.zip(factors).map(|(f, factor)| f / factor).collect(),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            let turns = move |f: f32| original_max_position_embeddings as f32 * f / std::f32::consts::TAU;
+            let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
+            let stretch = |f: f32| {
+                let kept = ((turns(f) - low) / (high - low)).clamp(0.0, 1.0);
+                f / factor as f32 * (1.0 - kept) + f * kept
+            };
+            return plain.map(stretch).collect();
+        }
+        RopeScaling::Yarn { factor, beta_fast, beta_slow, original_max_position_embeddings, truncate, .. } => {
+            (factor, beta_fast, beta_slow, original_max_position_embeddings, truncate)
+        }
     };
     // The dimension whose wavelength makes `rotations` turns within the original context.
     let dimension = |rotations: f64| {

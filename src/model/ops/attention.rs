@@ -1,7 +1,8 @@
-//! Multi-head latent attention over the keys that each query may see.
+//! Attention over the keys that each query may see, of MLA and GQA alike.
 //!
-//! p[n,i,j] = softmax_j(scale · (q_nope[i,n]·k_nope[j,n] + q_rope[i,n]·k_rope[j])) over j ≤ i, j ∈ selection(i);
-//! out[i,n] = Σ_j p[n,i,j] · v[j,n]. The queries are the last of the keys' positions: all of them in a prefill, one in a
+//! p[n,i,j] = softmax_j(scale · (q_nope[i,n]·k_nope[j,g] + q_rope[i,n]·k_rope[j])) over j ≤ i, j ∈ selection(i);
+//! out[i,n] = Σ_j p[n,i,j] · v[j,g], where g is the head of keys and values that serves query head n: n itself under
+//! MLA. Under GQA all of a key is "nope" (it comes rotated) and nothing is shared by all heads. The queries are the last of the keys' positions: all of them in a prefill, one in a
 //! decode step; "j ≤ i" compares positions.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,20 +20,33 @@ const ROWS: usize = 64;
 /// Sizes of one attention head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MlaShape {
-    /// Heads.
+    /// Query heads.
     pub heads: usize,
-    /// Width of the part without position.
+    /// Width of the part that each head of keys has for itself.
     pub nope: usize,
-    /// Width of the rotated part.
+    /// Width of the part that all heads of keys have in common; 0 under GQA.
     pub rope: usize,
     /// Width of a value.
     pub value: usize,
 }
 
+impl MlaShape {
+    /// Returns how many query heads each head of `kv` `[B, keys, kv_heads · (nope + value)]` serves.
+    ///
+    /// # Errors
+    /// Where the heads cannot be divided so.
+    pub(super) fn group(&self, kv: &Tensor) -> Result<usize> {
+        let (width, one) = (kv.dim(D::Minus1)?, self.nope + self.value);
+        let kv_heads = width / one.max(1);
+        let even = kv_heads > 0 && width == kv_heads * one && self.heads.is_multiple_of(kv_heads);
+        check(even, "kv").map(|()| self.heads / kv_heads)
+    }
+}
+
 /// Computes attention; also returns the head-averaged probabilities `[B, queries, keys]` (detached) if `want_probs`.
 ///
-/// `q` is `[B, queries, heads · (nope + rope)]`, each head nope first; `kv` is `[B, keys, heads · (nope + value)]`, each
-/// head k_nope first; `k_rope` is `[B, keys, rope]`, one head for all. The result is `[B, queries, heads · value]`.
+/// `q` is `[B, queries, heads · (nope + rope)]`, each head nope first; `kv` is `[B, keys, kv_heads · (nope + value)]`,
+/// each head k_nope first; `k_rope` is `[B, keys, rope]`, one head for all. The result is `[B, queries, heads · value]`.
 ///
 /// # Errors
 /// Where shapes disagree.
@@ -50,7 +64,8 @@ pub fn mla_attention(
     }
     let (b, t, _) = q.dims3()?;
     let probs = want_probs.then(|| Arc::new(Mutex::new(Vec::new())));
-    let op = Mla { shape, scale: scale as f32, allowed: allowed.clone(), probs: probs.clone() };
+    let op =
+        Mla { shape, group: shape.group(kv)?, scale: scale as f32, allowed: allowed.clone(), probs: probs.clone() };
     let out = q.contiguous()?.apply_op3(&kv.contiguous()?, &k_rope.contiguous()?, op)?;
     let probs = match probs {
         Some(cell) => {
@@ -75,13 +90,25 @@ fn plain(
     let (b, t, _) = q.dims3()?;
     let keys = kv.dim(1)?;
     let MlaShape { heads, nope, rope, value } = shape;
+    let group = shape.group(kv)?;
+    let kv_heads = heads / group;
     let dtype = q.dtype();
     let q = q.reshape((b, t, heads, nope + rope))?.transpose(1, 2)?.contiguous()?; // B N T d
-    let kv = kv.reshape((b, keys, heads, nope + value))?.transpose(1, 2)?; // B N T (dn + dv)
-    let k_nope = kv.narrow(D::Minus1, 0, nope)?;
+    let kv = kv.reshape((b, keys, kv_heads, nope + value))?.transpose(1, 2)?; // B G T (dn + dv)
+    let kv = if group > 1 {
+        let wide = kv.unsqueeze(2)?.broadcast_as((b, kv_heads, group, keys, nope + value))?;
+        wide.reshape((b, heads, keys, nope + value))?
+    } else {
+        kv
+    }; // B N T (dn + dv)
+    let k_nope = kv.narrow(D::Minus1, 0, nope)?.contiguous()?;
     let v = kv.narrow(D::Minus1, nope, value)?.contiguous()?;
-    let k_rope = k_rope.unsqueeze(1)?.broadcast_as((b, heads, keys, rope))?;
-    let k = Tensor::cat(&[&k_nope.contiguous()?, &k_rope.contiguous()?], D::Minus1)?; // B N T d
+    let k = if rope == 0 {
+        k_nope
+    } else {
+        let k_rope = k_rope.unsqueeze(1)?.broadcast_as((b, heads, keys, rope))?;
+        Tensor::cat(&[&k_nope, &k_rope.contiguous()?], D::Minus1)?
+    }; // B N T d
     let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)?.to_dtype(DType::F32)? * scale)?; // B N T T
     let mask = allowed.mask((b, t, keys), q.device())?.unsqueeze(1)?.broadcast_as(scores.shape())?;
     let floor = Tensor::full(MASKED, scores.shape(), q.device())?;
@@ -93,6 +120,8 @@ fn plain(
 
 struct Mla {
     shape: MlaShape,
+    /// How many query heads one head of keys and values serves.
+    group: usize,
     scale: f32,
     allowed: Allowed,
     probs: Option<Arc<Mutex<Vec<f32>>>>,
@@ -120,17 +149,17 @@ impl Sequence<'_> {
 impl Mla {
     fn widths(&self) -> (usize, usize, usize) {
         let MlaShape { heads, nope, rope, value } = self.shape;
-        (heads * (nope + rope), heads * (nope + value), heads * value)
+        (heads * (nope + rope), heads / self.group * (nope + value), heads * value)
     }
 
-    /// Packs keys 0 to `upto` of head `n` as rows `[k_nope | k_rope]`.
+    /// Packs keys 0 to `upto` of key head `g` as rows `[k_nope | k_rope]`.
     #[inline(always)]
-    fn pack_keys(&self, s: Sequence, n: usize, upto: usize, keys: &mut Vec<f32>) {
+    fn pack_keys(&self, s: Sequence, g: usize, upto: usize, keys: &mut Vec<f32>) {
         let MlaShape { nope, rope, value, .. } = self.shape;
         let (_, wkv, _) = self.widths();
         keys.clear();
         for j in 0..upto {
-            keys.extend_from_slice(&s.kv[j * wkv + n * (nope + value)..][..nope]);
+            keys.extend_from_slice(&s.kv[j * wkv + g * (nope + value)..][..nope]);
             keys.extend_from_slice(&s.k_rope[j * rope..][..rope]);
         }
     }
@@ -157,15 +186,19 @@ impl Mla {
             #[inline(always)]
             || {
                 let MlaShape { heads, nope, value, .. } = self.shape;
+                let group = self.group;
                 let (_, wkv, wo) = self.widths();
                 let rows = out.len() / wo;
                 let end = s.visible(start + rows - 1);
                 let (mut keys, mut kept) = (Vec::new(), Vec::new());
                 let mut p = vec![0.0; rows * end];
                 for n in 0..heads {
-                    self.pack_keys(s, n, end, &mut keys);
+                    let g = n / group;
+                    if n % group == 0 {
+                        self.pack_keys(s, g, end, &mut keys);
+                    }
                     self.probabilities(s, n, start, &keys, &mut p, &mut kept);
-                    let values = Mat::new(&s.kv[n * (nope + value) + nope..], end, value, wkv);
+                    let values = Mat::new(&s.kv[g * (nope + value) + nope..], end, value, wkv);
                     matmul(&mut out[n * value..], wo, Mat::new(&p, rows, end, end), values, 1.0, false);
                     if let Some(mean) = mean.as_deref_mut() {
                         for (to, from) in mean.chunks_mut(s.keys).zip(p.chunks(end)) {
@@ -183,13 +216,17 @@ impl Mla {
             #[inline(always)]
             || {
                 let MlaShape { heads, nope, rope, value } = self.shape;
+                let group = self.group;
                 let (wq, wkv, wo) = self.widths();
                 let d = nope + rope;
                 let (mut keys, mut kept) = (Vec::new(), Vec::new());
                 let (mut p, mut dp, mut dk) = (Vec::new(), Vec::new(), vec![0.0; s.keys * d]);
                 for n in 0..heads {
-                    self.pack_keys(s, n, s.keys, &mut keys);
-                    dk.fill(0.0);
+                    let g = n / group;
+                    if n % group == 0 {
+                        self.pack_keys(s, g, s.keys, &mut keys);
+                        dk.fill(0.0);
+                    }
                     for start in (0..s.queries).step_by(ROWS) {
                         let rows = ROWS.min(s.queries - start);
                         let end = s.visible(start + rows - 1);
@@ -197,10 +234,10 @@ impl Mla {
                         dp.resize(rows * end, 0.0);
                         self.probabilities(s, n, start, &keys[..end * d], &mut p, &mut kept);
                         let dout = Mat::new(&grad[start * wo + n * value..], rows, value, wo);
-                        let values = Mat::new(&s.kv[n * (nope + value) + nope..], end, value, wkv);
+                        let values = Mat::new(&s.kv[g * (nope + value) + nope..], end, value, wkv);
                         // dV += Pᵀ dO; dP = dO Vᵀ; dS = P ∘ (dP − Σ P∘dP) · scale
                         matmul(
-                            &mut dkv[n * (nope + value) + nope..],
+                            &mut dkv[g * (nope + value) + nope..],
                             wkv,
                             Mat::new(&p, rows, end, end).t(),
                             dout,
@@ -216,8 +253,11 @@ impl Mla {
                         matmul(&mut dq[start * wq + n * d..], wq, ds, Mat::new(&keys, end, d, d), 1.0, false);
                         matmul(&mut dk, d, ds.t(), Mat::new(&s.q[start * wq + n * d..], rows, d, wq), 1.0, true);
                     }
+                    if n % group + 1 < group {
+                        continue;
+                    }
                     for (j, dk) in dk.chunks(d).enumerate() {
-                        dkv[j * wkv + n * (nope + value)..][..nope].copy_from_slice(&dk[..nope]);
+                        dkv[j * wkv + g * (nope + value)..][..nope].copy_from_slice(&dk[..nope]);
                         dk_rope[j * rope..][..rope].iter_mut().zip(&dk[nope..]).for_each(|(a, b)| *a += b);
                     }
                 }
@@ -290,14 +330,17 @@ impl CustomOp3 for Mla {
         let (wq, wkv, wo) = self.widths();
         let rope = self.shape.rope;
         let (mut dq, mut dkv, mut dr) = (vec![0.0; b * t * wq], vec![0.0; b * keys * wkv], vec![0.0; b * keys * rope]);
+        // Parts of nothing would be no parts at all.
+        let mut shared: Vec<&mut [f32]> = match rope {
+            0 => (0..b).map(|_| Default::default()).collect(),
+            _ => dr.chunks_mut(keys * rope).collect(),
+        };
         with_floats(q, |q| {
             with_floats(kv, |kv| {
                 with_floats(k_rope, |k_rope| {
                     with_floats(grad, |grad| {
-                        let outs = dq
-                            .par_chunks_mut(t * wq)
-                            .zip(dkv.par_chunks_mut(keys * wkv))
-                            .zip(dr.par_chunks_mut(keys * rope));
+                        let outs =
+                            dq.par_chunks_mut(t * wq).zip(dkv.par_chunks_mut(keys * wkv)).zip(shared.par_iter_mut());
                         outs.enumerate().for_each(|(n, ((dq, dkv), dr))| {
                             let s = Sequence {
                                 index: n,
@@ -329,32 +372,45 @@ mod tests {
     use candle_core::Device;
 
     const SHAPE: MlaShape = MlaShape { heads: 3, nope: 5, rope: 4, value: 6 };
+    /// Two heads of keys and values for six of queries, nothing in common.
+    const GROUPED: MlaShape = MlaShape { heads: 6, nope: 5, rope: 0, value: 4 };
 
-    fn operands(b: usize, t: usize, keys: usize) -> [Tensor; 3] {
-        [random(&[b, t, 27], 1), random(&[b, keys, 33], 2), random(&[b, keys, 4], 3)]
+    fn operands(shape: MlaShape, b: usize, t: usize, keys: usize) -> [Tensor; 3] {
+        let MlaShape { heads, nope, rope, value } = shape;
+        let (q, kv) = (heads * (nope + rope), if rope > 0 { heads } else { 2 } * (nope + value));
+        [random(&[b, t, q], 1), random(&[b, keys, kv], 2), random(&[b, keys, rope], 3)]
     }
 
     #[test]
     fn fused_and_plain_agree() {
         for (b, t, keys) in [(1, 1, 1), (2, 7, 7), (1, 64, 64), (2, 131, 131), (1, 1, 90), (2, 66, 100)] {
-            let [q, kv, r] = operands(b, t, keys);
-            for allowed in [Allowed::Causal, Allowed::Selected(random_indices(b, t, keys, 5, 7))] {
-                let (x, p) = mla_attention(&q, &kv, &r, SHAPE, 0.3, &allowed, true).unwrap();
-                let (y, o) = plain(&q, &kv, &r, SHAPE, 0.3, &allowed, true).unwrap();
-                assert_close(&x, &y, 2e-6);
-                assert_close(&p.unwrap(), &o.unwrap(), 2e-6);
+            for shape in [SHAPE, GROUPED] {
+                let [q, kv, r] = operands(shape, b, t, keys);
+                for allowed in [Allowed::Causal, Allowed::Selected(random_indices(b, t, keys, 5, 7))] {
+                    let (x, p) = mla_attention(&q, &kv, &r, shape, 0.3, &allowed, true).unwrap();
+                    let (y, o) = plain(&q, &kv, &r, shape, 0.3, &allowed, true).unwrap();
+                    assert_close(&x, &y, 2e-6);
+                    assert_close(&p.unwrap(), &o.unwrap(), 2e-6);
+                }
             }
         }
     }
 
     #[test]
     fn gradients_agree_with_the_plain_form() {
-        let [q, kv, r] = operands(2, 70, 75);
         for allowed in [Allowed::Causal, Allowed::Selected(random_indices(2, 70, 75, 9, 7))] {
+            let [q, kv, r] = operands(SHAPE, 2, 70, 75);
             assert_gradients(
-                &[q.clone(), kv.clone(), r.clone()],
+                &[q, kv, r],
                 |x| mla_attention(&x[0], &x[1], &x[2], SHAPE, 0.3, &allowed, false).unwrap().0,
                 |x| plain(&x[0], &x[1], &x[2], SHAPE, 0.3, &allowed, false).unwrap().0,
+                1e-5,
+            );
+            let [q, kv, r] = operands(GROUPED, 2, 70, 75);
+            assert_gradients(
+                &[q, kv],
+                |x| mla_attention(&x[0], &x[1], &r, GROUPED, 0.3, &allowed, false).unwrap().0,
+                |x| plain(&x[0], &x[1], &r, GROUPED, 0.3, &allowed, false).unwrap().0,
                 1e-5,
             );
         }
@@ -362,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_selection_of_another_length_is_refused() {
-        let [q, kv, r] = operands(1, 8, 8);
+        let [q, kv, r] = operands(SHAPE, 1, 8, 8);
         let allowed = Allowed::Selected(random_indices(1, 7, 7, 3, 1));
         assert!(mla_attention(&q, &kv, &r, SHAPE, 1.0, &allowed, false).is_err());
         assert!(q.device().same_device(&Device::Cpu));

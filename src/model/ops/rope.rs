@@ -36,6 +36,18 @@ impl Rotary {
         let rows = Tensor::from_iter(rows.iter().map(|&r| r as u32), self.cos.device())?;
         Ok(Self { cos: self.cos.index_select(&rows, 0)?, sin: self.sin.index_select(&rows, 0)? })
     }
+
+    /// Returns the tables of every `n`-th frequency, which are those of a head of a `n`-th of the width.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn every(&self, n: usize) -> Result<Self> {
+        if n <= 1 {
+            return Ok(self.clone());
+        }
+        let columns = Tensor::from_iter((0..self.cos.dim(1)? as u32).step_by(n), self.cos.device())?;
+        Ok(Self { cos: self.cos.index_select(&columns, 1)?, sin: self.sin.index_select(&columns, 1)? })
+    }
 }
 
 /// Rotates dims `offset..offset + width` of every head; `x` is `[B, T, heads · head_dim]`.

@@ -27,6 +27,7 @@ pub fn model(layers: usize, locked: &[usize]) -> ModelInfo {
         model_type: "glm_moe_dsa".into(),
         index_topk: K,
         index_heads: 4,
+        index: IndexSource::Checkpoint,
         constraints,
         native: reference,
         reference,
