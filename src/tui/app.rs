@@ -1,173 +1,29 @@
 //! The state of the dashboard: plain data, changed by `update` alone.
 
+mod known;
+mod looks;
+mod message;
+mod numbers;
+mod overlay;
+mod work;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Work;
 use super::history::History;
-use super::input::Input;
 use super::layout::{Layout, Wish, layout};
 use super::theme::Theme;
-use super::{Step, Work};
-use crate::analysis::{Metric, OverlapMatrix, coverage};
-use crate::domain::{Constraints, Estimate, Evaluation, LayerSet, Pattern, Role, Speed, Subject, Trace};
-use crate::engine::{Coverage, Failure, Job, ModelInfo, Progress};
+use crate::analysis::OverlapMatrix;
+use crate::domain::{Constraints, Evaluation, LayerSet, Pattern, Speed, Trace};
+use crate::engine::{Failure, Job, ModelInfo, Progress};
 
-/// What is known of one pattern.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Results {
-    /// Loss over the whole calibration set.
-    pub evaluation: Option<Evaluation>,
-    /// Coverage measured under this pattern.
-    pub coverage: Option<Coverage>,
-    /// Speed, prefill first.
-    pub speed: Vec<Speed>,
-}
-
-/// Where the worker stands.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Engine {
-    /// There is none: a trace or a session is looked at.
-    Absent,
-    /// The model is being loaded.
-    Loading,
-    /// The model can be asked.
-    Ready,
-    /// The model cannot be loaded, or the worker ended.
-    Failed(String),
-}
-
-/// What is drawn of two layers' sets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Measure {
-    /// |A∩B| / k.
-    #[default]
-    Overlap,
-    /// |A∩B| / |A∪B|.
-    Jaccard,
-    /// (overlap − chance) / (1 − chance).
-    AboveChance,
-}
-
-impl Measure {
-    /// Returns the matrix from which it is drawn.
-    pub fn metric(self) -> Metric {
-        if self == Self::Jaccard { Metric::Jaccard } else { Metric::Overlap }
-    }
-
-    /// Returns the name, with the formula where it is short.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Overlap => "overlap",
-            Self::Jaccard => "Jaccard",
-            Self::AboveChance => "above chance",
-        }
-    }
-
-    /// Returns the next measure.
-    pub fn next(self) -> Self {
-        match self {
-            Self::Overlap => Self::Jaccard,
-            Self::Jaccard => Self::AboveChance,
-            Self::AboveChance => Self::Overlap,
-        }
-    }
-}
-
-/// How groups are marked on the map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Marks {
-    /// Everything outside the groups steps back.
-    #[default]
-    Spotlight,
-    /// Only the margin shows them.
-    Brackets,
-    /// Not at all.
-    Off,
-}
-
-/// How a message sounds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tone {
-    /// Something was done.
-    #[default]
-    Info,
-    /// Something deserves a look.
-    Warn,
-    /// Something went wrong.
-    Bad,
-}
-
-/// The line that tells what happened last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Message {
-    /// What is said.
-    pub text: String,
-    /// How it sounds.
-    pub tone: Tone,
-}
-
-/// What a prompt asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// N of every N.
-    EveryN,
-    /// A pattern.
-    Pattern,
-    /// A layer or a pair.
-    GoTo,
-    /// Where to save.
-    SaveAs,
-}
-
-/// What lies over the screen; only one thing can.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Overlay {
-    /// Nothing.
-    #[default]
-    None,
-    /// A list of actions: all keys (`help`), or commands by name.
-    Actions {
-        /// Whether keys come first.
-        help: bool,
-        /// The filter.
-        query: Input,
-        /// The chosen row of what the filter leaves.
-        chosen: usize,
-    },
-    /// The keys after `e`.
-    Export,
-    /// A question with one line to answer it.
-    Prompt(Question, Input),
-    /// Sessions to open.
-    Sessions {
-        /// A path, or a part of a name.
-        query: Input,
-        /// What was found.
-        paths: Vec<PathBuf>,
-        /// The chosen row of what the filter leaves.
-        chosen: usize,
-    },
-    /// Something to read.
-    Text {
-        /// Its heading.
-        title: String,
-        /// Its lines.
-        body: String,
-        /// Lines scrolled away.
-        scroll: usize,
-    },
-}
-
-/// The pair of layers looked at: `row` needs indices, `column` would lend them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The layer on which Space acts.
-    pub row: usize,
-    /// The layer with which it is compared.
-    pub column: usize,
-}
+pub use known::{Engine, Results};
+pub use looks::{Cursor, Marks, Measure};
+pub use message::{Message, Tone};
+pub use overlay::{Overlay, Question};
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -289,38 +145,6 @@ impl App {
         }
     }
 
-    /// Takes over a saved piece of work; returns whether it is sound.
-    pub fn take_work(&mut self, work: &Work) -> bool {
-        let Some(history) = History::from_work(work) else { return false };
-        for step in &work.steps {
-            let results = self.results.entry(step.pattern).or_default();
-            if results.evaluation.is_none() {
-                results.evaluation.clone_from(&step.evaluation);
-            }
-            if results.speed.is_empty() {
-                results.speed.clone_from(&step.speed);
-            }
-        }
-        self.begin(history);
-        true
-    }
-
-    /// Returns what a session file is to keep.
-    pub fn work(&self) -> Option<Work> {
-        let history = self.history.as_ref()?;
-        let step = |node: &super::history::Node| {
-            let results = self.results.get(&node.pattern).cloned().unwrap_or_default();
-            Step {
-                pattern: node.pattern,
-                parent: node.parent,
-                change: node.change.clone(),
-                evaluation: results.evaluation,
-                speed: results.speed,
-            }
-        };
-        Some(Work { steps: history.nodes().iter().map(step).collect(), current: history.current() })
-    }
-
     /// Returns the current pattern; `None` before the number of layers is known.
     pub fn pattern(&self) -> Option<Pattern> {
         self.history.as_ref().map(History::pattern)
@@ -353,52 +177,6 @@ impl App {
     /// Returns whether loss, coverage and speed of the current pattern are all there.
     pub fn is_settled(&self) -> bool {
         self.current().is_some_and(|r| r.evaluation.is_some() && r.coverage.is_some() && !r.speed.is_empty())
-    }
-
-    /// Returns the growing evaluation, if it is of the current pattern.
-    pub fn growing(&self) -> Option<&Evaluation> {
-        let current = Subject::Pattern(self.pattern()?);
-        self.partial.as_ref().filter(|e| e.subject == current)
-    }
-
-    /// Returns the matrix from which a metric is drawn, once computed.
-    pub fn matrix(&self, metric: Metric) -> Option<&OverlapMatrix> {
-        self.matrices.iter().find(|m| m.metric == metric).map(Arc::as_ref)
-    }
-
-    /// Returns what is drawn for a pair of layers; `None` where the recording has no own set of either.
-    pub fn similarity(&self, row: usize, column: usize) -> Option<Estimate> {
-        let matrix = self.matrix(self.measure.metric())?;
-        if row != column && !(matrix.is_own(row) && matrix.is_own(column)) {
-            return None;
-        }
-        let estimate = matrix.estimate(row, column)?;
-        if self.measure != Measure::AboveChance {
-            return Some(estimate);
-        }
-        let room = 1.0 - matrix.chance.filter(|&c| c < 1.0)?;
-        let value = 1.0 - (1.0 - estimate.value) / room;
-        Some(Estimate { value, se: estimate.se.map(|se| se / room), n: estimate.n })
-    }
-
-    /// Returns each layer's coverage under the current pattern, and whether it was measured under it.
-    ///
-    /// A Full layer covers itself; a Shared layer without an indexer, or not in the recording, has none.
-    pub fn coverage(&self) -> (Vec<Option<Estimate>>, bool) {
-        let Some(pattern) = self.pattern() else { return (Vec::new(), false) };
-        if let Some(measured) = self.current().and_then(|r| r.coverage.as_ref()) {
-            let own = Estimate { value: 1.0, se: None, n: 0 };
-            let mut layers: Vec<Option<Estimate>> = pattern.roles().map(|r| (r == Role::Full).then_some(own)).collect();
-            for layer in measured.layers.iter().filter(|l| l.layer < pattern.len()) {
-                layers[layer.layer] = Some(layer.overlap);
-            }
-            return (layers, true);
-        }
-        let predicted = self
-            .matrix(Metric::Overlap)
-            .filter(|m| m.layers == pattern.len())
-            .map_or_else(|| vec![None; pattern.len()], |m| coverage::predicted(m, pattern));
-        (predicted, false)
     }
 
     /// Returns whether no token sees more than k keys, so that all patterns are equal.

@@ -1,0 +1,28 @@
+//! What is known of patterns, and of the worker that finds it out.
+
+use crate::domain::{Evaluation, Speed};
+use crate::engine::Coverage;
+
+/// What is known of one pattern.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Results {
+    /// Loss over the whole calibration set.
+    pub evaluation: Option<Evaluation>,
+    /// Coverage measured under this pattern.
+    pub coverage: Option<Coverage>,
+    /// Speed, prefill first.
+    pub speed: Vec<Speed>,
+}
+
+/// Where the worker stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Engine {
+    /// There is none: a trace or a session is looked at.
+    Absent,
+    /// The model is being loaded.
+    Loading,
+    /// The model can be asked.
+    Ready,
+    /// The model cannot be loaded, or the worker ended.
+    Failed(String),
+}

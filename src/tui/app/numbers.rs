@@ -1,0 +1,55 @@
+//! Which numbers belong to the current pattern.
+
+use std::sync::Arc;
+
+use super::{App, Measure};
+use crate::analysis::{Metric, OverlapMatrix, coverage};
+use crate::domain::{Estimate, Evaluation, Role, Subject};
+
+impl App {
+    /// Returns the growing evaluation, if it is of the current pattern.
+    pub fn growing(&self) -> Option<&Evaluation> {
+        let current = Subject::Pattern(self.pattern()?);
+        self.partial.as_ref().filter(|e| e.subject == current)
+    }
+
+    /// Returns the matrix from which a metric is drawn, once computed.
+    pub fn matrix(&self, metric: Metric) -> Option<&OverlapMatrix> {
+        self.matrices.iter().find(|m| m.metric == metric).map(Arc::as_ref)
+    }
+
+    /// Returns what is drawn for a pair of layers; `None` where the recording has no own set of either.
+    pub fn similarity(&self, row: usize, column: usize) -> Option<Estimate> {
+        let matrix = self.matrix(self.measure.metric())?;
+        if row != column && !(matrix.is_own(row) && matrix.is_own(column)) {
+            return None;
+        }
+        let estimate = matrix.estimate(row, column)?;
+        if self.measure != Measure::AboveChance {
+            return Some(estimate);
+        }
+        let room = 1.0 - matrix.chance.filter(|&c| c < 1.0)?;
+        let value = 1.0 - (1.0 - estimate.value) / room;
+        Some(Estimate { value, se: estimate.se.map(|se| se / room), n: estimate.n })
+    }
+
+    /// Returns each layer's coverage under the current pattern, and whether it was measured under it.
+    ///
+    /// A Full layer covers itself; a Shared layer without an indexer, or not in the recording, has none.
+    pub fn coverage(&self) -> (Vec<Option<Estimate>>, bool) {
+        let Some(pattern) = self.pattern() else { return (Vec::new(), false) };
+        if let Some(measured) = self.current().and_then(|r| r.coverage.as_ref()) {
+            let own = Estimate { value: 1.0, se: None, n: 0 };
+            let mut layers: Vec<Option<Estimate>> = pattern.roles().map(|r| (r == Role::Full).then_some(own)).collect();
+            for layer in measured.layers.iter().filter(|l| l.layer < pattern.len()) {
+                layers[layer.layer] = Some(layer.overlap);
+            }
+            return (layers, true);
+        }
+        let predicted = self
+            .matrix(Metric::Overlap)
+            .filter(|m| m.layers == pattern.len())
+            .map_or_else(|| vec![None; pattern.len()], |m| coverage::predicted(m, pattern));
+        (predicted, false)
+    }
+}

@@ -1,0 +1,57 @@
+//! What lies over the screen.
+
+use std::path::PathBuf;
+
+use crate::tui::input::Input;
+
+/// What a prompt asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// N of every N.
+    EveryN,
+    /// A pattern.
+    Pattern,
+    /// A layer or a pair.
+    GoTo,
+    /// Where to save.
+    SaveAs,
+}
+
+/// What lies over the screen; only one thing can.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Overlay {
+    /// Nothing.
+    #[default]
+    None,
+    /// A list of actions: all keys (`help`), or commands by name.
+    Actions {
+        /// Whether keys come first.
+        help: bool,
+        /// The filter.
+        query: Input,
+        /// The chosen row of what the filter leaves.
+        chosen: usize,
+    },
+    /// The keys after `e`.
+    Export,
+    /// A question with one line to answer it.
+    Prompt(Question, Input),
+    /// Sessions to open.
+    Sessions {
+        /// A path, or a part of a name.
+        query: Input,
+        /// What was found.
+        paths: Vec<PathBuf>,
+        /// The chosen row of what the filter leaves.
+        chosen: usize,
+    },
+    /// Something to read.
+    Text {
+        /// Its heading.
+        title: String,
+        /// Its lines.
+        body: String,
+        /// Lines scrolled away.
+        scroll: usize,
+    },
+}

@@ -1,0 +1,39 @@
+//! The state as a saved piece of work, and back.
+
+use super::App;
+use crate::tui::history::{History, Node};
+use crate::tui::{Step, Work};
+
+impl App {
+    /// Takes over a saved piece of work; returns whether it is sound.
+    pub fn take_work(&mut self, work: &Work) -> bool {
+        let Some(history) = History::from_work(work) else { return false };
+        for step in &work.steps {
+            let results = self.results.entry(step.pattern).or_default();
+            if results.evaluation.is_none() {
+                results.evaluation.clone_from(&step.evaluation);
+            }
+            if results.speed.is_empty() {
+                results.speed.clone_from(&step.speed);
+            }
+        }
+        self.begin(history);
+        true
+    }
+
+    /// Returns what a session file is to keep.
+    pub fn work(&self) -> Option<Work> {
+        let history = self.history.as_ref()?;
+        let step = |node: &Node| {
+            let results = self.results.get(&node.pattern).cloned().unwrap_or_default();
+            Step {
+                pattern: node.pattern,
+                parent: node.parent,
+                change: node.change.clone(),
+                evaluation: results.evaluation,
+                speed: results.speed,
+            }
+        };
+        Some(Work { steps: history.nodes().iter().map(step).collect(), current: history.current() })
+    }
+}
