@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::Pattern;
 use crate::interop::{self, Engine, Target};
 use crate::session::{
-    FileError, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
+    FileError, NamedPattern, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
 };
 use crate::tui::{Files, Problem, Step, Work};
 
@@ -164,7 +164,8 @@ pub(super) fn work_of(session: &Session) -> Work {
             speed: Vec::new(),
         });
     }
-    Work { steps, current: session.current }
+    let named = session.named.iter().map(|n| (n.name.clone(), n.pattern)).collect();
+    Work { steps, current: session.current, named }
 }
 
 fn current(work: &Work) -> Pattern {
@@ -176,6 +177,13 @@ fn update(session: &mut Session, calibration: &str, work: &Work) {
     session.pattern = current(work);
     session.current = work.current;
     calibration.clone_into(&mut session.calibration);
+    let names = std::mem::take(&mut session.named);
+    let other = |name: &str| names.iter().find(|n| n.name == name).map(|n| n.other.clone()).unwrap_or_default();
+    session.named = work
+        .named
+        .iter()
+        .map(|(name, pattern)| NamedPattern { name: name.clone(), pattern: *pattern, other: other(name) })
+        .collect();
     let before = std::mem::take(&mut session.history);
     session.history = work
         .steps
@@ -222,7 +230,8 @@ mod tests {
     #[test]
     fn work_comes_back_and_goes_on_under_the_same_name() {
         let folder = tempfile::tempdir().unwrap();
-        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1 };
+        let named = vec![("safe".to_owned(), "FS".parse().unwrap())];
+        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1, named };
         let mut first = files(folder.path());
         let path = first.save(None, &work).unwrap();
         assert_eq!(path, folder.path().join("a-b.toml"));
@@ -240,7 +249,7 @@ mod tests {
     #[test]
     fn an_autosave_ends_with_the_save_whatever_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1 };
+        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1, named: vec![] };
         let [usual, other] = ["a-b.toml", "other.toml"].map(|name| folder.path().join(name));
         let mut first = files(folder.path());
         first.save(None, &work).unwrap();

@@ -12,8 +12,14 @@ use super::hint;
 pub enum Context {
     /// Always, also over a list or a prompt.
     Always,
-    /// On the screen, while nothing lies over it.
+    /// On every screen, while nothing lies over it.
     Screen,
+    /// On the Overlap screen.
+    Overlap,
+    /// On the History screen.
+    History,
+    /// On the Log screen.
+    Log,
     /// After `e`.
     Export,
     /// In lists and prompts.
@@ -21,11 +27,18 @@ pub enum Context {
 }
 
 impl Context {
+    /// Every context, in the order in which help and README show them.
+    pub const ALL: [Self; 7] =
+        [Self::Overlap, Self::History, Self::Log, Self::Screen, Self::Export, Self::Overlay, Self::Always];
+
     /// Returns the heading under which help shows the keys.
     pub fn title(self) -> &'static str {
         match self {
             Self::Always => "Everywhere",
-            Self::Screen => "Overlap screen",
+            Self::Screen => "Every screen",
+            Self::Overlap => "Overlap screen",
+            Self::History => "History screen",
+            Self::Log => "Log screen",
             Self::Export => "Export (after e)",
             Self::Overlay => "Lists and prompts",
         }
@@ -80,34 +93,53 @@ fn never(_: &App) -> Option<String> {
 }
 
 actions! {
-    Toggle "toggle" Screen ["Space"] "Switch the layer between Full and Shared" 2 hint::toggle, hint::cannot_toggle;
-    SetFull "set-full" Screen ["f"] "Make the layer Full" 0 |_| "Full".into(), hint::cannot_set_full;
-    SetShared "set-shared" Screen ["s"] "Make the layer Shared" 0 |_| "Shared".into(), hint::cannot_set_shared;
-    AllFull "all-full" Screen ["a"] "Make every layer Full that has an indexer" 9 |_| "all Full".into(), hint::no_pattern;
-    EveryN "every-n" Screen ["n"] "Make every N-th layer Full" 3 |_| "every N".into(), hint::no_pattern;
-    TypePattern "type-pattern" Screen ["P"] "Type or paste a pattern" 12 |_| "type pattern".into(), hint::no_pattern;
+    Toggle "toggle" Overlap ["Space"] "Switch the layer between Full and Shared" 2 hint::toggle, hint::cannot_toggle;
+    SetFull "set-full" Overlap ["f"] "Make the layer Full" 0 |_| "Full".into(), hint::cannot_set_full;
+    SetShared "set-shared" Overlap ["s"] "Make the layer Shared" 0 |_| "Shared".into(), hint::cannot_set_shared;
+    AllFull "all-full" Overlap ["a"] "Make every layer Full that has an indexer" 9 |_| "all Full".into(), hint::no_pattern;
+    EveryN "every-n" Overlap ["n"] "Make every N-th layer Full" 3 |_| "every N".into(), hint::no_pattern;
+    TypePattern "type-pattern" Overlap ["P"] "Type or paste a pattern" 12 |_| "type pattern".into(), hint::no_pattern;
+    Left "left" Overlap ["Left" "h"] "Move left: lending layer, in the ribbon the layer" 1 hint::moving, hint::no_pattern;
+    Right "right" Overlap ["Right" "l"] "Move right: lending layer, in the ribbon the layer" 0 hint::moving, hint::no_pattern;
+    Up "up" Overlap ["Up" "k"] "Move up: layer, in the ribbon the distance" 0 hint::moving, hint::no_pattern;
+    Down "down" Overlap ["Down" "j"] "Move down: layer, in the ribbon the distance" 0 hint::moving, hint::no_pattern;
+    PreviousLayer "previous-layer" Overlap ["[" "Shift-Tab"] "Go to the layer before" 0 |_| "layer before".into(), hint::no_pattern;
+    NextLayer "next-layer" Overlap ["]" "Tab"] "Go to the next layer" 0 |_| "next layer".into(), hint::no_pattern;
+    PreviousFull "previous-full" Overlap ["H"] "Go to the previous Full layer" 0 |_| "previous Full".into(), hint::no_pattern;
+    NextFull "next-full" Overlap ["L"] "Go to the next Full layer" 0 |_| "next Full".into(), hint::no_pattern;
+    First "first" Overlap ["Home"] "Go to the first layer" 0 |_| "first layer".into(), hint::no_pattern;
+    Last "last" Overlap ["End"] "Go to the last layer" 0 |_| "last layer".into(), hint::no_pattern;
+    GoTo "go-to" Overlap ["/"] "Go to a layer or a pair, such as 45 or 45,43" 10 |_| "go to layer".into(), hint::no_pattern;
+    View "view" Overlap ["v"] "Show the matrix, the ribbon, or both" 5 hint::view, hint::no_pattern;
+    Metric "metric" Overlap ["m"] "Show overlap, Jaccard, or overlap above chance" 6 hint::metric, hint::no_pattern;
+    Groups "groups" Overlap ["g"] "Mark the groups: spotlight, brackets, or not" 7 |_| "groups".into(), hint::no_pattern;
+    Colours "colours" Overlap ["c"] "Use the next colour map" 0 |_| "colours".into(), never;
+    ZoomIn "zoom-in" Overlap ["+"] "Draw layers larger" 0 |_| "zoom in".into(), hint::no_pattern;
+    ZoomOut "zoom-out" Overlap ["-"] "Draw layers smaller" 0 |_| "zoom out".into(), hint::no_pattern;
+    ZoomFit "zoom-fit" Overlap ["0"] "Fit all layers" 0 |_| "fit".into(), hint::no_pattern;
+    Maximise "maximise" Overlap ["z"] "Give the whole screen to the map, or give it back" 8 |_| "maximise".into(), hint::no_pattern;
+    Pin "pin" Overlap ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), hint::no_pattern;
+    EntryUp "entry-up" History ["Up" "k"] "Go to the entry above, a newer one" 1 |_| "entry".into(), hint::no_pattern;
+    EntryDown "entry-down" History ["Down" "j"] "Go to the entry below, an older one" 0 |_| "entry".into(), hint::no_pattern;
+    EntryPageUp "entry-page-up" History ["PageUp"] "Go ten entries up" 0 |_| "ten up".into(), hint::no_pattern;
+    EntryPageDown "entry-page-down" History ["PageDown"] "Go ten entries down" 0 |_| "ten down".into(), hint::no_pattern;
+    EntryFirst "entry-first" History ["Home"] "Go to the newest entry" 0 |_| "newest".into(), hint::no_pattern;
+    EntryLast "entry-last" History ["End"] "Go to the oldest entry" 0 |_| "oldest".into(), hint::no_pattern;
+    GoToEntry "go-to-entry" History ["Enter"] "Make the entry's pattern the current one; undo returns" 2 hint::go_to_entry, hint::cannot_go_to_entry;
+    PinEntry "pin-entry" History ["b"] "Pin the entry as B, or unpin it" 3 hint::pin_entry, hint::no_pattern;
+    NameEntry "name-entry" History ["N"] "Name the entry's pattern; no name removes it" 6 |_| "name".into(), hint::no_pattern;
+    Axes "axes" History ["a"] "Plot Δloss against speed, Full layers, or overlap given up" 4 hint::axes, hint::no_pattern;
+    FrontierOnly "frontier-only" History ["f"] "List only entries that no other one beats, or all" 5 hint::frontier_only, hint::no_pattern;
+    LogUp "log-up" Log ["Up" "k"] "Go back to older messages" 1 |_| "older".into(), never;
+    LogDown "log-down" Log ["Down" "j"] "Go on to newer messages" 0 |_| "newer".into(), never;
+    LogPageUp "log-page-up" Log ["PageUp"] "Go ten messages back" 0 |_| "ten back".into(), never;
+    LogPageDown "log-page-down" Log ["PageDown"] "Go ten messages on" 0 |_| "ten on".into(), never;
+    LogFollow "log-follow" Log ["F" "End"] "Go to the newest message and follow" 2 |_| "follow".into(), never;
+    ShowOverlap "show-overlap" Screen ["1"] "Show the index sets, the strip, loss and speed" 0 |_| "Overlap".into(), never;
+    ShowHistory "show-history" Screen ["3"] "Show the patterns tried against each other" 0 |_| "History".into(), never;
+    ShowLog "show-log" Screen ["5"] "Show what happened so far" 0 |_| "Log".into(), never;
     Undo "undo" Screen ["u"] "Undo the last change of the pattern" 4 |_| "undo".into(), hint::cannot_undo;
     Redo "redo" Screen ["Ctrl-R"] "Redo what was undone" 0 |_| "redo".into(), hint::cannot_redo;
-    Left "left" Screen ["Left" "h"] "Move left: lending layer, in the ribbon the layer" 1 hint::moving, hint::no_pattern;
-    Right "right" Screen ["Right" "l"] "Move right: lending layer, in the ribbon the layer" 0 hint::moving, hint::no_pattern;
-    Up "up" Screen ["Up" "k"] "Move up: layer, in the ribbon the distance" 0 hint::moving, hint::no_pattern;
-    Down "down" Screen ["Down" "j"] "Move down: layer, in the ribbon the distance" 0 hint::moving, hint::no_pattern;
-    PreviousLayer "previous-layer" Screen ["[" "Shift-Tab"] "Go to the layer before" 0 |_| "layer before".into(), hint::no_pattern;
-    NextLayer "next-layer" Screen ["]" "Tab"] "Go to the next layer" 0 |_| "next layer".into(), hint::no_pattern;
-    PreviousFull "previous-full" Screen ["H"] "Go to the previous Full layer" 0 |_| "previous Full".into(), hint::no_pattern;
-    NextFull "next-full" Screen ["L"] "Go to the next Full layer" 0 |_| "next Full".into(), hint::no_pattern;
-    First "first" Screen ["Home"] "Go to the first layer" 0 |_| "first layer".into(), hint::no_pattern;
-    Last "last" Screen ["End"] "Go to the last layer" 0 |_| "last layer".into(), hint::no_pattern;
-    GoTo "go-to" Screen ["/"] "Go to a layer or a pair, such as 45 or 45,43" 10 |_| "go to layer".into(), hint::no_pattern;
-    View "view" Screen ["v"] "Show the matrix, the ribbon, or both" 5 hint::view, hint::no_pattern;
-    Metric "metric" Screen ["m"] "Show overlap, Jaccard, or overlap above chance" 6 hint::metric, hint::no_pattern;
-    Groups "groups" Screen ["g"] "Mark the groups: spotlight, brackets, or not" 7 |_| "groups".into(), hint::no_pattern;
-    Colours "colours" Screen ["c"] "Use the next colour map" 0 |_| "colours".into(), never;
-    ZoomIn "zoom-in" Screen ["+"] "Draw layers larger" 0 |_| "zoom in".into(), hint::no_pattern;
-    ZoomOut "zoom-out" Screen ["-"] "Draw layers smaller" 0 |_| "zoom out".into(), hint::no_pattern;
-    ZoomFit "zoom-fit" Screen ["0"] "Fit all layers" 0 |_| "fit".into(), hint::no_pattern;
-    Maximise "maximise" Screen ["z"] "Give the whole screen to the map, or give it back" 8 |_| "maximise".into(), hint::no_pattern;
-    Pin "pin" Screen ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), hint::no_pattern;
     Compare "compare" Screen ["="] "Show the differences to B" 0 |_| "compare with B".into(), hint::cannot_compare;
     Measure "measure" Screen ["r"] "Measure loss and speed of this pattern again" 0 |_| "measure again".into(), hint::no_engine;
     Stop "stop" Screen ["x"] "Stop what is running; what was measured stays" 0 |_| "stop".into(), hint::cannot_stop;
@@ -178,7 +210,7 @@ pub fn keys_text(spec: &Spec) -> String {
 /// Returns the key table of the README.
 pub fn keys_markdown() -> String {
     let mut text = String::from("| Keys | Action |\n|---|---|\n");
-    for context in [Context::Screen, Context::Export, Context::Overlay, Context::Always] {
+    for context in Context::ALL {
         let _ = writeln!(text, "| **{}** | |", context.title());
         for spec in TABLE.iter().filter(|s| s.context == context) {
             let keys: Vec<String> = spec.keys.iter().map(|k| format!("`{}`", shown(k))).collect();
@@ -231,11 +263,17 @@ mod tests {
 
     #[test]
     fn no_key_means_two_things() {
-        for context in [Context::Screen, Context::Export, Context::Overlay] {
+        for contexts in [
+            &[Context::Overlap, Context::Screen][..],
+            &[Context::History, Context::Screen],
+            &[Context::Log, Context::Screen],
+            &[Context::Export],
+            &[Context::Overlay],
+        ] {
             let mut seen = HashSet::new();
-            for spec in TABLE.iter().filter(|s| s.context == context || s.context == Context::Always) {
+            for spec in TABLE.iter().filter(|s| contexts.contains(&s.context) || s.context == Context::Always) {
                 for key in spec.keys {
-                    assert!(seen.insert(key), "'{key}' means two things on {context:?}");
+                    assert!(seen.insert(key), "'{key}' means two things on {contexts:?}");
                 }
             }
         }
@@ -246,7 +284,7 @@ mod tests {
     #[test]
     fn the_readme_names_every_action() {
         let text = keys_markdown();
-        assert_eq!(text.lines().count(), 2 + 4 + TABLE.len());
+        assert_eq!(text.lines().count(), 2 + Context::ALL.len() + TABLE.len());
         assert!(text.contains("| `Space` | Switch the layer between Full and Shared |"), "{text}");
         assert!(text.contains("| `←` `h` |"));
     }

@@ -1,10 +1,12 @@
 //! The state of the dashboard: plain data, changed by `update` alone.
 
+mod entries;
 mod known;
 mod looks;
 mod message;
 mod numbers;
 mod overlay;
+mod screen;
 mod work;
 
 use std::collections::HashMap;
@@ -22,8 +24,9 @@ use crate::engine::{Failure, Job, ModelInfo, Progress};
 
 pub use known::{Engine, Results};
 pub use looks::{Cursor, Marks, Measure};
-pub use message::{Message, Tone};
+pub use message::{Log, Message, Tone};
 pub use overlay::{Overlay, Question};
+pub use screen::{Axes, HistoryView, Screen};
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -68,10 +71,18 @@ pub struct App {
     pub marks: Marks,
     /// Which map is wanted, and how large.
     pub wish: Wish,
+    /// Which screen is shown.
+    pub screen: Screen,
     /// What lies over the screen.
     pub overlay: Overlay,
     /// What happened last.
     pub message: Message,
+    /// What happened so far.
+    pub log: Log,
+    /// What the History screen remembers.
+    pub view: HistoryView,
+    /// Patterns with names, in the order in which they were named.
+    pub named: Vec<(String, Pattern)>,
     /// The pattern pinned as B.
     pub pinned: Option<Pattern>,
     /// The session's file, once saved or opened.
@@ -108,8 +119,12 @@ impl App {
             measure: Measure::default(),
             marks: Marks::default(),
             wish: Wish::default(),
+            screen: Screen::default(),
             overlay: Overlay::None,
             message: Message::default(),
+            log: Log::default(),
+            view: HistoryView::default(),
+            named: Vec::new(),
             pinned: None,
             file: None,
             unsaved: false,
@@ -169,6 +184,11 @@ impl App {
         }
     }
 
+    /// Returns the name of a pattern, if it has one.
+    pub fn name_of(&self, pattern: Pattern) -> Option<&str> {
+        self.named.iter().find(|(_, p)| *p == pattern).map(|(name, _)| name.as_str())
+    }
+
     /// Returns what is known of the current pattern.
     pub fn current(&self) -> Option<&Results> {
         self.results.get(&self.pattern()?)
@@ -195,7 +215,12 @@ impl App {
 
     /// Returns where everything is drawn.
     pub fn layout(&self) -> Layout {
-        layout(self.size.0, self.size.1, self.pattern().map_or(0, Pattern::len), self.wish)
+        let (width, height) = self.size;
+        match self.screen {
+            Screen::Overlap => layout(width, height, self.pattern().map_or(0, Pattern::len), self.wish),
+            // The other screens divide what header, message and hints leave.
+            _ => layout(width, height, 0, Wish::default()),
+        }
     }
 
     /// Returns whether a job is running that the current pattern waits for, or any at all.
@@ -212,7 +237,8 @@ impl App {
 
     /// Says something in the message line.
     pub fn say(&mut self, tone: Tone, text: impl Into<String>) {
-        self.message = Message { text: text.into(), tone };
+        self.message = Message { text: text.into(), tone, at: self.now };
+        self.log.push(self.message.clone());
     }
 
     /// Returns the name of what runs.

@@ -29,6 +29,32 @@ pub fn metric(app: &App) -> String {
     app.measure.next().name().into()
 }
 
+/// Names the entry that Enter would go to.
+pub fn go_to_entry(app: &App) -> String {
+    format!("go to #{}", app.entry())
+}
+
+/// Says what pinning would do.
+pub fn pin_entry(app: &App) -> String {
+    if app.pinned.is_some() && app.pinned == app.entry_pattern() { "unpin B" } else { "pin as B" }.into()
+}
+
+/// Says what is plotted next.
+pub fn axes(app: &App) -> String {
+    format!("plot {}", app.view.axes.next().name())
+}
+
+/// Says what is listed next.
+pub fn frontier_only(app: &App) -> String {
+    if app.view.frontier_only { "all" } else { "frontier only" }.into()
+}
+
+/// Refuses to go where one is.
+pub fn cannot_go_to_entry(app: &App) -> Option<String> {
+    let here = app.history.as_ref().is_some_and(|h| h.current() == app.entry());
+    no_pattern(app).or_else(|| here.then(|| format!("#{} is the current entry already", app.entry())))
+}
+
 /// Refuses while there is no pattern to act on.
 pub fn no_pattern(app: &App) -> Option<String> {
     app.pattern().is_none().then(|| "there is no pattern yet: the model is still loading".into())

@@ -24,13 +24,15 @@ pub struct Node {
 pub struct History {
     nodes: Vec<Node>,
     current: usize,
+    /// Where one was before going straight to another node; undo returns there.
+    left: Option<usize>,
 }
 
 impl History {
     /// Returns a history of one pattern.
     pub fn new(pattern: Pattern, change: &str) -> Self {
         let node = Node { pattern, parent: None, change: change.to_owned(), at: None, redo: None };
-        Self { nodes: vec![node], current: 0 }
+        Self { nodes: vec![node], current: 0, left: None }
     }
 
     /// Returns the history of a saved piece of work; `None` if it is empty or refers to what is not there.
@@ -40,7 +42,12 @@ impl History {
         let node =
             |s: &Step| Node { pattern: s.pattern, parent: s.parent, change: s.change.clone(), at: None, redo: None };
         sound.then(|| {
-            let mut history = Self { nodes: work.steps.iter().map(node).collect(), current: work.current };
+            let mut history = Self { nodes: work.steps.iter().map(node).collect(), current: work.current, left: None };
+            for child in 0..history.nodes.len() {
+                if let Some(parent) = history.nodes[child].parent {
+                    history.nodes[parent].redo = Some(child);
+                }
+            }
             history.remember_path();
             history
         })
@@ -64,13 +71,28 @@ impl History {
     /// Adds a pattern made from the current one and goes there.
     pub fn push(&mut self, pattern: Pattern, change: String, at: Duration) {
         let node = Node { pattern, parent: Some(self.current), change, at: Some(at), redo: None };
+        self.left = None;
         self.nodes.push(node);
         self.nodes[self.current].redo = Some(self.nodes.len() - 1);
         self.current = self.nodes.len() - 1;
     }
 
-    /// Goes to the parent; returns what was undone.
+    /// Goes straight to a node that exists; undo returns from there.
+    pub fn go(&mut self, node: usize) {
+        if node < self.nodes.len() && node != self.current {
+            self.left = Some(self.current);
+            self.current = node;
+            self.remember_path();
+        }
+    }
+
+    /// Goes to the parent, or back after [`History::go`]; returns what was undone.
     pub fn undo(&mut self) -> Option<String> {
+        if let Some(left) = self.left.take() {
+            let gone = std::mem::replace(&mut self.current, left);
+            self.remember_path();
+            return Some(format!("going to #{gone}"));
+        }
         let parent = self.nodes[self.current].parent?;
         let change = self.nodes[self.current].change.clone();
         self.nodes[parent].redo = Some(self.current);
@@ -81,12 +103,13 @@ impl History {
     /// Goes to the branch taken last; returns what was done again.
     pub fn redo(&mut self) -> Option<String> {
         self.current = self.nodes[self.current].redo?;
+        self.left = None;
         Some(self.nodes[self.current].change.clone())
     }
 
-    /// Returns whether there is a parent.
+    /// Returns whether there is something to go back to.
     pub fn can_undo(&self) -> bool {
-        self.nodes[self.current].parent.is_some()
+        self.left.is_some() || self.nodes[self.current].parent.is_some()
     }
 
     /// Returns whether there is a branch to follow.
@@ -94,12 +117,14 @@ impl History {
         self.nodes[self.current].redo.is_some()
     }
 
+    /// Returns whether a node lies between the first one and the current one, both included.
+    pub fn is_on_path(&self, node: usize) -> bool {
+        let parent = |at: &usize| self.nodes[*at].parent;
+        std::iter::successors(Some(self.current), parent).any(|at| at == node)
+    }
+
+    /// Makes redo lead along the path to the current node.
     fn remember_path(&mut self) {
-        for child in 0..self.nodes.len() {
-            if let Some(parent) = self.nodes[child].parent {
-                self.nodes[parent].redo = Some(child);
-            }
-        }
         let mut at = self.current;
         while let Some(parent) = self.nodes[at].parent {
             self.nodes[parent].redo = Some(at);
@@ -130,12 +155,31 @@ mod tests {
     }
 
     #[test]
+    fn going_straight_to_an_entry_is_undone_by_returning() {
+        let mut history = History::new(p("FFF"), "opened");
+        history.push(p("FSF"), "a".into(), Duration::ZERO);
+        history.push(p("FSS"), "b".into(), Duration::ZERO);
+        history.undo();
+        history.undo();
+        history.push(p("FFS"), "c".into(), Duration::ZERO);
+        history.go(2);
+        assert_eq!((history.pattern(), [1, 2, 3].map(|n| history.is_on_path(n))), (p("FSS"), [true, true, false]));
+        assert_eq!(history.undo().as_deref(), Some("going to #2"));
+        assert_eq!(history.current(), 3);
+        history.go(1);
+        assert_eq!(history.redo().as_deref(), Some("b"));
+        assert_eq!(history.undo().as_deref(), Some("b"), "what was gone away from is forgotten by a step");
+    }
+
+    #[test]
     fn unsound_work_is_refused() {
         let step =
             |parent| Step { pattern: p("FF"), parent, change: String::new(), evaluation: None, speed: Vec::new() };
-        assert!(History::from_work(&Work { steps: vec![], current: 0 }).is_none());
-        assert!(History::from_work(&Work { steps: vec![step(Some(0))], current: 0 }).is_none());
-        assert!(History::from_work(&Work { steps: vec![step(None), step(Some(0))], current: 1 }).is_some());
+        assert!(History::from_work(&Work { steps: vec![], current: 0, named: vec![] }).is_none());
+        assert!(History::from_work(&Work { steps: vec![step(Some(0))], current: 0, named: vec![] }).is_none());
+        assert!(
+            History::from_work(&Work { steps: vec![step(None), step(Some(0))], current: 1, named: vec![] }).is_some()
+        );
     }
 
     proptest! {

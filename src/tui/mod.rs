@@ -13,6 +13,7 @@ mod input;
 mod layout;
 mod msg;
 mod picture;
+mod plotted;
 mod run;
 mod screens;
 mod setup;

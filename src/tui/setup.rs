@@ -29,13 +29,15 @@ pub struct Step {
     pub speed: Vec<Speed>,
 }
 
-/// What a session file keeps of the dashboard: the history tree and the place in it.
+/// What a session file keeps of the dashboard: the history tree, the place in it, and names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Work {
     /// The history, parents before children; never empty.
     pub steps: Vec<Step>,
     /// Index of the current step.
     pub current: usize,
+    /// Patterns with names, each name once.
+    pub named: Vec<(String, Pattern)>,
 }
 
 /// An error for a person: what is wrong, and what to do.

@@ -1,6 +1,7 @@
 //! Flows through `update` with a scripted worker, and pictures of whole screens.
 
 mod flows;
+mod history;
 mod scene;
 mod screens;
 mod snapshot;

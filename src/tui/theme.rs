@@ -219,6 +219,16 @@ impl Theme {
         color
     }
 
+    /// Returns the style of a difference from −1 (blue, less) to 1 (orange, more); nothing stands out at 0.
+    pub fn on_difference(self, value: f64) -> Style {
+        if self.depth <= Depth::Ansi {
+            return self.role(if value < 0.0 { Role::Bad } else { Role::Text });
+        }
+        let end = if value < 0.0 { Rgb(0, 114, 178) } else { Rgb(230, 159, 0) };
+        let middle = if self.background == ThemeChoice::Dark { Rgb(70, 74, 84) } else { Rgb(232, 232, 232) };
+        Style::default().bg(self.color(middle.toward(end, value.abs())))
+    }
+
     /// Returns the style of a number written on a shade: black or white ink on its colour.
     pub fn on_shade(self, shade: Shade) -> Style {
         if self.depth <= Depth::Ansi {
@@ -237,24 +247,25 @@ fn step(value: f64, steps: usize) -> usize {
 pub fn plain(glyph: char) -> char {
     match glyph {
         c if c.is_ascii() => c,
-        '│' | '┊' => '|',
-        '─' | '–' | '−' | '▃' => '-',
+        '│' | '┊' | '├' | '┤' => '|',
+        '─' | '–' | '−' | '▃' | '┄' => '-',
         '╭' | '╮' | '╰' | '╯' | '▅' => '+',
-        '●' | '▆' | '▒' => '*',
-        '◌' | '○' => 'o',
+        '●' | '▆' | '▒' | '•' => '*',
+        '◌' | '○' | '◇' => 'o',
         '≈' => '~',
         '✗' | '×' => 'x',
         '◆' => 'X',
         '▸' | '→' | '›' => '>',
         '←' => '<',
         '▾' | '↓' => 'v',
-        '↑' => '^',
+        '↑' | '▲' => '^',
         'Δ' => 'd',
+        'ρ' => 'r',
         '▁' | '·' | '…' => '.',
         '▂' => ':',
         '▄' | '░' | '≤' => '=',
         '▇' | '▓' => '%',
-        '█' | '▀' => '#',
+        '█' | '▀' | '■' => '#',
         '╱' => '/',
         _ => '?',
     }

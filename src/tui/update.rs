@@ -2,18 +2,19 @@
 
 mod edit;
 mod engine;
+mod history;
 mod overlay;
 mod walk;
 
 use super::action::{Action, Context, resolve};
-use super::app::{App, Marks, Overlay, Question, Tone};
+use super::app::{App, Marks, Overlay, Question, Screen, Tone};
 use super::input::Input;
 use super::layout::Wanted;
 use super::msg::{Effect, Msg};
 use crate::engine::Command;
 use ratatui::crossterm::event::KeyEvent;
 
-pub use overlay::{Answer, chosen_actions, chosen_sessions, verdict};
+pub use overlay::{Answer, chosen_actions, chosen_sessions, listed, verdict};
 
 /// Returns what is to be done before anything has happened.
 pub fn start(app: &App) -> Vec<Effect> {
@@ -46,17 +47,17 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
     }
 }
 
-/// Returns where keys are looked up while this lies over the screen.
-pub fn contexts(overlay: &Overlay) -> &'static [Context] {
-    match overlay {
-        Overlay::None => &[Context::Screen, Context::Always],
-        Overlay::Export => &[Context::Export, Context::Always],
-        _ => &[Context::Overlay, Context::Always],
+/// Returns where keys are looked up: on the screen, or in what lies over it.
+pub fn contexts(app: &App) -> [Context; 3] {
+    match app.overlay {
+        Overlay::None => [app.screen.context(), Context::Screen, Context::Always],
+        Overlay::Export => [Context::Export, Context::Always, Context::Always],
+        _ => [Context::Overlay, Context::Always, Context::Always],
     }
 }
 
 fn press(app: &mut App, key: KeyEvent) -> Vec<Effect> {
-    match resolve(contexts(&app.overlay), key) {
+    match resolve(&contexts(app), key) {
         Some(action) => run(app, action),
         None if app.overlay == Overlay::Export => {
             app.overlay = Overlay::None;
@@ -93,6 +94,25 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             walk::run(app, action);
             Vec::new()
         }
+        Action::EntryUp
+        | Action::EntryDown
+        | Action::EntryPageUp
+        | Action::EntryPageDown
+        | Action::EntryFirst
+        | Action::EntryLast
+        | Action::GoToEntry
+        | Action::PinEntry
+        | Action::NameEntry
+        | Action::Axes
+        | Action::FrontierOnly => history::run(app, action),
+        Action::LogUp => scroll(app, -1),
+        Action::LogDown => scroll(app, 1),
+        Action::LogPageUp => scroll(app, -10),
+        Action::LogPageDown => scroll(app, 10),
+        Action::LogFollow => scroll(app, isize::MAX),
+        Action::ShowOverlap => show(app, Screen::Overlap),
+        Action::ShowHistory => show(app, Screen::History),
+        Action::ShowLog => show(app, Screen::Log),
         Action::EveryN => ask(app, Question::EveryN, "4"),
         Action::TypePattern => ask(app, Question::Pattern, ""),
         Action::GoTo => ask(app, Question::GoTo, ""),
@@ -188,6 +208,17 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
 
 fn ask(app: &mut App, question: Question, proposal: &str) -> Vec<Effect> {
     app.overlay = Overlay::Prompt(question, Input::new(proposal));
+    Vec::new()
+}
+
+fn show(app: &mut App, screen: Screen) -> Vec<Effect> {
+    app.screen = screen;
+    app.view.chosen = None;
+    Vec::new()
+}
+
+fn scroll(app: &mut App, by: isize) -> Vec<Effect> {
+    app.log.scroll(by);
     Vec::new()
 }
 

@@ -3,10 +3,11 @@
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 
-use super::app::App;
-use super::screens::overlap;
+use super::app::{App, Screen};
+use super::layout::Class;
+use super::screens::{history, log, overlap};
 use super::theme::plain;
-use super::widgets::overlay;
+use super::widgets::{overlay, status};
 
 /// Draws everything into a frame.
 pub fn view(app: &App, frame: &mut Frame) {
@@ -17,7 +18,17 @@ pub fn view(app: &App, frame: &mut Frame) {
 
 /// Draws everything into a buffer; returns where the text cursor is, if there is one.
 pub fn render(app: &App, buf: &mut Buffer) -> Option<(u16, u16)> {
-    overlap::draw(app, &app.layout(), buf);
+    let layout = app.layout();
+    status::header(app, &layout, buf);
+    match (app.screen, layout.brief) {
+        (Screen::Log, Some(body)) => log::draw(app, body, buf),
+        (Screen::Overlap, _) => overlap::draw(app, &layout, buf),
+        (_, Some(body)) if layout.class == Class::Tiny || app.history.is_none() => status::brief(app, body, buf),
+        (Screen::History, Some(body)) => history::draw(app, body, buf),
+        (_, None) => {}
+    }
+    status::message(app, &layout, buf);
+    status::hints(app, &layout, buf);
     let cursor = overlay::draw(app, buf.area, buf);
     if app.theme.ascii {
         for cell in &mut buf.content {

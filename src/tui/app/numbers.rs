@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{App, Measure};
 use crate::analysis::{Metric, OverlapMatrix, coverage};
-use crate::domain::{Estimate, Evaluation, Role, Subject};
+use crate::domain::{Estimate, Evaluation, Pattern, Role, Subject};
 
 impl App {
     /// Returns the growing evaluation, if it is of the current pattern.
@@ -37,8 +37,12 @@ impl App {
     ///
     /// A Full layer covers itself; a Shared layer without an indexer, or not in the recording, has none.
     pub fn coverage(&self) -> (Vec<Option<Estimate>>, bool) {
-        let Some(pattern) = self.pattern() else { return (Vec::new(), false) };
-        if let Some(measured) = self.current().and_then(|r| r.coverage.as_ref()) {
+        self.pattern().map_or_else(|| (Vec::new(), false), |pattern| self.coverage_of(pattern))
+    }
+
+    /// Returns each layer's coverage under any pattern, and whether it was measured under it.
+    pub fn coverage_of(&self, pattern: Pattern) -> (Vec<Option<Estimate>>, bool) {
+        if let Some(measured) = self.results.get(&pattern).and_then(|r| r.coverage.as_ref()) {
             let own = Estimate { value: 1.0, se: None, n: 0 };
             let mut layers: Vec<Option<Estimate>> = pattern.roles().map(|r| (r == Role::Full).then_some(own)).collect();
             for layer in measured.layers.iter().filter(|l| l.layer < pattern.len()) {

@@ -15,6 +15,8 @@ pub enum Question {
     GoTo,
     /// Where to save.
     SaveAs,
+    /// A name for the entry looked at.
+    Name,
 }
 
 /// What lies over the screen; only one thing can.

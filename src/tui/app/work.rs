@@ -1,6 +1,6 @@
 //! The state as a saved piece of work, and back.
 
-use super::App;
+use super::{App, HistoryView};
 use crate::tui::history::{History, Node};
 use crate::tui::{Step, Work};
 
@@ -17,6 +17,8 @@ impl App {
                 results.speed.clone_from(&step.speed);
             }
         }
+        self.named.clone_from(&work.named);
+        self.view = HistoryView { axes: self.view.axes, ..HistoryView::default() };
         self.begin(history);
         true
     }
@@ -34,6 +36,7 @@ impl App {
                 speed: results.speed,
             }
         };
-        Some(Work { steps: history.nodes().iter().map(step).collect(), current: history.current() })
+        let steps = history.nodes().iter().map(step).collect();
+        Some(Work { steps, current: history.current(), named: self.named.clone() })
     }
 }

@@ -1,3 +1,5 @@
 //! Whole screens.
 
+pub mod history;
+pub mod log;
 pub mod overlap;

@@ -16,7 +16,6 @@ use crate::tui::widgets::{caption, frame, heatmap, lists, loupe, pair, quality, 
 
 /// Draws the screen.
 pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
-    status::header(app, layout, buf);
     strip::draw(app, layout, buf);
     heatmap::draw(app, layout, buf);
     ribbon::draw(app, layout, buf);
@@ -30,8 +29,6 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
     if let Some(area) = layout.brief {
         status::brief(app, area, buf);
     }
-    status::message(app, layout, buf);
-    status::hints(app, layout, buf);
 }
 
 fn draw_pane(app: &App, layout: &Layout, pane: Pane, area: Rect, buf: &mut Buffer) {

@@ -82,7 +82,7 @@ pub fn apply(app: &mut App, pattern: Pattern, change: String) -> Vec<Effect> {
 }
 
 /// Says what happened and has the current pattern measured, unless everything is known already.
-fn moved(app: &mut App, what: String) -> Vec<Effect> {
+pub fn moved(app: &mut App, what: String) -> Vec<Effect> {
     app.say(Tone::Info, what);
     app.unsaved = true;
     app.failure = None;

@@ -23,6 +23,8 @@ pub enum Answer {
     Pair(Cursor),
     /// Save here.
     Path(PathBuf),
+    /// Call the pattern so; an empty name takes its name away.
+    Name(Pattern, String),
 }
 
 /// Returns what the text of a prompt means, or what is still wrong with it.
@@ -73,6 +75,13 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         }
         Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
+        Question::Name => {
+            let pattern = app.entry_pattern().unwrap_or(current);
+            match app.named.iter().find(|(name, p)| name == text && *p != pattern) {
+                Some((name, other)) => Err(format!("{other} is called '{name}' already")),
+                None => Ok(Answer::Name(pattern, text.to_owned())),
+            }
+        }
     }
 }
 
@@ -85,12 +94,18 @@ fn still_to_type(text: &str, layers: usize) -> String {
     }
 }
 
+/// Returns the actions that help or palette can show on this screen: its own first.
+pub fn listed(app: &App, help: bool) -> impl Iterator<Item = &'static Spec> {
+    let own = [app.screen.context(), Context::Screen, Context::Export];
+    let rest = [Context::Overlay, Context::Always];
+    let shown = own.into_iter().chain(rest.into_iter().filter(move |_| help));
+    shown.flat_map(|context| TABLE.iter().filter(move |s| s.context == context))
+}
+
 /// Returns the rows of the action list that the filter leaves, best first.
-pub fn chosen_actions(query: &Input, help: bool) -> Vec<&'static Spec> {
+pub fn chosen_actions(app: &App, query: &Input, help: bool) -> Vec<&'static Spec> {
     let text = query.text();
-    let mut found: Vec<(i32, &Spec)> = TABLE
-        .iter()
-        .filter(|s| help || s.context == Context::Screen || s.context == Context::Export)
+    let mut found: Vec<(i32, &Spec)> = listed(app, help)
         .filter_map(|s| {
             let name = fuzzy(text, s.doc).max(fuzzy(text, &s.id.replace('-', " ")).map(|n| n + 1));
             let exact = (help && !text.is_empty() && keys_text(s).split(' ').any(|k| k == text)).then_some(100);
@@ -142,8 +157,12 @@ pub fn paste(app: &mut App, text: &str) -> Vec<Effect> {
 /// Moves the choice of a list, or scrolls a text.
 pub fn step(app: &mut App, by: isize) -> Vec<Effect> {
     let moved = |at: usize, rows: usize| at.saturating_add_signed(by).min(rows.saturating_sub(1));
+    let actions = match &app.overlay {
+        Overlay::Actions { help, query, .. } => chosen_actions(app, query, *help).len(),
+        _ => 0,
+    };
     match &mut app.overlay {
-        Overlay::Actions { help, query, chosen } => *chosen = moved(*chosen, chosen_actions(query, *help).len()),
+        Overlay::Actions { chosen, .. } => *chosen = moved(*chosen, actions),
         Overlay::Sessions { query, paths, chosen } => *chosen = moved(*chosen, chosen_sessions(query, paths).len()),
         Overlay::Text { body, scroll, .. } => *scroll = moved(*scroll, body.lines().count()),
         _ => {}
@@ -154,7 +173,7 @@ pub fn step(app: &mut App, by: isize) -> Vec<Effect> {
 /// Runs or accepts what is chosen or typed.
 pub fn accept(app: &mut App) -> Vec<Effect> {
     match std::mem::take(&mut app.overlay) {
-        Overlay::Actions { help, query, chosen } => match chosen_actions(&query, help).get(chosen) {
+        Overlay::Actions { help, query, chosen } => match chosen_actions(app, &query, help).get(chosen) {
             Some(spec) => run(app, spec.action),
             None => Vec::new(),
         },
@@ -165,6 +184,7 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
                 Vec::new()
             }
             Ok(Answer::Path(path)) => save(app, Some(path)),
+            Ok(Answer::Name(pattern, name)) => super::history::name(app, pattern, name),
             Err(why) => {
                 app.say(Tone::Warn, why);
                 app.overlay = Overlay::Prompt(question, input);

@@ -2,15 +2,18 @@
 
 pub mod bars;
 pub mod caption;
+pub mod entries;
 pub mod heatmap;
 pub mod lists;
 pub mod loupe;
 pub mod overlay;
 pub mod pair;
+pub mod plot;
 pub mod quality;
 pub mod ribbon;
 pub mod status;
 pub mod strip;
+pub mod versus;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -19,6 +22,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Widget};
 
 use super::theme::{Role, Theme};
+use crate::domain::{Pattern, Role as LayerRole};
 
 /// A run of consecutive layers of which so many are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,12 @@ pub fn write_right(buf: &mut Buffer, area: Rect, row: u16, pieces: &[(String, St
     }
 }
 
+/// Returns the letters of a pattern, Full ones as on the strip.
+pub fn letters(pattern: Pattern, theme: Theme) -> Vec<(String, Style)> {
+    let style = |role| theme.role(if role == LayerRole::Full { Role::Full } else { Role::Shared });
+    pattern.roles().map(|role| (role.letter().to_string(), style(role))).collect()
+}
+
 /// Draws a frame with a heading and returns what it encloses.
 pub fn frame(buf: &mut Buffer, area: Rect, title: &str, theme: Theme) -> Rect {
     let block = Block::bordered()
@@ -69,6 +79,23 @@ pub fn frame(buf: &mut Buffer, area: Rect, title: &str, theme: Theme) -> Rect {
     block.render(area.intersection(buf.area), buf);
     // Narrow panels need every column.
     if area.width < 42 { inner } else { Rect { x: inner.x + 1, width: inner.width - 2, ..inner } }
+}
+
+/// Cuts text into lines at spaces.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|l| l.is_empty() || l.chars().count() + 1 + word.chars().count() <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Lets go of everything drawn in `area`.

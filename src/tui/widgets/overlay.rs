@@ -11,7 +11,7 @@ use crate::tui::app::{App, Overlay, Question};
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::theme::Role;
-use crate::tui::update::{Answer, chosen_actions, chosen_sessions, verdict};
+use crate::tui::update::{Answer, chosen_actions, chosen_sessions, listed, verdict};
 
 /// Draws whatever lies over the screen; returns where the text cursor is, if there is one.
 pub fn draw(app: &App, screen: Rect, buf: &mut Buffer) -> Option<(u16, u16)> {
@@ -49,14 +49,14 @@ fn typed(app: &App, inner: Rect, input: &Input, buf: &mut Buffer) -> (u16, u16) 
 }
 
 fn actions(app: &App, screen: Rect, help: bool, query: &Input, chosen: usize, buf: &mut Buffer) -> (u16, u16) {
-    let found = chosen_actions(query, help);
+    let found = chosen_actions(app, query, help);
     let title =
         if help { "Keys · type to filter, Enter runs, Esc closes" } else { "Commands · Enter runs, Esc closes" };
     let height = if help { screen.height.saturating_sub(2) } else { 16 };
     let inner = open(app, screen, 76, height, title, buf);
     let cursor = typed(app, inner, query, buf);
     let theme = app.theme;
-    write_right(buf, inner, 0, &[(format!("{} of {}", found.len(), TABLE.len()), theme.role(Role::Dim))]);
+    write_right(buf, inner, 0, &[(format!("{} of {}", found.len(), listed(app, help).count()), theme.role(Role::Dim))]);
     let list = Rect { y: inner.y + 2, height: inner.height.saturating_sub(2), ..inner };
     let seen = Window::around(chosen, list.height as usize, found.len());
     for row in 0..seen.count {
@@ -101,6 +101,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Question::Pattern => "Pattern",
         Question::GoTo => "Go to layer",
         Question::SaveAs => "Save as (path of a .toml file)",
+        Question::Name => "Name of the pattern",
     };
     let width = if question == Question::Pattern { screen.width } else { 64 };
     let inner = open(app, screen, width, 5, title, buf);
@@ -111,6 +112,8 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         }
         Ok(Answer::Pair(pair)) => (format!("L{} with L{}", pair.row, pair.column), Role::Good),
         Ok(Answer::Path(path)) => (format!("writes {}", path.display()), Role::Good),
+        Ok(Answer::Name(pattern, name)) if name.is_empty() => (format!("{pattern} without a name"), Role::Good),
+        Ok(Answer::Name(pattern, name)) => (format!("{pattern} = {name}"), Role::Good),
         Err(why) => (why, Role::Warn),
     };
     write(buf, inner, 1, &[(format::fit(&text, inner.width as usize), app.theme.role(role))]);

@@ -8,7 +8,7 @@ use ratatui::style::{Modifier, Style};
 
 use super::{Window, write, write_right};
 use crate::tui::action::{Action, Context, Spec, TABLE, shown};
-use crate::tui::app::{App, Engine, Tone};
+use crate::tui::app::{App, Engine, Screen, Tone};
 use crate::tui::format;
 use crate::tui::layout::Layout;
 use crate::tui::shown::loss;
@@ -39,7 +39,7 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     } else if let Some(trace) = &app.trace {
         parts.push(format!("{}L k{}", trace.meta.layers, trace.meta.index_topk));
     }
-    let mut text = format!(" indexscope │ {}", parts.join(" "));
+    let mut text = format!(" │ {}", parts.join(" "));
     if let Some(history) = &app.history {
         let star = if app.unsaved { "*" } else { "" };
         let _ = write!(text, " │ #{}{star}", history.current());
@@ -49,8 +49,16 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     }
     let room = (area.width as usize).saturating_sub(taken + 2);
     let bold = style.add_modifier(Modifier::BOLD);
-    let (name, rest) = text.split_at(11.min(text.len()));
-    write(buf, area, 0, &[(name.to_owned(), bold), (format::fit(rest, room.saturating_sub(11)), style)]);
+    let mut line: Line = vec![(" indexscope".to_owned(), bold)];
+    // Where there is room all screens are named, else the one that is shown.
+    let named = Screen::ALL.into_iter().filter(|s| area.width >= 110 || *s == app.screen);
+    line.extend(named.map(|screen| {
+        let shown = if screen == app.screen { accent.add_modifier(Modifier::BOLD) } else { style };
+        (format!("  {}", screen.title()), shown)
+    }));
+    let used: usize = line.iter().map(|(t, _)| t.chars().count()).sum();
+    line.push((format::fit(&text, room.saturating_sub(used)), style));
+    write(buf, area, 0, &line);
     write_right(buf, area, 0, &[(right, accent)]);
 }
 
@@ -109,14 +117,19 @@ pub fn hints(app: &App, layout: &Layout, buf: &mut Buffer) {
     let style = fill(app, area, buf);
     let key = Style { fg: app.theme.role(Role::Accent).fg, ..style }.add_modifier(Modifier::BOLD);
     let piece = |spec: &Spec| -> Line {
-        let keys = if spec.action == Action::Left { "←↑↓→" } else { shown(spec.keys[0]) };
+        let keys = match spec.keys[0] {
+            "Left" => "←↑↓→",
+            "Up" => "↑↓",
+            key => shown(key),
+        };
         vec![(format!(" {keys}"), key), (format!(" {} ", (spec.hint)(app)), style)]
     };
     let width = |line: &Line| line.iter().map(|(t, _)| t.chars().count()).sum::<usize>();
     let pinned: Line = [Action::Palette, Action::Help].iter().flat_map(|a| piece(a.spec())).collect();
     let mut room = (area.width as usize).saturating_sub(width(&pinned) + 1);
     let mut line = Line::new();
-    let mut specs: Vec<&Spec> = TABLE.iter().filter(|s| s.context == Context::Screen && s.rank > 0).collect();
+    let contexts = [app.screen.context(), Context::Screen];
+    let mut specs: Vec<&Spec> = TABLE.iter().filter(|s| contexts.contains(&s.context) && s.rank > 0).collect();
     specs.sort_by_key(|s| s.rank);
     for spec in specs.into_iter().filter(|s| (s.refusal)(app).is_none()) {
         let piece = piece(spec);

@@ -1,0 +1,85 @@
+//! The screens, and what each one remembers.
+
+use crate::tui::action::Context;
+
+/// One whole view on the same state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Screen {
+    /// Strip, maps, pair, quality and speed.
+    #[default]
+    Overlap,
+    /// The patterns tried, against each other.
+    History,
+    /// What happened, in words.
+    Log,
+}
+
+impl Screen {
+    /// Every screen, in the order of its number.
+    pub const ALL: [Self; 3] = [Self::Overlap, Self::History, Self::Log];
+
+    /// Returns the key that shows it, and its name.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Overlap => "1 Overlap",
+            Self::History => "3 History",
+            Self::Log => "5 Log",
+        }
+    }
+
+    /// Returns where its own keys are looked up.
+    pub fn context(self) -> Context {
+        match self {
+            Self::Overlap => Context::Overlap,
+            Self::History => Context::History,
+            Self::Log => Context::Log,
+        }
+    }
+}
+
+/// What is plotted on the History screen, against measured Δloss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Axes {
+    /// Measured speed of prefill.
+    #[default]
+    Prefill,
+    /// Measured speed of decode.
+    Decode,
+    /// Layers that run their indexer.
+    Full,
+    /// Overlap that sharing gives up, from the recording.
+    Lost,
+}
+
+impl Axes {
+    /// Returns the next choice.
+    pub fn next(self) -> Self {
+        match self {
+            Self::Prefill => Self::Decode,
+            Self::Decode => Self::Full,
+            Self::Full => Self::Lost,
+            Self::Lost => Self::Prefill,
+        }
+    }
+
+    /// Returns what is on the horizontal axis.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill speed",
+            Self::Decode => "decode speed",
+            Self::Full => "Full layers",
+            Self::Lost => "overlap given up",
+        }
+    }
+}
+
+/// What the History screen remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryView {
+    /// The entry looked at; `None` for the current one.
+    pub chosen: Option<usize>,
+    /// What is plotted.
+    pub axes: Axes,
+    /// Whether only entries that no other one beats are listed.
+    pub frontier_only: bool,
+}

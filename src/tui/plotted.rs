@@ -1,0 +1,79 @@
+//! Which patterns can be plotted against their Δloss, and where.
+
+use std::collections::HashSet;
+
+use super::app::{App, Axes};
+use crate::analysis::correlation::{Correlation, spearman};
+use crate::analysis::{Metric, coverage, pareto};
+use crate::domain::{Estimate, Pattern};
+
+/// A pattern whose Δloss was measured, and what it is plotted against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dot {
+    /// The pattern.
+    pub pattern: Pattern,
+    /// Its oldest entry of the history.
+    pub entry: usize,
+    /// What it is plotted against, in the unit of the axis.
+    pub x: f64,
+    /// Δloss over eligible targets, nats.
+    pub delta: Estimate,
+}
+
+/// Returns the dots of the History screen, each pattern once, in the order of the history.
+///
+/// Only what was measured: a pattern without Δloss, or without the speed that is plotted, has no dot.
+pub fn dots(app: &App) -> Vec<Dot> {
+    let Some(history) = &app.history else { return Vec::new() };
+    let mut seen = HashSet::new();
+    let nodes = history.nodes().iter().enumerate().filter(|(_, node)| seen.insert(node.pattern));
+    nodes
+        .filter_map(|(entry, node)| {
+            let delta = app.results.get(&node.pattern)?.evaluation.as_ref()?.delta?;
+            Some(Dot { pattern: node.pattern, entry, x: place(app, node.pattern)?, delta })
+        })
+        .collect()
+}
+
+fn place(app: &App, pattern: Pattern) -> Option<f64> {
+    let speed = |phase: &str| {
+        let speed = app.results.get(&pattern)?.speed.iter().find(|s| s.phase == phase)?;
+        Some(speed.ratio.median)
+    };
+    match app.view.axes {
+        Axes::Prefill => speed("prefill"),
+        Axes::Decode => speed("decode"),
+        Axes::Full => Some(pattern.full_count() as f64),
+        Axes::Lost => lost(app, pattern),
+    }
+}
+
+/// Returns the overlap that `pattern` gives up, Σ (1 − overlap with the serving layer) over the layers that it shares
+/// and the reference does not; `None` without the recording's own sets of all of them, and for the reference itself.
+fn lost(app: &App, pattern: Pattern) -> Option<f64> {
+    let reference = app.reference()?;
+    let matrix = app.matrix(Metric::Overlap).filter(|m| m.layers == pattern.len())?;
+    let covered = coverage::predicted(matrix, pattern);
+    let shared = (0..pattern.len()).filter(|&l| !pattern.is_full(l) && reference.is_full(l));
+    if pattern == reference {
+        return None;
+    }
+    shared.map(|l| covered[l].map(|e| 1.0 - e.value)).sum()
+}
+
+/// Returns the indices of the dots that no other beats; empty where neither direction of the axis is better.
+pub fn frontier(app: &App, dots: &[Dot]) -> Vec<usize> {
+    let gain = |dot: &Dot| match app.view.axes {
+        Axes::Prefill | Axes::Decode => Some(dot.x),
+        Axes::Full => Some(-dot.x),
+        Axes::Lost => None,
+    };
+    let points: Option<Vec<(f64, f64)>> = dots.iter().map(|d| Some((gain(d)?, d.delta.value))).collect();
+    points.map_or_else(Vec::new, |points| pareto::frontier(&points))
+}
+
+/// Returns how well what is plotted ranks Δloss, where that is the question.
+pub fn correlation(app: &App, dots: &[Dot]) -> Option<Correlation> {
+    let pairs: Vec<(f64, f64)> = dots.iter().map(|d| (d.x, d.delta.value)).collect();
+    (app.view.axes == Axes::Lost).then(|| spearman(&pairs)).flatten()
+}
