@@ -16,7 +16,12 @@ use super::topk::{Indices, top_k_row, top_k_rows};
 use super::{MASKED, simd};
 use crate::domain::Selection;
 
+/// Query rows per task.
 const ROWS: usize = 64;
+/// Dot products that are held at once: half of a core's second-level cache.
+const PRODUCTS: usize = 128 * 1024;
+/// Below this many keys a product spends more on its set-up than on arithmetic.
+const FEWEST_KEYS: usize = 64;
 
 /// Computes the scores `[B, queries, keys]` in f32; keys after the query are [`MASKED`].
 ///
@@ -158,15 +163,22 @@ impl Scores {
             || {
                 let rows = out.len() / width;
                 let end = s.visible(start + rows - 1);
-                let mut a = vec![0.0; rows * end];
-                for h in 0..s.heads {
-                    let q = Mat::new(&s.q[(start * s.heads + h) * s.dim..], rows, s.dim, s.heads * s.dim);
-                    matmul(&mut a, end, q, Mat::new(s.k, end, s.dim, s.dim).t(), self.scale, false);
-                    for ((to, from), i) in out.chunks_mut(width).zip(a.chunks(end)).zip(start..) {
-                        let w = s.w[i * s.heads + h];
-                        for (to, &from) in to[..s.visible(i)].iter_mut().zip(from) {
-                            let kept = if from > 0.0 { w * from } else { 0.0 };
-                            *to = if h == 0 { kept } else { *to + kept };
+                // All heads of all rows in one product per block of keys, [rows · heads, block].
+                let q = Mat::new(&s.q[start * s.heads * s.dim..], rows * s.heads, s.dim, s.dim);
+                let block = (PRODUCTS / (rows * s.heads)).max(FEWEST_KEYS).min(end);
+                let mut products = vec![0.0; rows * s.heads * block];
+                for from in (0..end).step_by(block) {
+                    let n = block.min(end - from);
+                    let keys = Mat::new(&s.k[from * s.dim..], n, s.dim, s.dim);
+                    matmul(&mut products, n, q, keys.t(), self.scale, false);
+                    for (r, products) in products[..rows * s.heads * n].chunks(s.heads * n).enumerate() {
+                        let to = &mut out[r * width + from..][..n];
+                        let weights = &s.w[(start + r) * s.heads..][..s.heads];
+                        for (h, (row, &w)) in products.chunks(n).zip(weights).enumerate() {
+                            for (to, &p) in to.iter_mut().zip(row) {
+                                let kept = if p > 0.0 { w * p } else { 0.0 };
+                                *to = if h == 0 { kept } else { *to + kept };
+                            }
                         }
                     }
                 }

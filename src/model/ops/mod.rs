@@ -13,6 +13,7 @@ mod kl;
 mod mean_attention;
 mod rms_norm;
 mod rope;
+mod shared_rows;
 mod simd;
 mod sparse;
 mod storage;

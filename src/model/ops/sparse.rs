@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::allowed::check;
 use super::attention::MlaShape;
 use super::gemm::{Mat, matmul};
+use super::shared_rows::{Query, Rows, Scratch};
 use super::simd;
 use super::storage::with_floats;
 use super::topk::Indices;
@@ -130,31 +131,19 @@ pub fn sparse_latent(
                                 row[h * wide + latent..][..rope].copy_from_slice(q_rope);
                             }
                         }
-                        let (mut keys, mut p) = (Vec::new(), Vec::new());
+                        let mut scratch = Scratch::default();
                         let mut mixed = vec![0.0; rows * heads * latent];
-                        for (r, i) in (start..start + rows).enumerate() {
-                            let row = selection.row(i);
-                            keys.clear();
-                            for &j in row {
-                                keys.extend_from_slice(&c_kv[j as usize * latent..][..latent]);
-                                keys.extend_from_slice(&k_rope[j as usize * rope..][..rope]);
-                            }
-                            let n = row.len();
-                            p.resize(heads * n, 0.0);
-                            let queries = Mat::new(&absorbed[r * heads * wide..], heads, wide, wide);
-                            matmul(&mut p, n, queries, Mat::new(&keys, n, wide, wide).t(), scale, false);
-                            p[..heads * n].chunks_mut(n.max(1)).for_each(|row| {
-                                simd::softmax(row);
+                        let queries = absorbed.chunks(heads * wide).zip(mixed.chunks_mut(heads * latent));
+                        for ((q, out), i) in queries.zip(start..) {
+                            pulp::Arch::new().dispatch(Query {
+                                q,
+                                keys: [Rows::new(c_kv, latent), Rows::new(k_rope, rope)],
+                                values: Rows::new(c_kv, latent),
+                                selected: selection.row(i),
+                                scale,
+                                scratch: &mut scratch,
+                                out,
                             });
-                            let latents = Mat::new(&keys, n, latent, wide);
-                            matmul(
-                                &mut mixed[r * heads * latent..],
-                                latent,
-                                Mat::new(&p, heads, n, n),
-                                latents,
-                                1.0,
-                                false,
-                            );
                         }
                         for h in 0..heads {
                             let mixed = Mat::new(&mixed[h * latent..], rows, latent, heads * latent);
