@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
-use super::CliError;
 use super::data::DataArgs;
-use super::model::{self, RunArgs, bytes, load};
+use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::{Progress, cancel_on_interrupt};
+use super::{CliError, bytes};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, PatternSpec, Subject};
 use crate::engine::{Backend, Calibration, Cancel, LocalBackend, ModelInfo, stream};
@@ -92,7 +92,8 @@ fn run_streamed(
     json["peak_anonymous_bytes"] = json!(streamed.peak_anonymous_bytes);
     let mut table = to_table(&streamed.info, &streamed.reference, &streamed.evaluations);
     if let Some(peak) = streamed.peak_anonymous_bytes {
-        let note = format!("streamed layer by layer, seconds of all patterns together; at most {} held", bytes(peak));
+        let note =
+            format!("streamed layer by layer, seconds of all patterns together; at most {} held", bytes::show(peak));
         table.notes.push(note);
     }
     args.output.print(&json, &table)

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod bench;
+mod bytes;
 mod dashboard;
 mod data;
 mod demo;

@@ -2,7 +2,7 @@
 
 use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
-use super::{CliError, target};
+use super::{CliError, bytes, target};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{PatternSpec, Subject};
 use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, Settings};
@@ -22,6 +22,9 @@ pub struct RunArgs {
     /// reference scores every key, fast reads only the selected ones; fast by default where it runs (CPU).
     #[arg(long, value_enum, value_name = "FORM")]
     attention: Option<Attention>,
+    /// Bytes of intermediate results kept between evaluations, such as 512MiB or 4GiB; 1GiB by default.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    cache_bytes: Option<usize>,
     #[command(flatten)]
     index: IndexArgs,
 }
@@ -70,7 +73,8 @@ impl RunArgs {
     /// # Errors
     /// When the device is not there, or cannot run what was asked for.
     pub fn settings(&self) -> Result<Settings, CliError> {
-        let settings = Settings::new(Placement::open(self.device, self.dtype)?);
+        let mut settings = Settings::new(Placement::open(self.device, self.dtype)?);
+        settings.cache_bytes = self.cache_bytes.unwrap_or(settings.cache_bytes);
         let ops = match self.attention {
             None => return Ok(settings),
             Some(Attention::Reference) => Ops::Reference,
@@ -161,7 +165,7 @@ fn check_memory(what: &str, needed: u64, free: u64) -> Result<(), CliError> {
     if needed <= free {
         return Ok(());
     }
-    Err(CliError::run(format!("{what} {}, but only {} of memory are free", bytes(needed), bytes(free))))
+    Err(CliError::run(format!("{what} {}, but only {} of memory are free", bytes::show(needed), bytes::show(free))))
 }
 
 fn free_bytes() -> u64 {
@@ -169,16 +173,6 @@ fn free_bytes() -> u64 {
     system.refresh_memory();
     let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
     system.available_memory().min(limit)
-}
-
-/// Returns a number of bytes for people, such as `1.5 GiB`.
-pub fn bytes(n: u64) -> String {
-    let (value, unit) = match n {
-        0..0x10_0000 => (n as f64 / 1024.0, "KiB"),
-        0x10_0000..0x4000_0000 => (n as f64 / 1024f64.powi(2), "MiB"),
-        _ => (n as f64 / 1024f64.powi(3), "GiB"),
-    };
-    format!("{value:.1} {unit}")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::data::DataArgs;
 use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::{Progress, cancel_on_interrupt};
-use super::{CliError, overlap};
+use super::{CliError, bytes, overlap};
 use crate::domain::{PatternSpec, QuerySampling, Selection, Subject, Trace};
 use crate::engine::{BackendError, Recorded, Recording, Sink};
 use crate::session::{is_packed, write_atomic, write_packed, write_trace};
@@ -116,7 +116,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         table.notes.push(note);
     }
     if let Some(peak) = recorded.peak_anonymous_bytes {
-        table.notes.push(format!("at most {} of memory held", model::bytes(peak)));
+        table.notes.push(format!("at most {} of memory held", bytes::show(peak)));
     }
     args.output.print(&json, &table)
 }

@@ -1,13 +1,16 @@
 //! Predictions of a pattern against those of the reference, target by target.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::{BackendError, Cancel};
 use crate::model::Head;
+use crate::model::ops::{divergence, log_sum_exp, with_floats};
 
 /// Logits held at a time; more rows are compared in chunks.
-const CHUNK_LOGITS: usize = 1 << 24;
+const CHUNK_LOGITS: usize = 1 << 22;
+/// Fewer rows at a time would read the head's weights more often than they compute.
+const FEWEST_ROWS: usize = 128;
 
 /// One scored target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,30 +30,80 @@ pub(super) struct Row {
 /// A scored query: its position, and the token that follows.
 pub(super) type Target = (usize, u32);
 
-/// Scores rows of final hidden states `[R, hidden]` against those of the reference.
+/// Final hidden states of the scored queries of one batch.
+#[derive(Clone, Debug)]
+pub(super) struct Predictions {
+    /// `[R, hidden]`.
+    pub rows: Tensor,
+    /// `[R, vocab]`, where they are kept because everything is compared with them.
+    logits: Option<Tensor>,
+}
+
+impl Predictions {
+    pub(super) fn of(rows: Tensor) -> Self {
+        Self { rows, logits: None }
+    }
+
+    /// Returns the bytes that kept logits take, or would take.
+    pub(super) fn logit_bytes(&self, head: &Head) -> Result<usize, BackendError> {
+        Ok(self.rows.dim(0)? * head.vocab_size()? * size_of::<f32>())
+    }
+
+    /// Returns whether the logits are kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.logits.is_some()
+    }
+
+    /// Computes the logits and keeps them.
+    pub(super) fn keep(&mut self, head: &Head) -> Result<(), BackendError> {
+        // In the chunks of a comparison: a product of other sizes may round otherwise.
+        let (rows, chunk) = (self.rows.dim(0)?, chunk(head)?);
+        let starts = (0..rows).step_by(chunk);
+        let parts =
+            starts.map(|start| self.logits(head, start, chunk.min(rows - start))).collect::<Result<Vec<_>, _>>()?;
+        self.logits = Some(Tensor::cat(&parts, 0)?);
+        Ok(())
+    }
+
+    /// Returns the logits of `len` rows from `start`, on the CPU.
+    fn logits(&self, head: &Head, start: usize, len: usize) -> Result<Tensor, BackendError> {
+        let logits = match &self.logits {
+            Some(logits) => logits.narrow(0, start, len)?,
+            None => head.logits(&self.rows.narrow(0, start, len)?.unsqueeze(0)?)?.squeeze(0)?,
+        };
+        Ok(logits.to_device(&Device::Cpu)?)
+    }
+}
+
+/// Rows that are compared at once.
+fn chunk(head: &Head) -> Result<usize, BackendError> {
+    Ok((CHUNK_LOGITS / head.vocab_size()?).max(FEWEST_ROWS))
+}
+
+/// Scores predictions against those of the reference; `None` scores the reference itself.
 pub(super) fn compare(
     head: &Head,
-    reference: &Tensor,
-    hidden: &Tensor,
+    reference: &Predictions,
+    ours: Option<&Predictions>,
     targets: &[Target],
     cancel: &Cancel,
 ) -> Result<Vec<Row>, BackendError> {
     let vocab = head.vocab_size()?;
-    let chunk = (CHUNK_LOGITS / vocab).max(1);
+    let chunk = chunk(head)?;
     let mut rows = Vec::with_capacity(targets.len());
     for (start, targets) in targets.chunks(chunk).enumerate().map(|(i, t)| (i * chunk, t)) {
         if cancel.is_stale() {
             return Err(BackendError::Cancelled);
         }
-        let logits = |x: &Tensor| -> Result<Vec<f32>, BackendError> {
-            Ok(head.logits(&x.narrow(0, start, targets.len())?.unsqueeze(0)?)?.flatten_all()?.to_vec1()?)
-        };
-        let theirs = logits(reference)?;
-        // The reference is also compared with itself.
-        let other = if hidden.id() == reference.id() { None } else { Some(logits(hidden)?) };
-        let ours = other.as_ref().unwrap_or(&theirs);
-        let pairs = theirs.par_chunks(vocab).zip(ours.par_chunks(vocab)).zip(targets);
-        rows.par_extend(pairs.map(|((theirs, ours), &target)| row(theirs, ours, target)));
+        let theirs = reference.logits(head, start, targets.len())?;
+        let ours = ours.map_or(Ok(theirs.clone()), |ours| ours.logits(head, start, targets.len()))?;
+        with_floats(&theirs, |theirs| {
+            with_floats(&ours, |ours| {
+                let pairs = theirs.par_chunks(vocab).zip(ours.par_chunks(vocab)).zip(targets);
+                rows.par_extend(pairs.map(|((theirs, ours), &target)| row(theirs, ours, target)));
+                Ok(())
+            })
+        })?;
     }
     Ok(rows)
 }
@@ -58,26 +111,14 @@ pub(super) fn compare(
 fn row(theirs: &[f32], ours: &[f32], (position, token): Target) -> Row {
     let (their_top, their_norm) = log_sum_exp(theirs);
     let (our_top, our_norm) = log_sum_exp(ours);
-    // Σ p (log p − log q), with log p = z − log Σ exp z.
-    let kl = theirs.iter().zip(ours).map(|(&p, &q)| {
-        let log_ratio = (f64::from(p) - their_norm) - (f64::from(q) - our_norm);
-        f64::from((p - their_norm as f32).exp()) * log_ratio
-    });
     let nll = |logits: &[f32], norm: f64| logits.get(token as usize).map_or(f64::NAN, |&z| norm - f64::from(z));
     Row {
         position,
         nll: nll(ours, our_norm),
         reference: nll(theirs, their_norm),
-        kl: kl.sum::<f64>().max(0.0),
+        kl: divergence((theirs, their_norm), (ours, our_norm)),
         same_top: their_top == our_top,
     }
-}
-
-/// Returns the index of the largest logit (the first of equals) and log Σ exp.
-fn log_sum_exp(logits: &[f32]) -> (usize, f64) {
-    let (top, max) =
-        logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best });
-    (top, f64::from(max) + logits.iter().map(|&z| f64::from((z - max).exp())).sum::<f64>().ln())
 }
 
 #[cfg(test)]

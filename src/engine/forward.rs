@@ -6,7 +6,7 @@ use super::data::Calibration;
 use super::states::{Entry, States};
 use super::{BackendError, Cancel};
 use crate::domain::Subject;
-use crate::model::{Attend, LayerOutput, Model, ModelError, Ops, Pass, Rotary};
+use crate::model::{Attend, LayerOutput, Model, ModelError, Ops, Pass, Rotary, Stop};
 
 /// Tokens per batch on the CPU: enough for the matrix products, few enough that numbers come early.
 const CPU_BATCH_TOKENS: usize = 1024;
@@ -116,6 +116,7 @@ impl Runner {
             None => (0, Entry { hidden: self.model.embed(ids)?, indices: None }),
         };
         let layers = self.model.config().num_hidden_layers;
+        let stale = || cancel.is_stale();
         for layer in resumed_from..layers {
             if cancel.is_stale() {
                 return Err(BackendError::Cancelled);
@@ -125,7 +126,7 @@ impl Runner {
                 (Subject::Pattern(pattern), Some(indices)) if !pattern.is_full(layer) => Attend::Given(indices),
                 _ => Attend::Own,
             };
-            let mut pass = Pass { ops: self.ops, ..Pass::new(attend) };
+            let mut pass = Pass { ops: self.ops, stop: Stop::when(&stale), ..Pass::new(attend) };
             pass.shadow = how.shadow && matches!(attend, Attend::Given(_)) && self.model.has_indexer(layer);
             let output = self.model.layer(layer, &at.hidden, rotary, &mut pass)?;
             visit(layer, &output);
@@ -142,6 +143,9 @@ impl Runner {
 
 impl From<ModelError> for BackendError {
     fn from(error: ModelError) -> Self {
+        if matches!(error, ModelError::Stopped) {
+            return Self::Cancelled;
+        }
         let message = error.to_string();
         let hint = match &error {
             ModelError::Checkpoint(error) => error.hint(),

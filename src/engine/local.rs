@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
+use super::compare::Predictions;
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
@@ -15,8 +16,10 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace};
 use crate::model::{Indices, Model, Ops};
 
-/// Residual states kept between evaluations, bytes.
+/// What is kept between evaluations, bytes.
 const CACHE_BYTES: usize = 1 << 30;
+/// Share of that budget that the reference's logits may take; states have the rest.
+const LOGITS_SHARE: f64 = 0.25;
 
 /// How a [`LocalBackend`] works.
 #[derive(Clone, Debug)]
@@ -27,7 +30,7 @@ pub struct Settings {
     pub ops: Ops,
     /// Tokens of the forwards that are timed; `None` takes the longest calibration sequence.
     pub speed_context: Option<usize>,
-    /// Bytes of residual states kept between evaluations.
+    /// Bytes of residual states and of the reference's logits kept between evaluations.
     pub cache_bytes: usize,
     /// Whether a recording will be asked for: the reference forwards then keep their selections for it.
     pub keep_selections: bool,
@@ -44,8 +47,8 @@ impl Settings {
 /// What is kept of the reference's forward of one batch.
 #[derive(Debug)]
 pub(super) struct Reference {
-    /// Final hidden states of the scored queries, `[R, hidden]`.
-    pub rows: Tensor,
+    /// What it predicts.
+    pub predictions: Predictions,
     /// Every layer's selection, until a recording takes them.
     pub selections: Option<Vec<Indices>>,
 }
@@ -70,7 +73,12 @@ impl LocalBackend {
     pub fn load(checkpoint: &Checkpoint, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
         let info = ModelInfo::of(checkpoint, &calibration, &settings)?;
         let model = Model::load(checkpoint, &settings.placement.device, settings.placement.dtype)?;
-        let runner = Runner::new(model, &calibration, settings.ops, settings.cache_bytes)?;
+        let runner = Runner::new(
+            model,
+            &calibration,
+            settings.ops,
+            (settings.cache_bytes as f64 * (1.0 - LOGITS_SHARE)) as usize,
+        )?;
         let references = runner.batches.iter().map(|_| None).collect();
         Ok(Self {
             info,
@@ -152,8 +160,8 @@ impl LocalBackend {
                 kept.extend(output.indices.clone());
             }
         })?;
-        let rows = self.targets(batch).rows(&run.hidden)?;
-        self.references[batch] = Some(Reference { rows, selections: selections.then_some(kept) });
+        let predictions = self.targets(batch).rows(&run.hidden)?;
+        self.references[batch] = Some(Reference { predictions, selections: selections.then_some(kept) });
         Ok(self.info.constraints.layers - run.resumed_from)
     }
 
@@ -172,12 +180,30 @@ impl LocalBackend {
             run = layers - resumed_from;
             Some(targets.rows(&forwarded.hidden)?)
         };
-        if let Some(Reference { rows: reference, .. }) = &self.references[batch] {
-            let rows = rows.as_ref().unwrap_or(reference);
-            tally.scored.extend(targets.score(self.runner.model.head(), reference, rows, cancel)?);
+        if rows.is_some() {
+            self.keep_logits(batch)?;
+        }
+        if let Some(Reference { predictions, .. }) = &self.references[batch] {
+            tally.scored.extend(targets.score(self.runner.model.head(), predictions, rows.as_ref(), cancel)?);
         }
         tally.resumed_from = tally.resumed_from.min(resumed_from);
         tally.layer_forwards += (run * targets.len()) as f64 / self.info.sequences as f64;
+        Ok(())
+    }
+
+    /// Keeps the reference's logits, which every pattern is compared with, where the budget has room for them.
+    fn keep_logits(&mut self, batch: usize) -> Result<(), BackendError> {
+        let head = self.runner.model.head();
+        let mut held = 0;
+        for reference in self.references.iter().flatten().filter(|r| r.predictions.is_kept()) {
+            held += reference.predictions.logit_bytes(head)?;
+        }
+        if let Some(Reference { predictions, .. }) = &mut self.references[batch]
+            && !predictions.is_kept()
+            && held + predictions.logit_bytes(head)? <= (self.settings.cache_bytes as f64 * LOGITS_SHARE) as usize
+        {
+            predictions.keep(head)?;
+        }
         Ok(())
     }
 

@@ -5,8 +5,7 @@
 
 use std::time::Instant;
 
-use candle_core::Tensor;
-
+use super::compare::Predictions;
 use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
@@ -210,7 +209,7 @@ impl Run {
     ) -> Result<Vec<Evaluation>, BackendError> {
         let targets: Vec<Targets> = self.batches.iter().map(|b| Targets::of(calibration, b)).collect();
         // The scored rows of every batch and subject; the other positions are not needed any more.
-        let mut rows: Vec<Vec<Option<Tensor>>> = Vec::with_capacity(targets.len());
+        let mut rows: Vec<Vec<Option<Predictions>>> = Vec::with_capacity(targets.len());
         for (groups, targets) in std::mem::take(&mut self.groups).into_iter().zip(&targets) {
             let mut picked = vec![None; self.subjects.len()];
             for group in groups {
@@ -224,8 +223,9 @@ impl Run {
         for (s, &subject) in self.subjects.iter().enumerate() {
             let mut tally = Tally::new(subject, info, calibration);
             for (targets, rows) in targets.iter().zip(&rows) {
-                if let (Some(reference), Some(rows)) = (&rows[0], &rows[s]) {
-                    tally.scored.extend(targets.score(&head, reference, rows, cancel)?);
+                if let (Some(reference), Some(ours)) = (&rows[0], &rows[s]) {
+                    let ours = (s > 0).then_some(ours);
+                    tally.scored.extend(targets.score(&head, reference, ours, cancel)?);
                     self.peak.sample();
                 }
                 tally.check()?;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::compare::{Target, compare};
+use super::compare::{Predictions, Target, compare};
 use super::data::Calibration;
 use super::forward::Batch;
 use super::tally::Scored;
@@ -32,23 +32,23 @@ impl Targets {
     }
 
     /// Picks the scored queries' rows of `[B, T, hidden]`: `[R, hidden]`.
-    pub(super) fn rows(&self, hidden: &Tensor) -> Result<Tensor, BackendError> {
+    pub(super) fn rows(&self, hidden: &Tensor) -> Result<Predictions, BackendError> {
         let (b, t, width) = hidden.dims3()?;
         let rows = self.sequences.iter().enumerate();
         let rows = rows.flat_map(|(n, targets)| targets.iter().map(move |&(p, _)| (n * t + p) as u32));
         let rows = Tensor::from_iter(rows, hidden.device())?;
-        Ok(hidden.reshape((b * t, width))?.index_select(&rows, 0)?)
+        Ok(Predictions::of(hidden.reshape((b * t, width))?.index_select(&rows, 0)?))
     }
 
-    /// Scores the picked rows of a forward against those of the reference.
+    /// Scores the picked rows of a forward against those of the reference; `None` scores the reference itself.
     pub(super) fn score(
         &self,
         head: &Head,
-        reference: &Tensor,
-        rows: &Tensor,
+        reference: &Predictions,
+        ours: Option<&Predictions>,
         cancel: &Cancel,
     ) -> Result<Vec<Scored>, BackendError> {
-        let scored = compare(head, reference, rows, &self.sequences.concat(), cancel)?;
+        let scored = compare(head, reference, ours, &self.sequences.concat(), cancel)?;
         let mut rest = scored.as_slice();
         let split = |(n, targets): (usize, &Vec<Target>)| {
             let (rows, after) = rest.split_at(targets.len());

@@ -10,7 +10,7 @@ use super::gqa::Gqa;
 use super::indexer::{Indexer, Projected};
 use super::mla::Mla;
 use super::ops::{
-    Allowed, Indices, MlaShape, Rotary, indexer_scores, mean_attention, mla_attention, prefers_latent, select,
+    Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mla_attention, prefers_latent, select,
     sparse_expanded, sparse_latent, top_k_rows,
 };
 use super::pass::{Attend, Ops, Pass};
@@ -146,10 +146,11 @@ impl Attention {
                 clock.lap(|t| &mut t.indexer)?;
             }
         }
+        pass.check()?;
         let Operands { q, kept, shared, .. } = &operands;
         let heads = match &allowed {
             Allowed::Selected(indices) if pass.ops == Ops::Fast && !pass.want_probs && x.device().is_cpu() => {
-                self.sparse(q, kept, shared, indices)?
+                self.sparse(q, kept, shared, Picked { indices, stop: pass.stop })?
             }
             _ => {
                 let kv = self.heads.expand(kept)?;
@@ -158,6 +159,7 @@ impl Attention {
                 heads
             }
         };
+        pass.check()?;
         let out = self.out.forward(&heads)?;
         clock.lap(|t| &mut t.attention)?;
         Ok((out, extras))
@@ -174,19 +176,19 @@ impl Attention {
     }
 
     /// Attends to the selected keys only, in the cheaper of the two forms.
-    fn sparse(&self, q: &Tensor, kept: &Tensor, shared: &Tensor, indices: &Indices) -> Result<Tensor> {
+    fn sparse(&self, q: &Tensor, kept: &Tensor, shared: &Tensor, picked: Picked) -> Result<Tensor> {
         let wide = |x: &Tensor| x.to_dtype(DType::F32);
         let (q32, shared) = (wide(q)?, wide(shared)?);
         let out = match self.heads.latent() {
             Some(weight) if prefers_latent(self.shape, weight.dim(1)?) => {
-                sparse_latent(&q32, &wide(kept)?, &shared, &wide(weight)?, self.shape, self.scale, indices)?
+                sparse_latent(&q32, &wide(kept)?, &shared, &wide(weight)?, self.shape, self.scale, picked)?
             }
             Some(_) => {
                 let kv = wide(&self.heads.expand(kept)?)?;
-                sparse_expanded(&q32, &kv, &shared, self.shape, self.scale, indices)?
+                sparse_expanded(&q32, &kv, &shared, self.shape, self.scale, picked)?
             }
             None => {
-                let (allowed, kv) = (Allowed::Selected(indices.clone()), wide(&self.heads.expand(kept)?)?);
+                let (allowed, kv) = (Allowed::Selected(picked.indices.clone()), wide(&self.heads.expand(kept)?)?);
                 mla_attention(&q32, &kv, &shared, self.shape, self.scale, &allowed, false)?.0
             }
         };
@@ -206,9 +208,10 @@ impl Attention {
             extras.scores = Some(scores);
             return Ok(indices);
         }
+        let stop = pass.stop;
         let (indexer, p) = self.project(o, pass)?;
         clock.lap(|t| &mut t.indexer)?;
-        let (indices, scoring, selecting) = select(&p.q, &p.k, &p.w, indexer.scale(), self.topk)?;
+        let (indices, scoring, selecting) = select(&p.q, &p.k, &p.w, indexer.scale(), self.topk, stop)?;
         clock.split(scoring, selecting);
         Ok(indices)
     }

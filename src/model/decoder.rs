@@ -30,7 +30,10 @@ impl Model {
     /// [`super::ModelError`] naming the tensor that is missing, misshapen or of an unsupported dtype.
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<Self> {
         let source = CheckpointSource { checkpoint: checkpoint.clone(), device: device.clone(), defer_experts: false };
-        Self::new(checkpoint.config().clone(), &source, device, dtype)
+        let model = Self::new(checkpoint.config().clone(), &source, device, dtype)?;
+        // Everything has been copied; the file's pages would only count as memory in use.
+        checkpoint.tensors().for_each(|(_, info)| checkpoint.release(info));
+        Ok(model)
     }
 
     /// Builds a model from any source of tensors.

@@ -51,6 +51,9 @@ pub enum ModelError {
         /// Tokens kept.
         want: usize,
     },
+    /// Newer work replaced this forward; not an error to a person.
+    #[error("the forward was stopped")]
+    Stopped,
     /// Reading the checkpoint failed.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),

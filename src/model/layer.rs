@@ -8,7 +8,7 @@ use super::clock::Clock;
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::ops::{Rotary, rms_norm};
-use super::pass::{LayerOutput, Pass};
+use super::pass::{LayerOutput, Ops, Pass};
 use super::weights::Scope;
 use crate::checkpoint::{Config, MlpKind};
 
@@ -85,8 +85,9 @@ impl Layer {
         let normed = rms_norm(&x, &self.feed_norm, self.eps)?;
         clock.lap(|t| &mut t.rest)?;
         let (fed, expert_load) = match &self.feed {
+            Feed::Dense(mlp) if pass.ops == Ops::Fast => (mlp.in_chunks(&normed, pass)?, None),
             Feed::Dense(mlp) => (mlp.forward(&normed)?, None),
-            Feed::Sparse(moe) => moe.forward(&normed).map(|(y, load)| (y, Some(load)))?,
+            Feed::Sparse(moe) => moe.forward(&normed, pass).map(|(y, load)| (y, Some(load)))?,
         };
         clock.lap(|t| &mut t.mlp)?;
         let hidden = (x + fed)?;
@@ -105,12 +106,38 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use candle_core::{DType, Device};
 
     use crate::checkpoint::Checkpoint;
     use crate::model::ops::testing::assert_close;
-    use crate::model::{Attend, Model, Pass};
+    use crate::model::{Attend, Model, ModelError, Ops, Pass, Stop};
+
+    #[test]
+    fn a_stop_is_heard_between_the_parts_of_a_layer() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny");
+        let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
+        let ids: Vec<u32> = (0..300).map(|i| i * 7 % model.config().vocab_size as u32).collect();
+        let (rotary, x) = (model.rope(300).unwrap(), model.embed(&[ids]).unwrap());
+        for layer in 0..model.config().num_hidden_layers {
+            let run = |after: usize| {
+                let asked = AtomicUsize::new(0);
+                let stale = || asked.fetch_add(1, Ordering::Relaxed) >= after;
+                let mut pass = Pass { ops: Ops::Fast, stop: Stop::when(&stale), ..Pass::new(Attend::Own) };
+                let output = model.layer(layer, &x, &rotary, &mut pass);
+                (output, asked.into_inner())
+            };
+            let (whole, asked) = run(usize::MAX);
+            assert!(whole.is_ok() && asked >= 10, "asked {asked} times");
+            for after in 0..asked {
+                assert!(
+                    matches!(run(after).0, Err(ModelError::Stopped)),
+                    "layer {layer}, stopped after {after} of {asked}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn mean_attention_is_that_of_the_dense_pass() {

@@ -29,7 +29,7 @@ pub use decoder::Model;
 pub use ends::{Embedding, Head};
 pub use error::{ModelError, Result};
 pub use layer::Layer;
-pub use ops::{Indices, Rotary};
+pub use ops::{Indices, Rotary, Stop};
 pub use pass::{Attend, LayerOutput, Ops, Pass};
 pub use stream::Stream;
 pub use weights::{CheckpointSource, TensorSource};

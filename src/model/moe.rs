@@ -5,6 +5,7 @@ use candle_core::{D, DType, Tensor};
 use super::Result;
 use super::experts::Experts;
 use super::mlp::Mlp;
+use super::pass::Pass;
 use super::weights::{Linear, Scope};
 use crate::checkpoint::Config;
 
@@ -53,7 +54,7 @@ impl Moe {
     }
 
     /// Applies the experts to `x` `[B, T, hidden]`; also returns how many tokens each expert got.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, Vec<u32>)> {
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Vec<u32>)> {
         let hidden = x.dim(D::Minus1)?;
         let flat = x.reshape((x.elem_count() / hidden, hidden))?; // N H
         let n = flat.dim(0)?;
@@ -79,6 +80,7 @@ impl Moe {
             if slots.is_empty() {
                 continue;
             }
+            pass.check()?;
             let tokens: Vec<u32> = slots.iter().map(|s| s / k as u32).collect();
             let tokens = Tensor::new(tokens.as_slice(), x.device())?;
             let share = weights.index_select(&Tensor::new(slots.as_slice(), x.device())?, 0)?.unsqueeze(1)?;

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::cache::LayerCache;
 use super::clock::PhaseTimes;
-use super::ops::Indices;
+use super::ops::{Indices, Stop};
+use super::{ModelError, Result};
 
 /// Where a layer's indices come from.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,8 @@ pub struct Pass<'a> {
     pub cache: Option<&'a mut LayerCache>,
     /// Where to add the time spent.
     pub times: Option<&'a mut PhaseTimes>,
+    /// When to give up.
+    pub stop: Stop<'a>,
 }
 
 impl<'a> Pass<'a> {
@@ -66,7 +69,13 @@ impl<'a> Pass<'a> {
             shadow: false,
             cache: None,
             times: None,
+            stop: Stop::NEVER,
         }
+    }
+
+    /// Ends the forward if nobody waits for it any more.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.stop.asked() { Err(ModelError::Stopped) } else { Ok(()) }
     }
 }
 

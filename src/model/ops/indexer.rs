@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::allowed::{Allowed, check};
 use super::gemm::{Mat, matmul};
+use super::stop::Stop;
 use super::storage::{floats, on_cpu, with_floats};
 use super::topk::{Indices, top_k_row, top_k_rows};
 use super::{MASKED, simd};
@@ -44,7 +45,14 @@ pub fn indexer_scores(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<
 ///
 /// # Errors
 /// Where shapes disagree.
-pub fn select(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64, topk: usize) -> Result<(Indices, Duration, Duration)> {
+pub fn select(
+    q: &Tensor,
+    k: &Tensor,
+    w: &Tensor,
+    scale: f64,
+    topk: usize,
+    stop: Stop,
+) -> Result<(Indices, Duration, Duration)> {
     let begin = Instant::now();
     let (q, k, w) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, w.to_dtype(DType::F32)?);
     if !on_cpu(&[&q, &k, &w]) {
@@ -67,6 +75,9 @@ pub fn select(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64, topk: usize) -> Re
                 let done: Vec<(usize, Selection, Duration, Duration)> = blocks
                     .into_par_iter()
                     .map(|(n, start)| {
+                        if stop.asked() {
+                            return (n, Selection::default(), Duration::ZERO, Duration::ZERO);
+                        }
                         let s = Sequence::of(n, b, (t, keys, heads), q, k, w);
                         let rows = ROWS.min(t - start);
                         let end = s.visible(start + rows - 1);
@@ -333,7 +344,7 @@ mod tests {
         {
             let [q, k, w] = operands(2, t, keys).map(|x| dyadic(&x));
             let whole = top_k_rows(&plain(&q, &k, &w, 0.5).unwrap(), topk).unwrap();
-            let (blocks, ..) = select(&q, &k, &w, 0.5, topk).unwrap();
+            let (blocks, ..) = select(&q, &k, &w, 0.5, topk, Stop::NEVER).unwrap();
             assert_eq!(blocks, whole, "T = {t}, k = {topk}");
         }
     }

@@ -15,7 +15,9 @@ mod rms_norm;
 mod rope;
 mod shared_rows;
 mod simd;
+mod softmax;
 mod sparse;
+mod stop;
 mod storage;
 mod swiglu;
 #[cfg(test)]
@@ -31,7 +33,10 @@ pub use kl::kl;
 pub use mean_attention::mean_attention;
 pub use rms_norm::{layer_norm, rms_norm};
 pub use rope::{Pairing, Rotary, rope};
-pub use sparse::{prefers_latent, sparse_expanded, sparse_latent};
+pub use softmax::{divergence, log_sum_exp};
+pub use sparse::{Picked, prefers_latent, sparse_expanded, sparse_latent};
+pub use stop::Stop;
+pub use storage::with_floats;
 pub use swiglu::swiglu;
 pub use topk::{Indices, top_k_row, top_k_rows};
 

@@ -14,6 +14,7 @@ use super::attention::MlaShape;
 use super::gemm::{Mat, matmul};
 use super::shared_rows::{Query, Rows, Scratch};
 use super::simd;
+use super::stop::Stop;
 use super::storage::with_floats;
 use super::topk::Indices;
 use crate::domain::Selection;
@@ -26,6 +27,15 @@ const ROWS: usize = 32;
 /// A product over fewer rows than a vector register block leaves most of the unit idle.
 const LATENT_HEADS: usize = 4;
 
+/// The keys that each query reads, and when to give up.
+#[derive(Clone, Copy, Debug)]
+pub struct Picked<'a> {
+    /// One row per query row.
+    pub indices: &'a Indices,
+    /// Asked between blocks of rows.
+    pub stop: Stop<'a>,
+}
+
 /// Returns whether the latent form is the cheaper one for these sizes.
 pub fn prefers_latent(shape: MlaShape, latent: usize) -> bool {
     let MlaShape { heads, nope, rope, value } = shape;
@@ -33,7 +43,7 @@ pub fn prefers_latent(shape: MlaShape, latent: usize) -> bool {
     heads >= LATENT_HEADS && 2 * latent + rope <= 4 * (nope + rope + value)
 }
 
-/// Attends in the expanded form; operands as in [`super::mla_attention`], one row of `indices` per query row.
+/// Attends in the expanded form; operands as in [`super::mla_attention`], and the picked keys.
 ///
 /// # Errors
 /// Where shapes disagree or a tensor is not f32 on the CPU.
@@ -43,7 +53,7 @@ pub fn sparse_expanded(
     k_rope: &Tensor,
     shape: MlaShape,
     scale: f64,
-    indices: &Indices,
+    picked: Picked,
 ) -> Result<Tensor> {
     let (b, t, wq) = q.dims3()?;
     let MlaShape { heads, nope, rope, value } = shape;
@@ -54,7 +64,7 @@ pub fn sparse_expanded(
     with_floats(q, |q| {
         with_floats(kv, |kv| {
             with_floats(k_rope, |k_rope| {
-                each_block(&mut out, (b, t, wo), indices, |n, start, out, selection| {
+                each_block(&mut out, (b, t, wo), picked, |n, start, out, selection| {
                     let (q, kv, k_rope) = (&q[n * t * wq..], &kv[n * keys * wkv..], &k_rope[n * keys * rope..]);
                     let mut p = Vec::new();
                     for (out, i) in out.chunks_mut(wo).zip(start..) {
@@ -101,7 +111,7 @@ pub fn sparse_latent(
     w: &Tensor,
     shape: MlaShape,
     scale: f64,
-    indices: &Indices,
+    picked: Picked,
 ) -> Result<Tensor> {
     let (b, t, wq) = q.dims3()?;
     let MlaShape { heads, nope, rope, value } = shape;
@@ -116,7 +126,7 @@ pub fn sparse_latent(
         with_floats(c_kv, |c_kv| {
             with_floats(k_rope, |k_rope| {
                 with_floats(w, |w| {
-                    each_block(&mut out, (b, t, wo), indices, |n, start, out, selection| {
+                    each_block(&mut out, (b, t, wo), picked, |n, start, out, selection| {
                         let (q, c_kv, k_rope) =
                             (&q[n * t * wq..], &c_kv[n * tokens * latent..], &k_rope[n * tokens * rope..]);
                         let rows = out.len() / wo;
@@ -162,7 +172,7 @@ pub fn sparse_latent(
 fn each_block(
     out: &mut [f32],
     (b, t, width): (usize, usize, usize),
-    indices: &Indices,
+    Picked { indices, stop }: Picked,
     f: impl Fn(usize, usize, &mut [f32], &Selection) + Sync,
 ) -> Result<()> {
     check(indices.len() == b && indices.iter().all(|s| s.len() == t), "the selection")?;
@@ -172,6 +182,9 @@ fn each_block(
         .flat_map(|(n, rows)| rows.chunks_mut(ROWS * width).enumerate().map(move |(i, block)| (n, i * ROWS, block)))
         .collect();
     blocks.into_par_iter().for_each(|(n, start, block)| {
+        if stop.asked() {
+            return;
+        }
         simd::dispatch(
             #[inline(always)]
             || f(n, start, block, &indices[n]),
@@ -200,8 +213,9 @@ mod tests {
             let indices = random_indices(2, t, keys, k, 5);
             let want =
                 mla_attention(&q, &kv, &k_rope, shape, 0.3, &Allowed::Selected(indices.clone()), false).unwrap().0;
-            assert_close(&sparse_expanded(&q, &kv, &k_rope, shape, 0.3, &indices).unwrap(), &want, 2e-6);
-            assert_close(&sparse_latent(&q, &c_kv, &k_rope, &w, shape, 0.3, &indices).unwrap(), &want, 5e-6);
+            let picked = Picked { indices: &indices, stop: Stop::NEVER };
+            assert_close(&sparse_expanded(&q, &kv, &k_rope, shape, 0.3, picked).unwrap(), &want, 2e-6);
+            assert_close(&sparse_latent(&q, &c_kv, &k_rope, &w, shape, 0.3, picked).unwrap(), &want, 5e-6);
         }
     }
 
