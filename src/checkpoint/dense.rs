@@ -23,17 +23,17 @@ pub(super) struct RawDense {
     pub(super) num_attention_heads: Option<usize>,
     pub(super) num_key_value_heads: Option<usize>,
     pub(super) head_dim: Option<usize>,
-    hidden_act: Option<String>,
+    pub(super) hidden_act: Option<String>,
     pub(super) max_position_embeddings: Option<usize>,
     pub(super) rms_norm_eps: Option<f64>,
     pub(super) tie_word_embeddings: Option<bool>,
-    rope_parameters: Option<RawRope>,
+    pub(super) rope_parameters: Option<RawRope>,
     pub(super) rope_scaling: Option<RawRope>,
     pub(super) rope_theta: Option<f64>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    use_sliding_window: Option<bool>,
-    layer_types: Option<Vec<String>>,
+    pub(super) attention_bias: Option<bool>,
+    pub(super) mlp_bias: Option<bool>,
+    pub(super) use_sliding_window: Option<bool>,
+    pub(super) layer_types: Option<Vec<String>>,
 }
 
 impl RawDense {

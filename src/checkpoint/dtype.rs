@@ -17,6 +17,8 @@ pub enum Dtype {
     F8E4M3,
     /// 8-bit float with 5 exponent bits.
     F8E5M2,
+    /// Blocks of few bits with common scales, of GGUF files.
+    Quantised(Quantisation),
     /// Anything else, such as integers of quantised checkpoints.
     Other(String),
 }
@@ -44,6 +46,7 @@ impl Dtype {
             Self::BF16 => "BF16",
             Self::F8E4M3 => "F8_E4M3",
             Self::F8E5M2 => "F8_E5M2",
+            Self::Quantised(kind) => kind.name(),
             Self::Other(name) => name,
         }
     }
@@ -55,6 +58,7 @@ impl Dtype {
             Self::F32 => Some(4),
             Self::F16 | Self::BF16 => Some(2),
             Self::F8E4M3 | Self::F8E5M2 => Some(1),
+            Self::Quantised(_) => None,
             Self::Other(name) => match name.as_str() {
                 "I64" | "U64" | "C64" => Some(8),
                 "I32" | "U32" => Some(4),
@@ -65,9 +69,9 @@ impl Dtype {
         }
     }
 
-    /// Returns whether numbers of this dtype can be computed with as they are; FP8 needs scales.
+    /// Returns whether numbers of this dtype can be read as they are; FP8 needs scales.
     pub fn is_supported(&self) -> bool {
-        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::Quantised(_))
     }
 
     /// Returns whether this is an 8-bit float.
@@ -79,6 +83,73 @@ impl Dtype {
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Kinds of blocks in GGUF files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[allow(missing_docs, non_camel_case_types)]
+pub enum Quantisation {
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+impl Quantisation {
+    /// Returns the kind of a ggml type number.
+    pub(super) fn from_ggml(number: u32) -> Option<Self> {
+        Some(match number {
+            2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            6 => Self::Q5_0,
+            7 => Self::Q5_1,
+            8 => Self::Q8_0,
+            10 => Self::Q2K,
+            11 => Self::Q3K,
+            12 => Self::Q4K,
+            13 => Self::Q5K,
+            14 => Self::Q6K,
+            _ => return None,
+        })
+    }
+
+    /// Returns elements and bytes of one block.
+    pub fn block(self) -> (usize, usize) {
+        match self {
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+        }
+    }
+
+    /// Returns the name that GGUF files use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+        }
     }
 }
 

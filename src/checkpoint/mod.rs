@@ -1,4 +1,4 @@
-//! Checkpoints without candle: config.json, safetensors headers, bytes by part.
+//! Checkpoints without candle, Hugging Face folders and GGUF files: config, tensors' headers, bytes by part.
 //!
 //! A [`Checkpoint`] knows everything that can be told without a forward: the architecture ([`Config`]), every tensor's
 //! name, dtype, shape and bytes (memory-mapped, never read as a whole), and which layers have an indexer.
@@ -8,6 +8,8 @@ mod dense;
 mod dtype;
 mod error;
 mod fp8;
+mod gguf;
+mod gguf_config;
 mod index;
 mod layout;
 mod open;
@@ -18,9 +20,10 @@ mod safetensors;
 
 pub use config::{Attention, Config, Family, MlpKind};
 pub use dense::DENSE_TOPK;
-pub use dtype::{Dtype, TensorInfo};
+pub use dtype::{Dtype, Quantisation, TensorInfo};
 pub use error::CheckpointError;
 pub use fp8::{Blocks, E4M3, is_scale};
+pub use gguf_config::Vocabulary;
 pub use index::IndexerShape;
 pub use layout::{Demand, demands, indexer_tensors, is_indexer_tensor, layer_of};
 pub use open::Checkpoint;

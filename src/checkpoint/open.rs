@@ -9,12 +9,24 @@ use sha2::{Digest, Sha256};
 
 use super::safetensors::{CONFIG_FILE, Tensors, Weights};
 use super::{
-    Blocks, CheckpointError, Config, Demand, Dtype, Part, PartSize, TensorInfo, is_scale, layer_of, layout, parts,
+    Blocks, CheckpointError, Config, Demand, Dtype, Part, PartSize, TensorInfo, Vocabulary, gguf_config, is_scale,
+    layer_of, layout, parts,
 };
 use crate::domain::{Constraints, IndexSource, Pattern, Role};
 
 /// Bytes of each tensor that enter the fingerprint.
 const SAMPLE: usize = 256;
+
+/// Where a checkpoint comes from.
+#[derive(Clone, Debug)]
+enum Place {
+    /// A Hugging Face folder.
+    Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(Arc<Vocabulary>),
+    /// The program itself.
+    Embedded,
+}
 
 /// A checkpoint, opened without reading its weights.
 ///
@@ -25,7 +37,7 @@ pub struct Checkpoint(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: String,
-    dir: Option<PathBuf>,
+    place: Place,
     config: Config,
     /// Blocks of FP8 weights that share a scale.
     blocks: Blocks,
@@ -38,11 +50,14 @@ struct Inner {
 }
 
 impl Checkpoint {
-    /// Opens a folder with config.json and safetensors, single or sharded.
+    /// Opens a folder with config.json and safetensors, single or sharded, or a GGUF file.
     ///
     /// # Errors
-    /// [`CheckpointError`] about files, config.json or headers; [`Checkpoint::check`] compares the two.
+    /// [`CheckpointError`] about files, config or headers; [`Checkpoint::check`] compares the two.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        if dir.is_file() && dir.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+            return Self::open_gguf(dir);
+        }
         if !dir.is_dir() {
             return Err(CheckpointError::NotAFolder(dir.to_owned()));
         }
@@ -51,7 +66,15 @@ impl Checkpoint {
         let config = Config::parse(&json)?;
         let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let name = full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self::new(name, Some(dir.to_owned()), (config, Blocks::parse(&json)?), Weights::open(dir)?))
+        Ok(Self::new(name, Place::Folder(dir.to_owned()), (config, Blocks::parse(&json)?), Weights::open(dir)?))
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
+        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let (metadata, weights) = Weights::open_gguf(path)?;
+        let config = gguf_config::config(&name, &metadata, &weights)?;
+        let place = Place::Gguf(Arc::new(Vocabulary::read(&metadata)));
+        Ok(Self::new(name, place, (config, Blocks::default()), weights))
     }
 
     /// Opens a checkpoint that is part of the program.
@@ -61,23 +84,32 @@ impl Checkpoint {
     pub fn from_bytes(name: &str, config_json: &str, safetensors: &'static [u8]) -> Result<Self, CheckpointError> {
         let config = Config::parse(config_json)?;
         let blocks = Blocks::parse(config_json)?;
-        Ok(Self::new(name.to_owned(), None, (config, blocks), Weights::from_static(safetensors)?))
+        Ok(Self::new(name.to_owned(), Place::Embedded, (config, blocks), Weights::from_static(safetensors)?))
     }
 
-    fn new(name: String, dir: Option<PathBuf>, (config, blocks): (Config, Blocks), mut weights: Weights) -> Self {
+    fn new(name: String, place: Place, (config, blocks): (Config, Blocks), mut weights: Weights) -> Self {
         let layers = config.num_hidden_layers;
         let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
         let (skipped, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_mtp(name));
         weights.tensors = tensors;
-        Self(Arc::new(Inner { name, dir, config, blocks, weights, skipped, base: None, fingerprint: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            name,
+            place,
+            config,
+            blocks,
+            weights,
+            skipped,
+            base: None,
+            fingerprint: OnceLock::new(),
+        }))
     }
 
     /// Returns the same weights with another config.
     pub(super) fn with(&self, config: Config, weights: Weights) -> Self {
-        let Inner { name, dir, blocks, skipped, .. } = &*self.0;
+        let Inner { name, place, blocks, skipped, .. } = &*self.0;
         Self(Arc::new(Inner {
             name: name.clone(),
-            dir: dir.clone(),
+            place: place.clone(),
             config,
             blocks: *blocks,
             weights,
@@ -101,9 +133,19 @@ impl Checkpoint {
         &self.0.name
     }
 
-    /// Returns the folder; `None` for a checkpoint that is part of the program.
+    /// Returns the folder; `None` for a GGUF file and for a checkpoint that is part of the program.
     pub fn dir(&self) -> Option<&Path> {
-        self.0.dir.as_deref()
+        if let Place::Folder(dir) = &self.0.place { Some(dir) } else { None }
+    }
+
+    /// Returns whether the checkpoint is part of the program.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.0.place, Place::Embedded)
+    }
+
+    /// Returns the tokenizer that a GGUF file holds; `None` for other checkpoints.
+    pub fn vocabulary(&self) -> Option<&Vocabulary> {
+        if let Place::Gguf(vocabulary) = &self.0.place { Some(vocabulary) } else { None }
     }
 
     /// Returns the architecture.

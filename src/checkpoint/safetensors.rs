@@ -9,6 +9,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde::Deserialize;
 
+use super::gguf::{self, Metadata};
 use super::{CheckpointError, Dtype, TensorInfo};
 
 /// File name of a folder's config.
@@ -92,6 +93,14 @@ impl Weights {
         let names = added.keys().cloned().collect();
         self.tensors.extend(added);
         Ok(names)
+    }
+
+    /// Opens a GGUF file.
+    pub(super) fn open_gguf(path: &Path) -> Result<(Metadata, Self), CheckpointError> {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let bytes = map(path)?;
+        let (metadata, tensors) = gguf::read_header(&name, bytes.as_slice())?;
+        Ok((metadata, Self { shards: vec![Arc::new(bytes)], tensors }))
     }
 
     /// Opens bytes that are part of the program.

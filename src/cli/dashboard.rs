@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 fn open_model(args: &Args) -> Result<Setup, CliError> {
     let checkpoint = args.run.open(&args.target)?;
     let config = checkpoint.config();
-    let data = if args.data.is_given() || checkpoint.dir().is_none() {
+    let data = if args.data.is_given() || checkpoint.is_embedded() {
         args.data.clone()
     } else {
         let piece = (4 * config.index_topk).max(512).min(config.max_position_embeddings);

@@ -50,7 +50,7 @@ impl DataArgs {
     /// When no data was named, or it cannot be read as sequences of the model's tokens.
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Calibration, CliError> {
         let vocab = checkpoint.config().vocab_size;
-        let is_demo = checkpoint.dir().is_none();
+        let is_demo = checkpoint.is_embedded();
         if self.split.is_some() && !is_demo {
             return Err(CliError::usage(format!("--split is for the demo, and '{}' has no texts", checkpoint.name()))
                 .hint("give --text FILE or --tokens FILE"));

@@ -40,6 +40,9 @@ enum Attention {
 /// # Errors
 /// When there is none, or it cannot be read.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, CliError> {
+    if let Some(vocabulary) = checkpoint.vocabulary() {
+        return Ok(Tokenizer::from_vocabulary(vocabulary)?);
+    }
     let Some(folder) = checkpoint.dir() else { return Ok(demo::tokenizer()?) };
     let path = folder.join("tokenizer.json");
     if !path.is_file() {

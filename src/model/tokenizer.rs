@@ -1,4 +1,6 @@
-//! Text to token ids and back, by a checkpoint's `tokenizer.json`.
+//! Text to token ids and back, by a checkpoint's `tokenizer.json` or what a GGUF file has instead.
+
+mod gguf;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,12 @@ pub enum TokenizerError {
         /// What the reader said.
         reason: String,
     },
+    /// The tokenizer inside a GGUF file cannot be rebuilt.
+    #[error("the GGUF file's tokenizer cannot be used: {reason}")]
+    Gguf {
+        /// What is in the way.
+        reason: String,
+    },
     /// The tokenizer refused a text or a list of ids.
     #[error("the tokenizer failed: {0}")]
     Run(String),
@@ -40,6 +48,9 @@ impl TokenizerError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("it must be the tokenizer.json that belongs to the checkpoint".to_owned()),
+            Self::Gguf { .. } => {
+                Some("give token ids with --tokens FILE, or the model as a Hugging Face folder".to_owned())
+            }
             Self::Train { .. } => Some("give more text or ask for fewer tokens".to_owned()),
             Self::Run(_) => None,
         }

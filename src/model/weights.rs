@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::{ModelError, Result};
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Quantisation};
 
 /// Gives tensors by their name in the checkpoint.
 pub trait TensorSource: Debug {
@@ -65,6 +67,10 @@ impl TensorSource for CheckpointSource {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
+            Dtype::Quantised(kind) => {
+                let values = qtensor_from_ggml(ggml(kind), self.checkpoint.bytes(name)?, shape.to_vec(), &Device::Cpu)?;
+                return Ok(values.dequantize(&Device::Cpu)?.to_dtype(dtype)?.to_device(&self.device)?);
+            }
             Dtype::F8E4M3 => return Ok(self.dequantise(name, shape)?.to_dtype(dtype)?.to_device(&self.device)?),
             ref other => {
                 return Err(CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: other.clone() }.into());
@@ -92,6 +98,22 @@ impl<S: std::hash::BuildHasher> TensorSource for HashMap<String, Tensor, S> {
 
     fn contains(&self, name: &str) -> bool {
         self.contains_key(name)
+    }
+}
+
+/// Returns candle's name for a kind of blocks.
+fn ggml(kind: Quantisation) -> GgmlDType {
+    match kind {
+        Quantisation::Q4_0 => GgmlDType::Q4_0,
+        Quantisation::Q4_1 => GgmlDType::Q4_1,
+        Quantisation::Q5_0 => GgmlDType::Q5_0,
+        Quantisation::Q5_1 => GgmlDType::Q5_1,
+        Quantisation::Q8_0 => GgmlDType::Q8_0,
+        Quantisation::Q2K => GgmlDType::Q2K,
+        Quantisation::Q3K => GgmlDType::Q3K,
+        Quantisation::Q4K => GgmlDType::Q4K,
+        Quantisation::Q5K => GgmlDType::Q5K,
+        Quantisation::Q6K => GgmlDType::Q6K,
     }
 }
 
