@@ -3,6 +3,7 @@
 //! Every sequence passes a layer under every pattern before the next layer is loaded. Patterns that have had the same
 //! roles so far share one residual state. The numbers are bit for bit those of [`super::LocalBackend`].
 
+use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use super::compare::Predictions;
@@ -16,6 +17,9 @@ use super::{BackendError, Cancel, ModelInfo, Settings};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Subject};
 use crate::model::{Attend, Layer, Pass, Stream};
+
+/// Bytes of stack of the thread that reads ahead: it calls the system and nothing else.
+const READER_STACK: usize = 128 << 10;
 
 /// What a streamed evaluation gives.
 #[derive(Clone, Debug)]
@@ -94,11 +98,16 @@ pub(super) fn each_layer(
     stream: &Stream,
     each: &mut dyn FnMut(usize, &Layer) -> Result<(), BackendError>,
 ) -> Result<(), BackendError> {
+    let mut reader: Option<JoinHandle<()>> = None;
     for layer in 0..stream.config().num_hidden_layers {
         let weights = stream.layer(layer)?;
-        let ahead = stream.clone();
-        // Reading ahead may wait for the disk; its thread ends by itself and has nothing to tell.
-        std::thread::spawn(move || ahead.prefetch(layer + 1));
+        // Reading ahead may wait for the disk; its thread ends by itself and has nothing to tell. Where it is slower
+        // than the layers there is nothing to be won by more of them, and each would hold memory.
+        if reader.as_ref().is_none_or(JoinHandle::is_finished) {
+            let ahead = stream.clone();
+            let spawned = Builder::new().stack_size(READER_STACK).spawn(move || ahead.prefetch(layer + 1));
+            reader = spawned.ok();
+        }
         each(layer, &weights)?;
         drop(weights);
         stream.release(Some(layer));
