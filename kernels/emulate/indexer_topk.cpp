@@ -1,0 +1,141 @@
+// Runs kernels/indexer_topk.cu thread by thread and compares it with loops over the definition.
+#include "check.h"
+
+#include "../indexer_topk.cu"
+
+using namespace check;
+
+namespace {
+
+long cases = 0;
+
+struct Shape {
+  int heads, dim, queries, keys, k, splits;
+};
+
+// Scores by the definition, -inf where a key is invisible.
+std::vector<float> definition(const Shape& s, const std::vector<float>& q, const std::vector<float>& k,
+                              const std::vector<float>& w, float scale, const std::vector<float>* q_scale,
+                              const std::vector<float>* k_scale) {
+  std::vector<float> scores(size_t(s.queries) * s.keys, -INFINITY);
+  for (int i = 0; i < s.queries; ++i)
+    for (int j = 0; j <= s.keys - s.queries + i; ++j) {
+      double sum = 0;
+      for (int h = 0; h < s.heads; ++h) {
+        double dot = 0;
+        for (int d = 0; d < s.dim; ++d)
+          dot += double(q[(size_t(i) * s.heads + h) * s.dim + d]) * k[size_t(j) * s.dim + d];
+        double weight = w[size_t(i) * s.heads + h] * scale;
+        if (q_scale) weight *= (*q_scale)[size_t(i) * s.heads + h] * (*k_scale)[j];
+        sum += weight * std::max(dot, 0.0);
+      }
+      scores[size_t(i) * s.keys + j] = float(sum);
+    }
+  return scores;
+}
+
+// The k best of a row by sorting, ties to the lowest index, ascending.
+std::vector<uint32_t> best(const float* row, int n, int k) {
+  std::vector<uint32_t> at(n);
+  for (int i = 0; i < n; ++i) at[i] = i;
+  std::stable_sort(at.begin(), at.end(), [&](uint32_t a, uint32_t b) { return row[a] > row[b]; });
+  at.resize(std::min(n, k));
+  std::sort(at.begin(), at.end());
+  at.resize(k, ~0u);
+  return at;
+}
+
+constexpr size_t SELECT_SHARED = (indexer::BINS + indexer::KEPT + indexer::SELECT_THREADS / 32 + 4) * 4;
+
+std::vector<uint32_t> select_rows(const std::vector<float>& scores, int width, int rows, int first, int keys, int k, unsigned seed) {
+  std::vector<uint32_t> topk(size_t(rows) * k, 0xdeadbeef);
+  emulate::launch(dim3(rows), dim3(indexer::SELECT_THREADS), SELECT_SHARED, seed,
+                  [&] { indexer_select(scores.data(), width, first, keys, k, topk.data()); });
+  return topk;
+}
+
+template <class Kernel>
+void scores_and_selection(const char* name, Kernel kernel, const Shape& s, bool fp8, bool split, int padded_heads, int stage_bytes) {
+  Dyadic draw(s.queries * 7 + s.keys);
+  auto q = floats(size_t(s.queries) * s.heads * s.dim, draw), k = floats(size_t(s.keys) * s.dim, draw);
+  auto w = floats(size_t(s.queries) * s.heads, draw);
+  std::vector<float> q_scale(size_t(s.queries) * s.heads), k_scale(s.keys);
+  for (auto& v : q_scale) v = 0.5f + 0.5f * float(draw.random() % 2);
+  for (auto& v : k_scale) v = 0.5f + 0.5f * float(draw.random() % 2);
+  std::vector<uint16_t> q16, k16;
+  std::vector<uint8_t> q8, k8;
+  if (fp8) q8 = e4m3(q), k8 = e4m3(k);
+  else q16 = bf16(q), k16 = bf16(k);
+  const auto want = definition(s, q, k, w, 0.5f, fp8 ? &q_scale : nullptr, fp8 ? &k_scale : nullptr);
+  const int width = (s.keys + 3) / 4 * 4, first = s.keys - s.queries + 1;
+  const int per_warp = indexer::COLUMNS / padded_heads, per_block = split ? per_warp : per_warp * indexer::WARPS;
+  const size_t shared = stage_bytes + indexer::WARPS * indexer::COLUMNS * 4;
+  for (unsigned seed = 0; seed < 2; ++seed) {
+    std::vector<float> scores(size_t(s.queries) * width, NAN);
+    auto [loads, conflicts] = emulate::launch(
+        dim3((s.queries + per_block - 1) / per_block, s.splits), dim3(indexer::THREADS), shared, seed, [&] {
+          kernel(fp8 ? q8.data() : raw(q16), fp8 ? k8.data() : raw(k16), w.data(), q_scale.data(), k_scale.data(),
+                 scores.data(), 0.5f, s.heads, fp8 ? s.dim : 2 * s.dim, s.queries, first, s.keys, width);
+        });
+    expect(loads > 0 && conflicts == 0, "%s: %ld of %ld matrix loads have bank conflicts", name, conflicts, loads);
+    for (int i = 0; i < s.queries; ++i)
+      for (int j = 0; j < s.keys; ++j) {
+        const float got = scores[size_t(i) * width + j], right = want[size_t(i) * s.keys + j];
+        const bool visible = j < first + i;
+        expect(visible ? got == right : got != got, "%s seed %u heads %d dim %d: score (%d, %d) is %g, not %g", name, seed,
+               s.heads, s.dim, i, j, got, right);
+      }
+    const auto topk = select_rows(scores, width, s.queries, first, s.keys, s.k, seed);
+    for (int i = 0; i < s.queries; ++i) {
+      const auto row = best(&want[size_t(i) * s.keys], first + i, s.k);
+      expect(std::equal(row.begin(), row.end(), &topk[size_t(i) * s.k]), "%s: the selection of row %d of %d x %d, k %d", name, i,
+             s.queries, s.keys, s.k);
+    }
+    ++cases;
+  }
+}
+
+// Selection alone, on rows that are hard for a radix select.
+void selection_of_hard_rows() {
+  std::mt19937 random(5);
+  for (int kind = 0; kind < 6; ++kind)
+    for (int n : {5, 2049, 10011})
+      for (int k : {1, 2048}) {
+        std::vector<float> row((n + 3) / 4 * 4, NAN);
+        for (int i = 0; i < n; ++i) {
+          const float u = float(random() >> 8) / 16777216.f;
+          row[i] = kind == 0   ? 0.f                                        // all equal
+                   : kind == 1 ? (random() % 2 ? 0.f : -0.f)                // equal zeros of both signs
+                   : kind == 2 ? float(int(random() % 5) - 2)               // few values
+                   : kind == 3 ? __uint_as_float(0x3f800000u | random() % 600)  // differ in the last bits only
+                   : kind == 4 ? (u - 0.5f) * expf(20.f * u)                // many magnitudes and both signs
+                               : -1.f - u;                                  // all negative
+        }
+        const auto topk = select_rows(row, int(row.size()), 1, n, n, k, kind % 3);
+        expect(topk == best(row.data(), n, k), "selection of kind %d, n %d, k %d", kind, n, k);
+        ++cases;
+      }
+}
+
+}  // namespace
+
+int main() {
+  constexpr int BF16_128 = 3 * 128 * 256, NARROW = 4 * 128 * 128;
+  const Shape shapes[] = {{3, 24, 1, 1, 1, 1},   {16, 64, 9, 9, 4, 1},    {5, 32, 33, 130, 16, 2},
+                          {16, 64, 18, 300, 64, 3}, {16, 56, 2, 700, 200, 4}};
+  for (auto s : shapes) {
+    scores_and_selection("bf16 d64 h16", indexer_scores_bf16_d64_h16, s, false, false, 16, NARROW);
+    scores_and_selection("bf16 d64 h16 split", indexer_scores_bf16_d64_split_h16, s, false, true, 16, NARROW);
+    s.dim = (s.dim + 15) / 16 * 16;
+    scores_and_selection("fp8 d128 h16", indexer_scores_fp8_d128_h16, s, true, false, 16, NARROW);
+    s.heads *= 2, s.dim *= 2;
+    scores_and_selection("bf16 d128 h32", indexer_scores_bf16_d128_h32, s, false, false, 32, BF16_128);
+    scores_and_selection("bf16 d128 h32 split", indexer_scores_bf16_d128_split_h32, s, false, true, 32, BF16_128);
+    scores_and_selection("fp8 d128 h32", indexer_scores_fp8_d128_h32, s, true, false, 32, NARROW);
+    s.heads *= 2;
+    scores_and_selection("bf16 d128 h64", indexer_scores_bf16_d128_h64, s, false, false, 64, BF16_128);
+    scores_and_selection("fp8 d128 h64 split", indexer_scores_fp8_d128_split_h64, s, true, true, 64, NARROW);
+  }
+  selection_of_hard_rows();
+  return report("indexer_topk", cases);
+}
