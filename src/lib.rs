@@ -11,7 +11,8 @@
 //! ```text
 //! main → cli → everything
 //! tui → engine, analysis, session, interop, domain        (never model, never candle)
-//! engine → model, analysis, checkpoint, domain
+//! engine → model, search, analysis, checkpoint, domain
+//! search → analysis, domain
 //! train → model, checkpoint, domain
 //! interop → checkpoint, domain
 //! session → domain      model → checkpoint, domain, candle
@@ -28,6 +29,7 @@ pub mod domain;
 pub mod engine;
 pub mod interop;
 pub mod model;
+pub mod search;
 pub mod session;
 pub mod train;
 pub mod tui;

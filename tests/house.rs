@@ -10,15 +10,16 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("domain", &[], &[]),
     ("checkpoint", &["domain"], &[]),
     ("analysis", &["domain"], &[]),
+    ("search", &["analysis", "domain"], &[]),
     ("session", &["domain"], &[]),
     ("interop", &["checkpoint", "domain"], &[]),
     ("model", &["checkpoint", "domain"], &["candle_core", "candle_nn"]),
     ("train", &["model", "checkpoint", "domain"], &["candle_core", "candle_nn"]),
-    ("engine", &["model", "train", "analysis", "checkpoint", "domain"], &["candle_core"]),
+    ("engine", &["model", "search", "train", "analysis", "checkpoint", "domain"], &["candle_core"]),
     ("tui", &["engine", "analysis", "session", "interop", "domain"], &["ratatui", "crossterm"]),
     (
         "cli",
-        &["analysis", "checkpoint", "domain", "engine", "interop", "model", "session", "train", "tui"],
+        &["analysis", "checkpoint", "domain", "engine", "interop", "model", "search", "session", "train", "tui"],
         &["candle_core"],
     ),
 ];

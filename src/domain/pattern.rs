@@ -28,8 +28,9 @@ impl Role {
     }
 }
 
-/// A set of layers of one model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// A set of layers of one model; in files a list of numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<usize>", into = "Vec<usize>")]
 pub struct LayerSet(u128);
 
 impl LayerSet {
@@ -58,6 +59,18 @@ impl LayerSet {
     /// Iterates over the layers in ascending order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..MAX_LAYERS).filter(move |&l| self.contains(l))
+    }
+}
+
+impl From<Vec<usize>> for LayerSet {
+    fn from(layers: Vec<usize>) -> Self {
+        layers.into_iter().collect()
+    }
+}
+
+impl From<LayerSet> for Vec<usize> {
+    fn from(set: LayerSet) -> Self {
+        set.iter().collect()
     }
 }
 

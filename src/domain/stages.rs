@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{LayerSet, Pattern};
 
 /// Layers per pipeline stage, in order; printed and parsed as `14,6x8,16` (`6x8` stands for six stages of 8 layers).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct Stages(Vec<usize>);
 
 /// Why a split is impossible.

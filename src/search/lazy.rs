@@ -1,0 +1,135 @@
+//! Greedy that measures a candidate again only while its last known damage could still make it the best.
+
+use std::collections::HashMap;
+
+use super::descend::{Pick, Step, Tried};
+use super::random::Random;
+use super::{Ledger, SearchError};
+use crate::domain::Audit;
+
+/// The assumption: from one measurement of a flip's damage to the next, as more layers become Shared, it falls by at
+/// most this share of its size.
+pub const FALL: f64 = 0.5;
+
+/// Every so many skipped candidates one is measured all the same, at most one per step.
+const AUDIT_EVERY: usize = 8;
+
+/// Returns the least damage that the assumption leaves possible.
+pub(super) fn bound(damage: f64) -> f64 {
+    damage - FALL * damage.abs()
+}
+
+/// The last known damage of every layer's flip.
+#[derive(Debug, Default)]
+pub(super) struct Damages(HashMap<usize, f64>);
+
+impl Damages {
+    /// Returns the candidates, those with the least damage first; those never measured before all others.
+    pub(super) fn queue(&self, candidates: &[usize]) -> Vec<usize> {
+        let mut queue = candidates.to_vec();
+        queue.sort_by(|&a, &b| self.bound(a).total_cmp(&self.bound(b)).then(a.cmp(&b)));
+        queue
+    }
+
+    /// Returns the least damage that a flip can have under the assumption.
+    pub(super) fn bound(&self, layer: usize) -> f64 {
+        self.0.get(&layer).map_or(f64::NEG_INFINITY, |&damage| bound(damage))
+    }
+
+    pub(super) fn set(&mut self, layer: usize, damage: f64) {
+        self.0.insert(layer, damage);
+    }
+}
+
+/// Draws skipped candidates that are measured all the same.
+#[derive(Debug)]
+pub(super) struct Auditor {
+    random: Random,
+    skipped: usize,
+    audit: Audit,
+}
+
+impl Auditor {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed, 0xa0d17), skipped: 0, audit: Audit::default() }
+    }
+
+    /// Takes note of skipped candidates and returns the one to audit, if it is time for one.
+    pub(super) fn draw(&mut self, skipped: &[usize]) -> Option<usize> {
+        self.skipped += skipped.len();
+        if skipped.is_empty() || self.skipped < AUDIT_EVERY {
+            return None;
+        }
+        self.skipped = 0;
+        Some(skipped[self.random.below(skipped.len())])
+    }
+
+    /// Takes note of what an audited candidate's damage is, and of the least that it should have been.
+    pub(super) fn judge(&mut self, damage: f64, bound: f64) {
+        self.audit.audited += 1;
+        self.audit.violations += usize::from(damage < bound);
+    }
+
+    pub(super) fn audit(&self) -> Audit {
+        self.audit
+    }
+}
+
+/// Candidates in the order of their last known damage, until the next cannot be better than the best one measured.
+#[derive(Debug)]
+pub(super) struct Lazy {
+    damages: Damages,
+    auditor: Auditor,
+}
+
+impl Lazy {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { damages: Damages::default(), auditor: Auditor::new(seed) }
+    }
+
+    /// Measures some candidates; returns the least damage among them.
+    fn measure(
+        &mut self,
+        layers: &[usize],
+        step: &Step,
+        ledger: &mut Ledger,
+        tried: &mut Vec<Tried>,
+    ) -> Result<f64, SearchError> {
+        let patterns: Vec<_> = layers.iter().map(|&layer| step.with(layer)).collect();
+        let mut least = f64::INFINITY;
+        for (&layer, sample) in layers.iter().zip(ledger.measure(&patterns)?) {
+            let damage = step.damage(&sample);
+            self.damages.set(layer, damage);
+            least = least.min(damage);
+            tried.push(Tried { layer, sample });
+        }
+        Ok(least)
+    }
+}
+
+impl Pick for Lazy {
+    fn pick(&mut self, step: &Step, ledger: &mut Ledger) -> Result<Vec<Tried>, SearchError> {
+        let queue = self.damages.queue(step.candidates);
+        // What was never measured is measured at once, so that prefixes are shared.
+        let new = queue.iter().take_while(|&&layer| self.damages.bound(layer) == f64::NEG_INFINITY).count();
+        let mut tried = Vec::new();
+        let mut least = self.measure(&queue[..new], step, ledger, &mut tried)?;
+        let mut rest = &queue[new..];
+        while let Some((&next, after)) = rest.split_first()
+            && self.damages.bound(next) < least
+        {
+            least = least.min(self.measure(&[next], step, ledger, &mut tried)?);
+            rest = after;
+        }
+        if let Some(layer) = self.auditor.draw(rest) {
+            let bound = self.damages.bound(layer);
+            let damage = self.measure(&[layer], step, ledger, &mut tried)?;
+            self.auditor.judge(damage, bound);
+        }
+        Ok(tried)
+    }
+
+    fn audit(&self) -> Option<Audit> {
+        Some(self.auditor.audit())
+    }
+}

@@ -1,0 +1,193 @@
+//! Every strategy on losses whose optimum is known.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::synthetic::{Kept, Synthetic};
+use super::{Ledger, SearchError, Space, search};
+use crate::domain::{Constraints, Goal, LayerSet, Method, Pattern, Role, SearchRecord, SearchSettings, SearchState};
+
+fn settings(method: &str, goal: Goal) -> SearchSettings {
+    SearchSettings::new(method.parse::<Method>().unwrap(), goal)
+}
+
+fn try_run(evaluator: &mut Synthetic, settings: &SearchSettings, kept: &mut Kept) -> Result<SearchRecord, SearchError> {
+    use super::Evaluate;
+    let layers = evaluator.affinity(super::AffinityKind::MassRecall)?.layers;
+    let space = Space::new(&Constraints { layers, locked_shared: LayerSet::default() }, settings)?;
+    let parts: Vec<usize> = (0..evaluator.layout().parts.len()).collect();
+    let known = std::mem::take(&mut kept.measured);
+    let mut before = known.clone();
+    let mut ledger = Ledger::new(evaluator, &parts, settings, space.start, known, kept);
+    let result = search(&space, settings, &mut ledger);
+    drop(ledger);
+    before.append(&mut kept.measured);
+    kept.measured = before;
+    if let Ok(record) = &result {
+        assert!(space.allows(record.pattern), "{} leaves its space", record.pattern);
+    }
+    result
+}
+
+fn run(mut evaluator: Synthetic, settings: &SearchSettings) -> SearchRecord {
+    try_run(&mut evaluator, settings, &mut Kept::default()).unwrap()
+}
+
+fn layers_of(record: &SearchRecord) -> Vec<usize> {
+    record.order.iter().map(|flip| flip.layer).collect()
+}
+
+/// Damage that depends on how far the source is, so that flips are not independent: submodular from all-Shared's side.
+fn distances(weights: Vec<f64>) -> impl Fn(Pattern) -> f64 {
+    move |p| (0..p.len()).map(|l| weights[l] * ((l - p.source(l)) as f64).sqrt()).sum()
+}
+
+#[test]
+fn greedy_measures_what_the_paper_says() {
+    let damages = vec![0.0, 0.5, 0.1, 0.4, 0.2, 0.3];
+    let record = run(Synthetic::additive(damages, 3, 0.0), &settings("greedy", Goal::Keep(2)));
+    assert_eq!(layers_of(&record), [2, 4, 5, 3]);
+    assert_eq!(record.pattern.to_string(), "FFSSSS");
+    assert!((record.work.evaluations - (5.0 + 4.0 + 3.0 + 2.0)).abs() < 1e-9, "{:?}", record.work);
+    assert!((record.delta.unwrap().value - 1.0).abs() < 1e-9);
+    assert_eq!((record.state, record.order[0].p_best), (SearchState::Done, Some(1.0)));
+    assert_eq!(record.cut(4).unwrap().to_string(), "FFSFSF");
+    assert_eq!(record.cut(1), None);
+}
+
+#[test]
+fn a_budget_ends_where_the_upper_bound_passes_it() {
+    let damages = vec![0.0, 0.5, 0.1, 0.4, 0.2, 0.3];
+    for method in ["greedy", "lazy", "racing"] {
+        let record = run(Synthetic::additive(damages.clone(), 3, 0.0), &settings(method, Goal::MaxDelta(0.65)));
+        assert_eq!(record.pattern.to_string(), "FFSFSS", "{method}");
+    }
+    let record = run(Synthetic::additive(damages.clone(), 3, 0.0), &settings("exhaustive", Goal::MaxDelta(0.65)));
+    assert_eq!(record.pattern.full_count(), 3);
+    let refused = try_run(
+        &mut Synthetic::additive(damages, 1, 0.0),
+        &settings("greedy", Goal::MaxDelta(0.65)),
+        &mut Kept::default(),
+    );
+    assert!(refused.unwrap_err().to_string().contains("4 blocks"));
+}
+
+#[test]
+fn stages_commit_one_flip_each_per_step() {
+    let damages = vec![0.0, 0.5, 0.1, 0.0, 0.2, 0.3];
+    let asked = SearchSettings {
+        stages: Some("2x3".parse().unwrap()),
+        block_search: true,
+        ..settings("greedy", Goal::Keep(2))
+    };
+    let record = run(Synthetic::additive(damages, 2, 0.0), &asked);
+    assert_eq!(layers_of(&record), [2, 4, 1, 5]);
+    assert_eq!(record.pattern.to_string(), "FSSFSS");
+}
+
+#[test]
+fn swaps_lead_out_of_what_greedy_cannot_take_back() {
+    // Layer 1 looks harmless alone, but with it Shared every other flip costs more.
+    let loss = |p: Pattern| {
+        let shared = |l: usize| p.role(l) == Role::Shared;
+        let count = (2..6).filter(|&l| shared(l)).count() as f64;
+        if shared(1) { 0.05 + 0.3 * count } else { 0.1 * count }
+    };
+    let make = || Synthetic::new(6, 4, 1e-4, loss);
+    let greedy = run(make(), &settings("greedy", Goal::Keep(3)));
+    let swapped = run(make(), &settings("greedy+swap", Goal::Keep(3)));
+    let truth = run(make(), &settings("exhaustive", Goal::Keep(3)));
+    assert!(!greedy.pattern.is_full(1) && truth.pattern.is_full(1));
+    assert_eq!((swapped.pattern, swapped.swaps.len()), (truth.pattern, 1));
+    assert_eq!(swapped.swaps[0].full, 1);
+}
+
+#[test]
+fn an_interrupted_search_comes_to_the_same_end_and_measures_nothing_twice() {
+    let weights = vec![0.0, 0.3, 0.05, 0.2, 0.11, 0.07, 0.4, 0.01];
+    for method in ["greedy", "lazy", "racing", "lazy+swap", "exhaustive", "dp", "uniform"] {
+        let asked = settings(method, Goal::Keep(3));
+        let make = || Synthetic::new(8, 6, 0.02, distances(weights.clone()));
+        let mut whole = make();
+        let want = try_run(&mut whole, &asked, &mut Kept::default()).unwrap();
+        let (mut kept, mut units) = (Kept::default(), 0);
+        let got = loop {
+            let mut evaluator = make();
+            evaluator.fuel = 7;
+            let result = try_run(&mut evaluator, &asked, &mut kept);
+            units += evaluator.measured;
+            match result {
+                Ok(record) => break record,
+                Err(error) => assert_eq!(error, SearchError::Interrupted),
+            }
+        };
+        assert_eq!((&got, units), (&want, whole.measured), "{method}");
+    }
+}
+
+#[test]
+fn progress_never_runs_backwards_and_ends_done() {
+    let mut kept = Kept::default();
+    let weights = vec![0.0, 0.3, 0.05, 0.2, 0.11, 0.07, 0.4, 0.01];
+    let record =
+        try_run(&mut Synthetic::new(8, 6, 0.02, distances(weights)), &settings("lazy", Goal::Keep(2)), &mut kept);
+    let seen = &kept.progress;
+    assert!(seen.is_sorted_by(|a, b| a.record.work.evaluations <= b.record.work.evaluations));
+    assert!(seen.is_sorted_by(|a, b| a.steps.0 <= b.steps.0));
+    assert_eq!(seen.last().unwrap().record, record.unwrap());
+    assert_eq!(seen.last().unwrap().steps, (6, 6));
+    assert!(seen.iter().any(|p| p.eta.is_some()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn lazy_and_racing_are_greedy_where_damage_is_additive(damages in vec(0.001f64..1.0, 2..10), keep in 1usize..4) {
+        let keep = keep.min(damages.len());
+        let of = |method: &str| run(Synthetic::additive(damages.clone(), 4, 0.0), &settings(method, Goal::Keep(keep)));
+        let greedy = of("greedy");
+        for method in ["lazy", "racing"] {
+            let other = of(method);
+            prop_assert_eq!(layers_of(&other), layers_of(&greedy));
+            prop_assert!(other.work.evaluations <= greedy.work.evaluations + 1e-9);
+        }
+        prop_assert_eq!(of("exhaustive").pattern.full_count(), keep);
+        prop_assert!((of("exhaustive").delta.unwrap().value - greedy.delta.unwrap().value).abs() < 1e-9);
+    }
+
+    #[test]
+    fn racing_keeps_the_winner_where_gaps_exceed_the_noise(order in Just((1usize..9).collect::<Vec<_>>()).prop_shuffle()) {
+        // Layer order[i] has damage 0.1 · (i + 1); one block's noise is 0.02.
+        let mut damages = vec![0.0; 9];
+        order.iter().enumerate().for_each(|(i, &l)| damages[l] = 0.1 * (i + 1) as f64);
+        let record = run(Synthetic::additive(damages, 8, 0.02), &settings("racing", Goal::Keep(4)));
+        prop_assert_eq!(layers_of(&record), order[..5].to_vec());
+    }
+
+    #[test]
+    fn constraints_are_never_violated(
+        weights in vec(-0.2f64..1.0, 8),
+        keep in 1usize..9,
+        full: u8,
+        shared: u8,
+        cut in 1usize..8,
+        block: bool,
+        method in prop::sample::select(vec!["greedy", "lazy", "racing", "swap", "lazy+swap", "dp+swap", "similarity", "uniform", "exhaustive"]),
+    ) {
+        let bits = |mask: u8| (0..8usize).filter(move |l| mask >> l & 1 == 1);
+        let asked = SearchSettings {
+            lock_full: bits(full & !shared).collect(),
+            lock_shared: bits(shared & !full & !1).filter(|&l| l != cut).collect(),
+            stages: Some(format!("{cut},{}", 8 - cut).parse().unwrap()),
+            block_search: block,
+            ..settings(method, Goal::Keep(keep))
+        };
+        let mut evaluator = Synthetic::new(8, 4, 0.01, distances(weights));
+        // That every result keeps to its space is checked by `try_run`.
+        match try_run(&mut evaluator, &asked, &mut Kept::default()) {
+            Ok(record) => prop_assert!(record.pattern.full_count() <= keep.max(record.start.full_count().min(keep))),
+            Err(error) => prop_assert!(error.to_string().contains("must stay Full"), "{}", error),
+        }
+    }
+}
