@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cancel;
 use crate::domain::{Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace};
+use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
 /// What is known of a loaded model and its calibration set.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,4 +119,19 @@ pub trait Backend: Send {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError>;
+
+    /// Returns the calibration set as searches see it: in parts that are measured together.
+    fn layout(&self) -> Layout;
+
+    /// Measures patterns on parts of the calibration set, in the order that is cheapest, one result after another.
+    ///
+    /// # Errors
+    /// [`BackendError`]; what was handed over before stays valid.
+    fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError>;
+
+    /// Measures under the reference how well layers could lend each other their indices.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn affinity(&mut self, kind: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError>;
 }

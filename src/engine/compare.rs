@@ -108,14 +108,39 @@ pub(super) fn compare(
     Ok(rows)
 }
 
+/// Returns −log p of every target, nats.
+pub(super) fn losses(
+    head: &Head,
+    ours: &Predictions,
+    targets: &[Target],
+    cancel: &Cancel,
+) -> Result<Vec<f64>, BackendError> {
+    let (vocab, chunk) = (head.vocab_size()?, chunk(head)?);
+    let mut losses = Vec::with_capacity(targets.len());
+    for (start, targets) in targets.chunks(chunk).enumerate().map(|(i, t)| (i * chunk, t)) {
+        if cancel.is_stale() {
+            return Err(BackendError::Cancelled);
+        }
+        with_floats(&ours.logits(head, start, targets.len())?, |logits| {
+            let pairs = logits.par_chunks(vocab).zip(targets);
+            losses.par_extend(pairs.map(|(logits, &(_, token))| nll(logits, log_sum_exp(logits).1, token)));
+            Ok(())
+        })?;
+    }
+    Ok(losses)
+}
+
+fn nll(logits: &[f32], norm: f64, token: u32) -> f64 {
+    logits.get(token as usize).map_or(f64::NAN, |&z| norm - f64::from(z))
+}
+
 fn row(theirs: &[f32], ours: &[f32], (position, token): Target) -> Row {
     let (their_top, their_norm) = log_sum_exp(theirs);
     let (our_top, our_norm) = log_sum_exp(ours);
-    let nll = |logits: &[f32], norm: f64| logits.get(token as usize).map_or(f64::NAN, |&z| norm - f64::from(z));
     Row {
         position,
-        nll: nll(ours, our_norm),
-        reference: nll(theirs, their_norm),
+        nll: nll(ours, our_norm, token),
+        reference: nll(theirs, their_norm, token),
         kl: divergence((theirs, their_norm), (ours, our_norm)),
         same_top: their_top == our_top,
     }

@@ -6,8 +6,9 @@ use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo};
 use crate::domain::IndexSource;
 use crate::domain::{
     Constraints, Estimate, Evaluation, LayerSet, Origin, Pattern, PhaseShare, Query, QuerySampling, Selection, Speed,
-    Subject, Timing, Trace, TraceMeta, Unit,
+    Subject, Timing, Trace, TraceMeta, Unit as SelectionUnit,
 };
+use crate::search::{Affinity, AffinityKind, Layout, Measured, Part, Unit};
 
 /// Sequences of the invented calibration set.
 const SEQUENCES: usize = 3;
@@ -131,7 +132,7 @@ impl Backend for Fake {
                 pattern: self.info.reference,
                 index_topk: self.info.index_topk,
                 layers,
-                unit: Unit::Token,
+                unit: SelectionUnit::Token,
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),
@@ -169,5 +170,34 @@ impl Backend for Fake {
             ops: "reference".into(),
             origin: Origin::Measured,
         }])
+    }
+
+    fn layout(&self) -> Layout {
+        let part = Part { blocks: vec![2; 3], targets: 8, sequences: 1 };
+        Layout { parts: vec![part; SEQUENCES] }
+    }
+
+    fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError> {
+        for &(pattern, part) in units {
+            self.step(cancel)?;
+            // Later layers cost more, so that searches have one result.
+            let delta: f64 = (0..pattern.len()).filter(|&l| !pattern.is_full(l)).map(|l| 0.01 * l as f64).sum();
+            done(Measured {
+                pattern,
+                part,
+                blocks: vec![delta; 3],
+                nll: 8.0 * (2.0 + delta),
+                is_reference: pattern == self.info.reference,
+                layers: pattern.len(),
+                seconds: 0.0,
+            });
+        }
+        Ok(())
+    }
+
+    fn affinity(&mut self, _: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {
+        self.step(cancel)?;
+        let layers = self.info.constraints.layers;
+        Ok(Affinity { layers, values: vec![1.0; layers * layers], layer_forwards: 0.0, seconds: 0.0 })
     }
 }

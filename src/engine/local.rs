@@ -9,12 +9,14 @@ use super::compare::Predictions;
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
+use super::search::Baseline;
 use super::tally::Tally;
 use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace};
 use crate::model::{Indices, Model, Ops};
+use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
 /// What is kept between evaluations, bytes.
 const CACHE_BYTES: usize = 1 << 30;
@@ -63,6 +65,7 @@ pub struct LocalBackend {
     pub(super) references: Vec<Option<Reference>>,
     pub(super) coverages: HashMap<Pattern, Coverage>,
     evaluations: HashMap<Subject, Evaluation>,
+    pub(super) baselines: Vec<Option<Baseline>>,
 }
 
 impl LocalBackend {
@@ -80,6 +83,7 @@ impl LocalBackend {
             (settings.cache_bytes as f64 * (1.0 - LOGITS_SHARE)) as usize,
         )?;
         let references = runner.batches.iter().map(|_| None).collect();
+        let baselines = runner.batches.iter().map(|_| None).collect();
         Ok(Self {
             info,
             runner,
@@ -88,6 +92,7 @@ impl LocalBackend {
             references,
             coverages: HashMap::new(),
             evaluations: HashMap::new(),
+            baselines,
         })
     }
 
@@ -136,7 +141,7 @@ impl LocalBackend {
     }
 
     /// Returns the scored queries of a batch.
-    fn targets(&self, batch: usize) -> Targets {
+    pub(super) fn targets(&self, batch: usize) -> Targets {
         Targets::of(&self.calibration, &self.runner.batches[batch])
     }
 
@@ -256,5 +261,17 @@ impl Backend for LocalBackend {
     ) -> Result<Vec<Speed>, BackendError> {
         let context = self.settings.speed_context.unwrap_or(self.info.context);
         self.measure_at(pattern, context, cancel, progress)
+    }
+
+    fn layout(&self) -> Layout {
+        super::search::layout(self)
+    }
+
+    fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError> {
+        super::search::losses(self, units, cancel, done)
+    }
+
+    fn affinity(&mut self, kind: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {
+        super::affinity::affinity(self, kind, cancel)
     }
 }

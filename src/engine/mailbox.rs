@@ -4,10 +4,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Cancel, Command, Generation};
-use crate::domain::Pattern;
+use crate::domain::{Pattern, SearchSettings, SearchState};
 
 /// What the worker does next.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Task {
     /// Measure loss; coverage and speed follow.
     Evaluate(Pattern),
@@ -17,6 +17,8 @@ pub(super) enum Task {
     Coverage(Pattern),
     /// Time.
     Measure(Pattern),
+    /// Search, or go on with it.
+    Search(SearchSettings),
 }
 
 /// What the mailbox answers.
@@ -24,7 +26,9 @@ pub(super) enum Task {
 pub(super) enum Next {
     /// Work, with the token that tells when newer work has replaced it.
     Task(Task, Cancel),
-    /// Nothing is left; told once, then the mailbox waits.
+    /// The search was paused or ended.
+    Search(SearchState),
+    /// Nothing but a search is left; told once, then the mailbox waits or hands out the search.
     Idle,
     /// The worker shall end.
     Shutdown,
@@ -38,6 +42,12 @@ struct Slots {
     coverage: Option<Pattern>,
     measure: Option<Pattern>,
     speed: Option<Pattern>,
+    search: Option<SearchSettings>,
+    search_paused: bool,
+    /// Whether the search is what the worker is at.
+    searching: bool,
+    /// A change of the search that the worker has not been told.
+    search_news: Option<SearchState>,
     last_post: Option<Instant>,
     idle_told: bool,
 }
@@ -66,9 +76,17 @@ impl Mailbox {
             Command::Record => slots.record = true,
             Command::Measure(pattern) => slots.measure = Some(pattern),
             Command::Evaluate(pattern) => {
-                *slots = Slots { evaluate: Some(pattern), measure: None, coverage: None, speed: None, ..*slots };
+                (slots.evaluate, slots.measure, slots.coverage, slots.speed) = (Some(pattern), None, None, None);
                 self.generation.advance();
             }
+            Command::Search(settings) => (slots.search, slots.search_paused) = (Some(settings), false),
+            Command::PauseSearch if slots.search.is_some() && !slots.search_paused => {
+                slots.search_paused = true;
+                slots.search_news = Some(SearchState::Paused);
+            }
+            Command::ResumeSearch => slots.search_paused = false,
+            Command::StopSearch if slots.search.take().is_some() => slots.search_news = Some(SearchState::Stopped),
+            Command::PauseSearch | Command::StopSearch => {}
             Command::Stop => {
                 slots.clear();
                 self.generation.advance();
@@ -77,6 +95,10 @@ impl Mailbox {
                 slots.shutdown = true;
                 self.generation.advance();
             }
+        }
+        // Whatever was asked for, a search is interrupted for it; if it is to go on, it does so from what it measured.
+        if std::mem::take(&mut slots.searching) {
+            self.generation.advance();
         }
         self.wake.notify_all();
     }
@@ -90,9 +112,19 @@ impl Mailbox {
         }
     }
 
-    /// Forgets all work.
+    /// Forgets all work, the search too.
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        let mut slots = self.lock();
+        slots.clear();
+        slots.search = None;
+    }
+
+    /// Takes away a search that has ended, unless another one has been asked for.
+    pub(super) fn search_ended(&self, settings: &SearchSettings) {
+        let mut slots = self.lock();
+        if slots.search.as_ref() == Some(settings) {
+            slots.search = None;
+        }
     }
 
     /// Puts a recording back that an edit interrupted; a stop keeps it away.
@@ -106,9 +138,13 @@ impl Mailbox {
     /// Waits for the next piece of work.
     pub(super) fn next(&self) -> Next {
         let mut slots = self.lock();
+        slots.searching = false;
         loop {
             if slots.shutdown {
                 return Next::Shutdown;
+            }
+            if let Some(state) = slots.search_news.take() {
+                return Next::Search(state);
             }
             if let Some(task) = slots.take() {
                 return Next::Task(task, self.generation.advance());
@@ -121,6 +157,10 @@ impl Mailbox {
                 }
                 slots = self.wake.wait_timeout(slots, left).map_or_else(|e| e.into_inner().0, |(slots, _)| slots);
             } else if slots.idle_told {
+                if let Some(settings) = slots.search.clone().filter(|_| !slots.search_paused) {
+                    slots.searching = true;
+                    return Next::Task(Task::Search(settings), self.generation.advance());
+                }
                 slots = self.wake.wait(slots).unwrap_or_else(PoisonError::into_inner);
             } else {
                 slots.idle_told = true;
@@ -136,8 +176,10 @@ impl Mailbox {
 }
 
 impl Slots {
+    /// Forgets all work but the search.
     fn clear(&mut self) {
-        *self = Self { shutdown: self.shutdown, last_post: self.last_post, ..Self::default() };
+        (self.evaluate, self.record, self.coverage) = (None, false, None);
+        (self.measure, self.speed) = (None, None);
     }
 
     /// Takes the most urgent task that need not wait for quiet.

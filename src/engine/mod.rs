@@ -1,5 +1,6 @@
 //! The worker thread that owns a model, and the messages by which the dashboard talks to it.
 
+mod affinity;
 mod backend;
 mod cancel;
 mod compare;
@@ -22,6 +23,8 @@ mod record;
 mod recorder;
 #[cfg(test)]
 mod recorder_tests;
+mod search;
+mod searching;
 mod states;
 mod stream;
 mod tally;
@@ -39,5 +42,6 @@ pub use local::{LocalBackend, Settings};
 pub use protocol::{Command, Failure, Job, Progress, Update};
 pub use record::splitmix;
 pub use recorder::{Recorded, Recording, Sink};
+pub use search::Evaluator;
 pub use stream::{Streamed, stream};
 pub use worker::{Handle, spawn, spawn_with};

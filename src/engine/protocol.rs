@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Coverage, ModelInfo};
-use crate::domain::{Evaluation, Pattern, Speed, Trace};
+use crate::domain::{Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace};
 
 /// What the dashboard asks of the worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +14,15 @@ pub enum Command {
     Record,
     /// Measure the speed of this pattern again.
     Measure(Pattern),
-    /// Stop what is running; what was measured stays.
+    /// Search for a pattern, instead of any search that goes on; everything else comes first.
+    Search(SearchSettings),
+    /// Let the search wait; what it measured stays.
+    PauseSearch,
+    /// Let a paused search go on.
+    ResumeSearch,
+    /// End the search; what it found stays.
+    StopSearch,
+    /// Stop what is running; what was measured stays. A search goes on afterwards.
     Stop,
     /// End the worker.
     Shutdown,
@@ -33,6 +41,8 @@ pub enum Job {
     Coverage,
     /// Timing.
     Speed,
+    /// Searching for a pattern.
+    Search,
 }
 
 /// How far a job has come; at most 20 per second are sent.
@@ -74,6 +84,8 @@ pub enum Update {
     Covered(Coverage),
     /// Speed measured for a pattern, prefill first.
     Measured(Vec<Speed>),
+    /// Where the search stands; also told when it is paused, stopped or done.
+    Search(Box<SearchProgress>),
     /// A job failed; everything measured before stays.
     Failed(Failure),
     /// Nothing is running.

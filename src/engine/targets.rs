@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::compare::{Predictions, Target, compare};
+use super::compare::{Predictions, Target, compare, losses};
 use super::data::Calibration;
 use super::forward::Batch;
 use super::tally::Scored;
@@ -29,6 +29,31 @@ impl Targets {
     /// Returns the number of sequences.
     pub(super) fn len(&self) -> usize {
         self.sequences.len()
+    }
+
+    /// Splits them into those whose query sees at most `topk` keys, and the eligible ones.
+    pub(super) fn split(&self, topk: usize) -> (Self, Self) {
+        let keep = |wanted: bool| Self {
+            first: self.first,
+            sequences: self
+                .sequences
+                .iter()
+                .map(|targets| targets.iter().filter(|(p, _)| (*p >= topk) == wanted).copied().collect())
+                .collect(),
+        };
+        (keep(false), keep(true))
+    }
+
+    /// Returns the number of targets of every sequence.
+    pub(super) fn counts(&self) -> impl Iterator<Item = usize> + '_ {
+        self.sequences.iter().map(Vec::len)
+    }
+
+    /// Returns −log p of every target from the final hidden states `[B, T, hidden]`, sequence by sequence.
+    pub(super) fn losses(&self, head: &Head, hidden: &Tensor, cancel: &Cancel) -> Result<Vec<Vec<f64>>, BackendError> {
+        let losses = losses(head, &self.rows(hidden)?, &self.sequences.concat(), cancel)?;
+        let mut rest = losses.into_iter();
+        Ok(self.counts().map(|n| rest.by_ref().take(n).collect()).collect())
     }
 
     /// Picks the scored queries' rows of `[B, T, hidden]`: `[R, hidden]`.

@@ -8,13 +8,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::mailbox::{Mailbox, Next, Task};
+use super::searching::Searching;
 use super::{Backend, BackendError, Cancel, Command, Failure, Job, Progress, Update};
 use crate::domain::{Evaluation, Pattern, Speed, Subject};
 
 /// How long the hands must be still before speed is measured.
 const QUIET: Duration = Duration::from_millis(500);
 /// Progress is told at most this often.
-const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
 /// The way to the worker; dropping it ends the worker.
 #[derive(Debug)]
@@ -53,6 +54,7 @@ pub fn spawn_with(
         make: Box::new(make),
         backend: None,
         speeds: HashMap::new(),
+        searching: Searching::default(),
         mailbox: mailbox.clone(),
         outbox: Outbox { sender, last: None },
     };
@@ -70,6 +72,7 @@ struct Worker {
     backend: Option<Box<dyn Backend>>,
     /// Speeds measured so far, so that undo shows them at once.
     speeds: HashMap<Pattern, Vec<Speed>>,
+    searching: Searching,
     mailbox: Arc<Mailbox>,
     outbox: Outbox,
 }
@@ -81,12 +84,13 @@ impl Worker {
             match self.mailbox.next() {
                 Next::Shutdown => return,
                 Next::Idle => self.outbox.send(Update::Idle),
+                Next::Search(state) => self.searching.tell(state, &self.outbox),
                 Next::Task(task, cancel) => {
                     if self.backend.is_none() {
                         self.guarded(Job::Load, Self::load);
                     }
                     if self.backend.is_some() {
-                        self.guarded(task.job(), |worker| worker.perform(task, &cancel));
+                        self.guarded(task.job(), |worker| worker.perform(&task, &cancel));
                     } else {
                         self.mailbox.clear();
                     }
@@ -117,10 +121,10 @@ impl Worker {
         Ok(())
     }
 
-    fn perform(&mut self, task: Task, cancel: &Cancel) -> Result<(), BackendError> {
-        let Self { backend: Some(backend), outbox, mailbox, speeds, .. } = self else { return Ok(()) };
+    fn perform(&mut self, task: &Task, cancel: &Cancel) -> Result<(), BackendError> {
+        let Self { backend: Some(backend), outbox, mailbox, speeds, searching, .. } = self else { return Ok(()) };
         let started = Instant::now();
-        match task {
+        match *task {
             Task::Evaluate(pattern) => {
                 let evaluation = backend.evaluate(Subject::Pattern(pattern), cancel, &mut |partial: &Evaluation| {
                     outbox.send(Update::Partial(Box::new(partial.clone())));
@@ -149,30 +153,38 @@ impl Worker {
                 speeds.insert(pattern, measured.clone());
                 outbox.send(Update::Measured(measured));
             }
+            Task::Search(ref settings) => {
+                let result = searching.run(settings, backend.as_mut(), outbox, cancel);
+                if !matches!(result, Err(BackendError::Cancelled)) {
+                    mailbox.search_ended(settings);
+                }
+                result?;
+            }
         }
         Ok(())
     }
 }
 
 impl Task {
-    fn job(self) -> Job {
+    fn job(&self) -> Job {
         match self {
             Self::Evaluate(_) => Job::Evaluate,
             Self::Record => Job::Record,
             Self::Coverage(_) => Job::Coverage,
             Self::Measure(_) => Job::Speed,
+            Self::Search(_) => Job::Search,
         }
     }
 }
 
 /// Sends updates, progress not too often. A receiver that has gone is no error: the handle goes with it.
-struct Outbox {
+pub(super) struct Outbox {
     sender: Sender<Update>,
     last: Option<(Job, Instant)>,
 }
 
 impl Outbox {
-    fn send(&self, update: Update) {
+    pub(super) fn send(&self, update: Update) {
         let _ = self.sender.send(update);
     }
 

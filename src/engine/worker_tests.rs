@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fake::Fake;
 use super::{BackendError, Command, Handle, Job, Update, spawn_with};
-use crate::domain::{Pattern, Subject};
+use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Strategy, Subject};
 
 fn p(text: &str) -> Pattern {
     text.parse().unwrap()
@@ -45,6 +45,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Recorded(_) => "recorded".into(),
             Update::Crashed(message) => format!("crashed: {message}"),
             Update::Ready(_) => "ready".into(),
+            Update::Search(p) => format!("search {:?} {}", p.record.state, p.record.pattern),
             Update::Failed(failure) => format!("failed: {}", failure.message),
             Update::Progress(_) => continue,
         });
@@ -138,4 +139,90 @@ fn a_model_that_cannot_load_is_a_failure_and_is_tried_again() {
     assert_eq!(names(&updates), ["failed: no such model"]);
     handle.post(Command::Record);
     assert_eq!(names(&updates), ["ready", "recorded"]);
+}
+
+fn keep(full: usize) -> SearchSettings {
+    SearchSettings::new(Strategy::Greedy, Goal::Keep(full))
+}
+
+/// Reads updates until the search is in another state than running.
+fn search_end(updates: &Receiver<Update>) -> SearchProgress {
+    loop {
+        if let Update::Search(progress) = next(updates)
+            && progress.record.state != SearchState::Running
+        {
+            return *progress;
+        }
+    }
+}
+
+#[test]
+fn a_search_runs_to_its_end() {
+    let (handle, updates) = start(Fake::new(4));
+    handle.post(Command::Search(keep(2)));
+    let end = search_end(&updates);
+    assert_eq!((end.record.state, end.record.pattern), (SearchState::Done, p("FSSF")));
+    assert_eq!(end.record.order.iter().map(|f| f.layer).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!((end.record.calibration.as_str(), end.steps), ("fake", (2, 2)));
+}
+
+#[test]
+fn an_edit_is_answered_before_the_search_goes_on() {
+    let (fake, gate) = Fake::new(4).gated();
+    let (handle, updates) = start(fake);
+    handle.post(Command::Search(keep(2)));
+    // The reference on three parts, and one candidate.
+    (0..4).for_each(|_| release(&gate));
+    while !matches!(next(&updates), Update::Search(_)) {}
+    handle.post(Command::Evaluate(p("FSSS")));
+    drop(gate);
+    let mut seen = Vec::new();
+    let end = loop {
+        match next(&updates) {
+            Update::Search(progress) if progress.record.state == SearchState::Done => break progress,
+            Update::Search(_) => seen.push("search"),
+            Update::Evaluated(_) => seen.push("evaluated"),
+            Update::Measured(_) => seen.push("measured"),
+            _ => {}
+        }
+    };
+    assert!(seen.windows(2).any(|pair| pair == ["evaluated", "measured"]), "{seen:?}");
+    assert_eq!(seen.last(), Some(&"search"));
+    // What was measured before the edit was not measured again.
+    assert_eq!((end.record.pattern, end.record.work.evaluations.round()), (p("FSSF"), 3.0 + 2.0));
+}
+
+#[test]
+fn a_search_can_be_paused_resumed_and_stopped() {
+    let (fake, gate) = Fake::new(4).gated();
+    let (handle, updates) = start(fake);
+    handle.post(Command::Search(keep(1)));
+    (0..4).for_each(|_| release(&gate));
+    while !matches!(next(&updates), Update::Search(_)) {}
+    handle.post(Command::PauseSearch);
+    drop(gate);
+    assert_eq!(search_end(&updates).record.state, SearchState::Paused);
+    handle.post(Command::ResumeSearch);
+    assert_eq!(search_end(&updates).record.pattern, p("FSSS"));
+    let (fake, gate) = Fake::new(4).gated();
+    let (handle, updates) = start(fake);
+    handle.post(Command::Search(keep(1)));
+    (0..5).for_each(|_| release(&gate));
+    while !matches!(next(&updates), Update::Search(_)) {}
+    handle.post(Command::StopSearch);
+    drop(gate);
+    assert_eq!(search_end(&updates).record.state, SearchState::Stopped);
+    assert_eq!(names(&updates), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_search_cannot_do_is_told() {
+    let (handle, updates) = start(Fake::new(3));
+    handle.post(Command::Search(SearchSettings { lock_full: [7].into_iter().collect(), ..keep(1) }));
+    loop {
+        if let Update::Failed(failure) = next(&updates) {
+            assert!(failure.job == Job::Search && failure.message.contains("layer 7"), "{failure:?}");
+            return;
+        }
+    }
 }

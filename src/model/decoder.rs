@@ -110,6 +110,14 @@ impl Model {
         self.layers[layer].forward(x, rotary, pass)
     }
 
+    /// Returns the output of one layer's attention, as [`Layer::attention`] does.
+    ///
+    /// # Errors
+    /// As [`Layer::forward`].
+    pub fn attention(&self, layer: usize, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
+        self.layers[layer].attention(x, rotary, pass)
+    }
+
     /// Returns the head-averaged dense attention of one layer's queries at `rows`, as [`Layer::mean_attention`] does.
     ///
     /// # Errors

@@ -75,6 +75,16 @@ impl Layer {
         self.attention.mean_attention(&rms_norm(x, &self.attention_norm, self.eps)?, rotary, rows)
     }
 
+    /// Returns the output of attention alone `[B, T, hidden]`, after its output projection, before the residual sum.
+    ///
+    /// # Errors
+    /// As [`Layer::forward`].
+    pub fn attention(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
+        let mut clock = Clock::new(None, x.device());
+        let normed = rms_norm(x, &self.attention_norm, self.eps)?;
+        Ok(self.attention.forward(&normed, rotary, pass, &mut clock)?.0)
+    }
+
     fn run(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
         let times = pass.times.take();
         let mut clock = Clock::new(times, x.device());

@@ -55,8 +55,8 @@ pub struct Measured {
     pub nll: f64,
     /// Whether the pattern is the reference itself.
     pub is_reference: bool,
-    /// Layers that were run for it, weighted by the part's share of the calibration set.
-    pub layer_forwards: f64,
+    /// Layers that were run for it, those of the reference included where it had to be run first.
+    pub layers: usize,
     /// Wall time, seconds.
     pub seconds: f64,
 }

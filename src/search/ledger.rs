@@ -173,7 +173,7 @@ impl<'a> Ledger<'a> {
 fn count(progress: &mut SearchProgress, measured: &Measured, share: f64) {
     let work = &mut progress.record.work;
     work.evaluations += share * f64::from(u8::from(!measured.is_reference));
-    work.layer_forwards += measured.layer_forwards;
+    work.layer_forwards += share * measured.layers as f64;
     work.seconds += measured.seconds;
 }
 

@@ -249,6 +249,7 @@ impl App {
             Job::Record => "recording",
             Job::Coverage => "coverage",
             Job::Speed => "speed",
+            Job::Search => "search",
         }
     }
 }

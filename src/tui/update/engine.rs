@@ -30,6 +30,8 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             edit::remember_shown(app);
             edit::put_aside_soon(app);
         }
+        // Shown by the Search screen.
+        Update::Search(_) => {}
         Update::Failed(failure) => failed(app, failure),
         Update::Idle => {
             app.progress = None;

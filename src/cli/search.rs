@@ -1,0 +1,210 @@
+//! `indexscope search`: a pattern, and the flip order that led to it.
+
+mod compare;
+mod keeper;
+mod plan;
+mod print;
+mod split;
+
+use std::path::PathBuf;
+
+use self::keeper::Keeper;
+use super::CliError;
+use super::data::DataArgs;
+use super::model::{self, RunArgs, load};
+use super::output::OutputArgs;
+use super::progress::cancel_on_interrupt;
+use crate::checkpoint::Checkpoint;
+use crate::domain::{
+    Goal, Keep, LayerSet, Method, SearchRecord, SearchSettings, SearchState, Stages, Strategy, Subject, Validation,
+};
+use crate::engine::{Backend, Calibration, Cancel, Evaluator, LocalBackend};
+use crate::search::{Evaluate, Ledger, SearchError, Space, search};
+
+/// Arguments of `search`.
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("split", |arg| arg.long("demo-split").hide(true)))]
+pub struct Args {
+    /// A checkpoint's folder, a GGUF file, or demo.
+    model: String,
+    /// Full layers that stay: a share such as 1/4 or 0.25, or their number; 1/4 by default.
+    #[arg(long, value_name = "1/4|N|0.25")]
+    keep: Option<Keep>,
+    /// Instead: as few Full layers as the upper confidence bound (95 %) of Δ stays within so many nats.
+    #[arg(long, value_name = "NATS", conflicts_with = "keep")]
+    max_delta: Option<f64>,
+    /// greedy, lazy, racing, dp, similarity, uniform or exhaustive, each also with +swap; swap is greedy+swap.
+    #[arg(long, value_name = "METHOD", default_value = "lazy")]
+    method: Method,
+    /// Layers per pipeline stage, such as 14,6x8,16; the first layer of each stays Full.
+    #[arg(long, value_name = "LIST")]
+    stages: Option<Stages>,
+    /// Commit the best flip of every stage in each step, as the paper does for pipelines.
+    #[arg(long, requires = "stages")]
+    block_search: bool,
+    /// Layers that stay Full, such as 3,8-10.
+    #[arg(long, value_name = "LIST", value_parser = layers, default_value = "")]
+    lock_full: LayerSet,
+    /// Layers that are Shared from the start.
+    #[arg(long, value_name = "LIST", value_parser = layers, default_value = "")]
+    lock_shared: LayerSet,
+    /// Seed of the order of sequences, of audits and of the bootstrap.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Search again on so many disjoint parts of the calibration set, and compare the flip orders (Kendall's τ).
+    #[arg(long = "split", id = "pieces", value_name = "N", value_parser = clap::value_parser!(u8).range(2..=8))]
+    pieces: Option<u8>,
+    /// Sequences after those searched on that the result is judged on; twice as many by default.
+    #[arg(long, value_name = "N")]
+    validation_sequences: Option<std::num::NonZeroUsize>,
+    /// Measure two evaluations, and print what every method would cost and what Δ the set can resolve.
+    #[arg(long, conflicts_with_all = ["pieces", "resume", "compare"])]
+    plan: bool,
+    /// Run these methods at 1/2, 1/4 and 1/8 (or at --keep) and print one table.
+    #[arg(long, value_name = "METHODS", value_delimiter = ',', num_args = 0..=1, default_missing_value = compare::ALL,
+          conflicts_with_all = ["pieces", "resume", "max_delta"])]
+    compare: Option<Vec<Method>>,
+    /// Go on with the search that was interrupted.
+    #[arg(long)]
+    resume: bool,
+    /// Session that every step is saved to; MODEL.search.toml among the sessions by default.
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
+    /// Folder of sessions; ./sessions where there is one, else the user's data folder.
+    #[arg(long, value_name = "DIR")]
+    sessions: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Reads a list of layers such as `3,8-10`.
+fn layers(text: &str) -> Result<LayerSet, String> {
+    let wrong = |part: &str| format!("'{part}' is neither a layer nor a range such as 8-10");
+    let mut set = LayerSet::default();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |s: &str| s.trim().parse::<usize>().map_err(|_| wrong(part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last >= crate::domain::MAX_LAYERS {
+            return Err(wrong(part));
+        }
+        (first..=last).for_each(|layer| set.insert(layer));
+    }
+    Ok(set)
+}
+
+/// Searches, plans or compares.
+///
+/// # Errors
+/// Wrong usage, files, a model that cannot run, Ctrl-C.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let checkpoint = model::open(&args.model)?;
+    let settings = settings(&args, &checkpoint)?;
+    let space = Space::new(&checkpoint.constraints(), &settings).map_err(usage)?;
+    let (calibration, unseen) =
+        args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
+    let cancel = cancel_on_interrupt()?;
+    let mut backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
+    if args.data.is_random() {
+        args.output.warn("the tokens are random: losses say nothing about text");
+    }
+    if backend.describe().eligible == 0 {
+        return Err(CliError::run("no query sees more than index_topk keys, so there is nothing to search for")
+            .hint("use longer sequences (--seq-len)"));
+    }
+    if unseen.is_none() {
+        args.output.warn("no sequence is left to judge the result on: it is judged on nothing that it has not seen");
+    }
+    if args.plan {
+        return plan::run(&args, &settings, &space, &mut backend, &cancel);
+    }
+    if let Some(methods) = &args.compare {
+        return compare::run(&args, methods, &checkpoint, &calibration, unseen.as_ref(), &backend, &cancel);
+    }
+    let mut keeper = Keeper::open(&args, &checkpoint, backend.describe())?;
+    let known = keeper.known.clone();
+    let parts: Vec<usize> = (0..backend.layout().parts.len()).collect();
+    let record = {
+        let mut evaluator = Evaluator::new(&mut backend, &cancel);
+        let mut ledger = Ledger::new(&mut evaluator, &parts, &settings, space.start, known, &mut keeper);
+        search(&space, &settings, &mut ledger)
+    };
+    let mut record = keeper.finish(record)?;
+    let split = match args.pieces {
+        None => None,
+        Some(pieces) => Some(split::run(&settings, &space, usize::from(pieces), &mut backend, &cancel, &mut keeper)?),
+    };
+    if let Some(unseen) = unseen {
+        record.validation = Some(judge(&backend, unseen, record.pattern, &cancel)?);
+    }
+    record.state = SearchState::Done;
+    keeper.save(&record)?;
+    print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path())
+}
+
+fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliError> {
+    let layers = checkpoint.constraints().layers;
+    let goal = match args.max_delta {
+        Some(most) if most.is_finite() && most >= 0.0 => Goal::MaxDelta(most),
+        Some(most) => {
+            return Err(CliError::usage(format!("--max-delta {most} is no budget: it must be 0 nats or more")));
+        }
+        None => Goal::Keep(args.keep.unwrap_or(Keep::Share(0.25)).count(layers)),
+    };
+    Ok(SearchSettings {
+        lock_full: args.lock_full,
+        lock_shared: args.lock_shared,
+        stages: args.stages.clone(),
+        block_search: args.block_search,
+        seed: args.seed,
+        ..SearchSettings::new(args.method, goal)
+    })
+}
+
+/// Measures a pattern on sequences that no search has seen.
+fn judge(
+    backend: &LocalBackend,
+    unseen: Calibration,
+    pattern: crate::domain::Pattern,
+    cancel: &Cancel,
+) -> Result<Validation, CliError> {
+    let (sequences, data) = (unseen.sequences().len(), unseen.data().to_owned());
+    let mut unseen = backend.on(unseen)?;
+    let evaluation = unseen.evaluate(Subject::Pattern(pattern), cancel, &mut |_| {})?;
+    Ok(Validation { loss: evaluation.loss, delta: evaluation.delta, sequences, data })
+}
+
+/// A contradiction in what was asked for.
+fn usage(error: SearchError) -> CliError {
+    match error {
+        SearchError::Interrupted => CliError::Interrupted,
+        SearchError::Failed { message, hint } => CliError::usage(message).hint(hint.unwrap_or_default()),
+    }
+}
+
+impl From<SearchError> for CliError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Interrupted => Self::Interrupted,
+            SearchError::Failed { message, hint } => Self::run(message).hint(hint.unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_layers() {
+        assert_eq!(layers("3, 8-10").unwrap().iter().collect::<Vec<_>>(), [3, 8, 9, 10]);
+        assert!(layers("").unwrap().is_empty());
+        for wrong in ["x", "5-3", "1-", "999"] {
+            assert!(layers(wrong).unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `search --compare`: every method at several retentions, in one table.
+
+use serde_json::{Value, json};
+
+use super::plan::Shown;
+use super::print::{count, delta};
+use super::{Args, settings, usage};
+use crate::checkpoint::Checkpoint;
+use crate::cli::CliError;
+use crate::cli::output::Table;
+use crate::cli::progress::Progress;
+use crate::domain::{Estimate, Evaluation, Goal, Keep, Method, Pattern, SearchSettings, Subject, Work};
+use crate::engine::{Backend, Calibration, Cancel, Evaluator, LocalBackend};
+use crate::search::{Evaluate, Ledger, Measured, Space, Watch, search};
+
+/// The methods that are compared where none are named.
+pub(super) const ALL: &str = "greedy,greedy+swap,lazy,lazy+swap,racing,racing+swap,dp,similarity,uniform,exhaustive";
+
+/// The retentions compared at.
+const KEEP: [f64; 3] = [0.5, 0.25, 0.125];
+
+/// What one method found at one retention.
+struct Row {
+    method: Method,
+    full: usize,
+    pattern: Pattern,
+    delta: Estimate,
+    work: Work,
+    judged: Option<Evaluation>,
+}
+
+/// Runs every method, each from scratch, and judges what it found.
+///
+/// A method with a flip order runs once, to the lowest retention: the higher ones are cut from its order, with what it
+/// had cost until there. What a method cannot do is left out and told.
+pub(super) fn run(
+    args: &Args,
+    methods: &[Method],
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    unseen: Option<&Calibration>,
+    backend: &LocalBackend,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
+    let base = settings(args, checkpoint)?;
+    let layers = checkpoint.constraints().layers;
+    let keep = match args.keep {
+        Some(keep) => vec![keep.count(layers)],
+        None => KEEP.map(|share| Keep::Share(share).count(layers)).to_vec(),
+    };
+    let mut rows = Vec::new();
+    let mut notes = Vec::new();
+    for &method in methods {
+        // A backend of its own, so that no method profits from what another has run.
+        let mut own = backend.on(calibration.clone())?;
+        match one(args, &base, method, &keep, checkpoint, &mut own, cancel) {
+            Ok(found) => rows.extend(found),
+            Err(CliError::Interrupted) => return Err(CliError::Interrupted),
+            Err(CliError::Told { message, .. }) => notes.push(format!("{method} is left out: {message}")),
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(unseen) = unseen {
+        let mut judge = backend.on(unseen.clone())?;
+        for row in &mut rows {
+            row.judged = Some(judge.evaluate(Subject::Pattern(row.pattern), cancel, &mut |_| {})?);
+        }
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.full));
+    let json = json!({
+        "schema": 1,
+        "model": backend.describe().name,
+        "calibration": {"sequences": calibration.sequences().len(), "eligible": backend.describe().eligible, "data": calibration.data()},
+        "validation": unseen.map(|u| json!({"sequences": u.sequences().len(), "data": u.data()})),
+        "seed": base.seed,
+        "results": rows.iter().map(|row| to_json(row, layers)).collect::<Vec<_>>(),
+        "left_out": notes,
+    });
+    args.output.print(&json, &to_table(backend, unseen, &rows, notes, layers))
+}
+
+fn one(
+    args: &Args,
+    base: &SearchSettings,
+    method: Method,
+    keep: &[usize],
+    checkpoint: &Checkpoint,
+    backend: &mut LocalBackend,
+    cancel: &Cancel,
+) -> Result<Vec<Row>, CliError> {
+    let mut known = Known { measured: Vec::new(), shown: Shown(Progress::new(&args.output)) };
+    let parts: Vec<usize> = (0..backend.layout().parts.len()).collect();
+    let mut find = |goal: usize| {
+        let settings = SearchSettings { method, goal: Goal::Keep(goal), ..base.clone() };
+        let space = Space::new(&checkpoint.constraints(), &settings).map_err(usage)?;
+        let mut evaluator = Evaluator::new(backend, cancel);
+        let before = known.measured.clone();
+        let mut ledger = Ledger::new(&mut evaluator, &parts, &settings, space.start, before, &mut known);
+        search(&space, &settings, &mut ledger).map_err(CliError::from)
+    };
+    if method.strategy.has_order() && !method.swap {
+        let lowest = keep.iter().copied().min().unwrap_or(1);
+        let record = find(lowest)?;
+        let cut = |&full: &usize| {
+            let flips = (0..=record.order.len()).find(|&n| record.after(n).full_count() <= full)?;
+            let flip = flips.checked_sub(1).map(|last| &record.order[last]);
+            Some(Row {
+                method,
+                full,
+                pattern: record.after(flips),
+                delta: flip.map_or(record.delta, |flip| Some(flip.delta))?,
+                work: flip.map_or(record.work, |flip| flip.work),
+                judged: None,
+            })
+        };
+        return Ok(keep.iter().filter_map(cut).collect());
+    }
+    keep.iter()
+        .map(|&full| {
+            let record = find(full)?;
+            let delta = record.delta.ok_or_else(|| CliError::run(format!("{method} measured nothing")))?;
+            Ok(Row { method, full, pattern: record.pattern, delta, work: record.work, judged: None })
+        })
+        .collect()
+}
+
+/// Measurements of one method, for its search at the next retention: each search is still charged for what it uses.
+struct Known {
+    measured: Vec<Measured>,
+    shown: Shown,
+}
+
+impl Watch for Known {
+    fn measured(&mut self, measured: &Measured) {
+        self.measured.push(measured.clone());
+    }
+
+    fn progress(&mut self, progress: &crate::domain::SearchProgress) {
+        self.shown.progress(progress);
+    }
+}
+
+fn to_json(row: &Row, layers: usize) -> Value {
+    json!({
+        "method": row.method.to_string(),
+        "pattern": row.pattern.to_string(),
+        "full": row.pattern.full_count(),
+        "delta": row.delta.value,
+        "delta_se": row.delta.se,
+        "evaluations": count(row.work.evaluations),
+        "layer_forwards": count(row.work.layer_forwards),
+        "paper_layer_forwards": count(row.work.paper(layers)),
+        "seconds": row.work.seconds,
+        "validation": row.judged.as_ref().map(|e| json!({
+            "loss": e.loss,
+            "delta": e.delta.map(|d| d.value),
+            "delta_se": e.delta.and_then(|d| d.se),
+        })),
+    })
+}
+
+fn to_table(
+    backend: &LocalBackend,
+    unseen: Option<&Calibration>,
+    rows: &[Row],
+    notes: Vec<String>,
+    layers: usize,
+) -> Table {
+    let header =
+        ["full", "method", "pattern", "validation delta ± se", "searched delta", "evaluations", "layer-forwards", "s"];
+    let mut table = Table::new(header);
+    for row in rows {
+        table.rows.push(vec![
+            row.pattern.full_count().to_string(),
+            row.method.to_string(),
+            row.pattern.to_string(),
+            row.judged.as_ref().map_or("-".to_owned(), |e| delta(e.delta)),
+            format!("{:+.4}", row.delta.value),
+            format!("{:.1}", row.work.evaluations),
+            format!("{:.0}", row.work.layer_forwards),
+            format!("{:.1}", row.work.seconds),
+        ]);
+    }
+    let info = backend.describe();
+    table.notes.push(format!(
+        "{}: searched on {} sequences ({}, {} eligible targets), {}; nats against {}",
+        info.name,
+        info.sequences,
+        info.data,
+        info.eligible,
+        unseen.map_or("judged on nothing else".to_owned(), |u| {
+            format!("judged on {} others ({})", u.sequences().len(), u.data())
+        }),
+        info.reference
+    ));
+    for full in rows.iter().map(|row| row.full).collect::<std::collections::BTreeSet<_>>().into_iter().rev() {
+        table.notes.extend(regrets(rows, full, layers));
+    }
+    table.notes.extend(notes);
+    table
+}
+
+/// Says how far each method is from the optimum, and what it ran of the paper's layer-forwards.
+fn regrets(rows: &[Row], full: usize, layers: usize) -> Option<String> {
+    let at = |name: &str| rows.iter().find(|row| row.full == full && row.method.to_string() == name);
+    let paper = at("greedy").map(|row| row.work.paper(layers));
+    let gap = at("exhaustive").zip(at("uniform")).map(|(best, uniform)| (best, uniform.delta.value - best.delta.value));
+    let parts: Vec<String> = rows
+        .iter()
+        .filter(|row| row.full == full && (row.method.strategy.has_order()))
+        .filter_map(|row| {
+            let regret = gap.map(|(best, gap)| {
+                format!("regret {:.1} % of uniform's", (row.delta.value - best.delta.value) / gap * 100.0)
+            });
+            let share = paper
+                .map(|paper| format!("{:.0} % of the paper's layer-forwards", row.work.layer_forwards / paper * 100.0));
+            let said: Vec<String> = regret.into_iter().chain(share).collect();
+            (!said.is_empty()).then(|| format!("{} {}", row.method, said.join(", ")))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| format!("{full} Full: {}", parts.join("; ")))
+}

@@ -1,0 +1,175 @@
+//! Saves a search as it goes on, so that a kill at any moment loses nothing, and shows where it stands.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::Args;
+use crate::checkpoint::Checkpoint;
+use crate::cli::CliError;
+use crate::cli::progress::Progress;
+use crate::domain::{SearchProgress, SearchRecord, SearchState};
+use crate::engine::ModelInfo;
+use crate::search::{Measured, SearchError, Watch};
+use crate::session::{FileError, Journal, Session, SessionLock, SessionModel, SessionStep, sessions_folder};
+
+/// The session of a search, the journal of its measurements beside it, and the line on the terminal.
+pub(super) struct Keeper {
+    /// What was measured, by an interrupted run and by this one.
+    pub known: Vec<Measured>,
+    path: PathBuf,
+    journal: Journal,
+    session: Session,
+    /// The first thing that went wrong while saving.
+    failure: Option<FileError>,
+    told: (usize, SearchState),
+    line: Progress,
+    _lock: SessionLock,
+}
+
+impl Keeper {
+    /// Opens the session, with what was measured before if the search is resumed.
+    pub(super) fn open(args: &Args, checkpoint: &Checkpoint, info: &ModelInfo) -> Result<Self, CliError> {
+        let path = args.session.clone().unwrap_or_else(|| {
+            let name: String =
+                info.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+            sessions_folder(args.sessions.as_deref()).join(format!("{name}.search.toml"))
+        });
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|e| CliError::file("cannot make", folder, e))?;
+        }
+        let lock = SessionLock::acquire(&path)?.ok_or_else(|| {
+            CliError::run(format!("'{}' is open in another indexscope", path.display()))
+                .hint("wait for it, or name another file with --session")
+        })?;
+        let journal = path.with_extension("journal");
+        // Measurements of another model, set or arithmetic are none of this search.
+        let about = format!(
+            "indexscope journal 1: {} {} {} {} {}",
+            info.fingerprint, info.calibration, info.device, info.dtype, info.ops
+        );
+        let (journal, known) = if args.resume { resume(&journal, &about)? } else { (begin(&journal, &about)?, vec![]) };
+        let model = SessionModel {
+            name: checkpoint.name().to_owned(),
+            fingerprint: checkpoint.fingerprint().to_owned(),
+            ..SessionModel::default()
+        };
+        let session = Session { calibration: info.calibration.clone(), ..Session::new(model, info.reference) };
+        let line = Progress::new(&args.output);
+        Ok(Self { known, path, journal, session, failure: None, told: (0, SearchState::Running), line, _lock: lock })
+    }
+
+    /// Shows where a search stands.
+    pub(super) fn show(&mut self, progress: &SearchProgress) {
+        let (done, all) = progress.measured;
+        self.line.tell(&line(progress), done as f64 / all.max(1) as f64);
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes in how the search ended; where it was interrupted, says how to go on with it.
+    pub(super) fn finish(&mut self, result: Result<SearchRecord, SearchError>) -> Result<SearchRecord, CliError> {
+        self.line.clear();
+        if let Some(error) = self.failure.take() {
+            return Err(error.into());
+        }
+        Ok(result?)
+    }
+
+    /// Writes the session: the search, and its patterns as a history.
+    pub(super) fn save(&mut self, record: &SearchRecord) -> Result<(), FileError> {
+        let mut record = record.clone();
+        record.calibration.clone_from(&self.session.calibration);
+        let method = record.settings.method;
+        let step = |pattern, parent, change| SessionStep {
+            pattern,
+            parent,
+            change,
+            evaluation: None,
+            speed: Vec::new(),
+            other: toml::Table::new(),
+        };
+        let mut history = vec![step(record.start, None, "start of the search".to_owned())];
+        for (i, flip) in record.order.iter().enumerate() {
+            let change = format!("{method}: L{} Full → Shared", flip.layer);
+            history.push(step(record.after(i + 1), Some(i), change));
+        }
+        let last = history.len() - 1;
+        if history[last].pattern != record.pattern {
+            let change = match record.swaps.as_slice() {
+                [] => method.to_string(),
+                swaps => format!("{method}: {} swaps", swaps.len()),
+            };
+            history.push(step(record.pattern, Some(last), change));
+        }
+        self.session.pattern = record.pattern;
+        self.session.current = history.len() - 1;
+        self.session.history = history;
+        self.session.searches = vec![record];
+        self.session.write(&self.path)
+    }
+}
+
+fn begin(path: &Path, about: &str) -> Result<Journal, CliError> {
+    if path.exists() {
+        // One that may be worth going on with is put aside, not thrown away.
+        let aside = path.with_extension("journal.old");
+        std::fs::rename(path, &aside).map_err(|e| CliError::file("cannot put aside", path, e))?;
+    }
+    Ok(Journal::create(path, about)?)
+}
+
+fn resume(path: &Path, about: &str) -> Result<(Journal, Vec<Measured>), CliError> {
+    if !path.exists() {
+        return Err(CliError::run(format!("there is no search to resume: '{}' does not exist", path.display()))
+            .hint("start it without --resume, or name its session with --session"));
+    }
+    let (journal, found, lines) = Journal::resume(path)?;
+    if found != about {
+        return Err(CliError::run(format!(
+            "'{}' was measured with another model, calibration set, device, dtype or attention",
+            path.display()
+        ))
+        .hint("give the same options as before, or start anew without --resume"));
+    }
+    let known = lines.iter().map(|line| Measured::from_str(line)).collect::<Result<_, _>>()?;
+    Ok((journal, known))
+}
+
+impl Watch for Keeper {
+    fn measured(&mut self, measured: &Measured) {
+        self.known.push(measured.clone());
+        if self.failure.is_none() {
+            self.failure = self.journal.add(&measured.to_string()).err();
+        }
+    }
+
+    fn progress(&mut self, progress: &SearchProgress) {
+        let record = &progress.record;
+        let now = (record.order.len() + record.swaps.len(), record.state);
+        if now != self.told && self.failure.is_none() {
+            self.told = now;
+            self.failure = self.save(record).err();
+        }
+        self.show(progress);
+    }
+}
+
+/// Returns where a search stands, in one line.
+pub(super) fn line(progress: &SearchProgress) -> String {
+    let record = &progress.record;
+    let (step, steps) = progress.steps;
+    let minutes = |s: f64| format!("{}:{:02}", s as u64 / 60, s as u64 % 60);
+    let eta = progress.eta.map_or(String::new(), |(low, high)| format!(", {}–{} left", minutes(low), minutes(high)));
+    let delta = record.delta.map_or(String::new(), |d| format!(" Δ {:+.4}", d.value));
+    format!(
+        "{} step {}/{steps} {}{delta}, {:.1} evaluations, {:.0} layer-forwards (the paper's count {:.0}){eta}; this step",
+        record.settings.method,
+        (step + 1).min(steps.max(1)),
+        record.pattern,
+        record.work.evaluations,
+        record.work.layer_forwards,
+        record.work.paper(record.pattern.len()),
+    )
+}

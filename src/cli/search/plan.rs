@@ -1,0 +1,108 @@
+//! `search --plan`: what every method would cost, and what the calibration set can tell apart.
+
+use serde_json::json;
+
+use super::print::count;
+use super::{Args, keeper};
+use crate::cli::CliError;
+use crate::cli::output::Table;
+use crate::cli::progress::Progress;
+use crate::domain::{Role, SearchProgress, SearchSettings, Strategy};
+use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
+use crate::search::{Cost, Evaluate, Ledger, Measured, Space, Watch, costs};
+
+/// Standard errors that a difference must have to be seen: 95 %, two-sided.
+const RESOLVED: f64 = 1.96;
+
+/// Measures the reference and one flip, and prints costs.
+pub(super) fn run(
+    args: &Args,
+    settings: &SearchSettings,
+    space: &Space,
+    backend: &mut LocalBackend,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
+    let free: Vec<usize> = space.free().collect();
+    let Some(&middle) = free.get(free.len() / 2) else {
+        return Err(CliError::usage("every layer is locked, so there is nothing to search for"));
+    };
+    let mut watch = Shown(Progress::new(&args.output));
+    let mut evaluator = Evaluator::new(backend, cancel);
+    let parts: Vec<usize> = (0..evaluator.layout().parts.len()).collect();
+    let mut ledger = Ledger::new(&mut evaluator, &parts, settings, space.start, [], &mut watch);
+    let start = ledger.measure_one(space.start)?;
+    let flipped = space.start.with(middle, Role::Shared)?;
+    let flip = ledger.measure_one(flipped)?.minus(&start).estimate();
+    let work = ledger.work();
+    let blocks = ledger.layout().blocks(&parts);
+    drop(watch);
+    let info = backend.describe();
+    let pace = work.seconds / work.layer_forwards.max(f64::MIN_POSITIVE);
+    let rows: Vec<(Strategy, Option<Cost>)> =
+        Strategy::ALL.map(|s| (s, costs(s, space, settings.goal, blocks))).to_vec();
+    let hours = |layer_forwards: f64| layer_forwards * pace / 3600.0;
+    let resolved = flip.se.map(|se| RESOLVED * se);
+    let methods: Vec<_> = rows
+        .iter()
+        .map(|(strategy, cost)| {
+            json!({
+                "method": strategy.name(),
+                "evaluations": cost.map(|c| [count(c.evaluations.0), count(c.evaluations.1)]),
+                "layer_forwards": cost.map(|c| [count(c.layer_forwards.0), count(c.layer_forwards.1)]),
+                "hours": cost.map(|c| [hours(c.layer_forwards.0), hours(c.layer_forwards.1)]),
+            })
+        })
+        .collect();
+    let json = json!({
+        "schema": 1,
+        "model": info.name,
+        "plan": methods,
+        "measured": {"evaluations": 2, "layer_forwards": count(work.layer_forwards), "seconds": work.seconds},
+        "resolvable_delta": resolved,
+        "flip": {"layer": middle, "delta": flip.value, "delta_se": flip.se},
+        "eligible": info.eligible,
+        "blocks": blocks,
+    });
+    let mut table = Table::new(["method", "evaluations", "layer-forwards", "hours"]);
+    let range = |(low, high): (f64, f64), digits: usize| {
+        if low == high { format!("{low:.digits$}") } else { format!("{low:.digits$} to {high:.digits$}") }
+    };
+    for (strategy, cost) in rows {
+        let mut row = vec![strategy.name().to_owned()];
+        row.extend(match cost {
+            None => ["too many".to_owned(), "-".to_owned(), "-".to_owned()],
+            Some(c) => {
+                let (low, high) = c.layer_forwards;
+                [range(c.evaluations, 0), range(c.layer_forwards, 0), range((hours(low), hours(high)), 4)]
+            }
+        });
+        table.rows.push(row);
+    }
+    table.notes.push(format!(
+        "{}: two evaluations measured (the reference, and L{middle} Shared) on {} eligible targets of {} sequences in {:.2} s, {:.4} s per layer-forward",
+        info.name, info.eligible, info.sequences, work.seconds, pace
+    ));
+    table.notes.push(match resolved {
+        Some(resolved) => format!(
+            "the smallest delta that this set resolves is about {resolved:.4} nats (1.96 standard errors of that flip, {blocks} blocks); four times the text halves it"
+        ),
+        None => format!("{blocks} blocks of targets are too few for a standard error (8 are needed): what this set resolves is not known"),
+    });
+    table.notes.push(
+        "+swap adds a race of all pairs of a Full and a Shared layer per exchange; lazy and racing depend on the model"
+            .to_owned(),
+    );
+    args.output.print(&json, &table)
+}
+
+/// Shows progress and keeps nothing.
+pub(super) struct Shown(pub(super) Progress);
+
+impl Watch for Shown {
+    fn measured(&mut self, _: &Measured) {}
+
+    fn progress(&mut self, progress: &SearchProgress) {
+        let (done, all) = progress.measured;
+        self.0.tell(&keeper::line(progress), done as f64 / all.max(1) as f64);
+    }
+}

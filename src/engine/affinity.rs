@@ -1,0 +1,159 @@
+//! How well layers could lend each other their indices, measured under the reference: what rules without a loss go by.
+
+use std::time::Instant;
+
+use candle_core::{D, DType, Tensor};
+
+use super::local::LocalBackend;
+use super::{BackendError, Cancel};
+use crate::analysis::mass_recall;
+use crate::domain::{Query, Selection};
+use crate::model::{Attend, Indices, Pass};
+use crate::search::{Affinity, AffinityKind};
+
+/// Tokens that are enough for a mean per pair of layers; whole batches are run.
+const TOKENS: usize = 4096;
+/// Queries per sequence whose dense attention is looked at.
+const QUERIES: usize = 64;
+
+/// Measures an affinity on the first sequences of the calibration set.
+pub(super) fn affinity(
+    backend: &mut LocalBackend,
+    kind: AffinityKind,
+    cancel: &Cancel,
+) -> Result<Affinity, BackendError> {
+    let started = Instant::now();
+    let layers = backend.info.constraints.layers;
+    let mut mass = mass_recall::Accumulator::new(layers, backend.info.index_topk);
+    let mut cosines = Cosines { layers, sums: vec![0.0; layers * layers], queries: 0 };
+    let (mut tokens, mut sequences) = (0, 0);
+    for batch in 0..backend.runner.batches.len() {
+        if tokens >= TOKENS {
+            break;
+        }
+        let ids = &backend.runner.batches[batch].ids;
+        if ids[0].len() <= backend.info.index_topk {
+            continue;
+        }
+        tokens += ids.iter().map(Vec::len).sum::<usize>();
+        sequences += ids.len();
+        visit(backend, batch, cancel, &mut |layer, x, sets| match kind {
+            AffinityKind::MassRecall => add_mass(backend, batch, layer, x, sets, &mut mass),
+            AffinityKind::OutputCosine => cosines.add(backend, batch, layer, x, sets),
+        })?;
+    }
+    let values = match kind {
+        AffinityKind::MassRecall => {
+            let mass = mass.finish(QUERIES, 0);
+            let value = |at: usize| mass.get(at % layers, at / layers).map_or(0.0, |e| e.value);
+            (0..layers * layers).map(value).collect()
+        }
+        AffinityKind::OutputCosine => cosines.sums.iter().map(|sum| sum / cosines.queries.max(1) as f64).collect(),
+    };
+    let share = sequences as f64 / backend.info.sequences as f64;
+    // A cosine runs the attention of a layer once per possible lender; that is counted as if it were the whole layer.
+    let runs = match kind {
+        AffinityKind::MassRecall => layers,
+        AffinityKind::OutputCosine => layers + layers * (layers + 1) / 2,
+    };
+    Ok(Affinity { layers, values, layer_forwards: share * runs as f64, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// What is done at a layer: its number, the residual stream at its entry, every layer's set up to its own.
+type Visit<'a> = dyn FnMut(usize, &Tensor, &[Indices]) -> Result<(), BackendError> + 'a;
+
+/// Runs the reference on a batch.
+fn visit(backend: &LocalBackend, batch: usize, cancel: &Cancel, visit: &mut Visit) -> Result<(), BackendError> {
+    let model = &backend.runner.model;
+    let reference = backend.info.reference;
+    let (ids, rotary) = (&backend.runner.batches[batch].ids, &backend.runner.batches[batch].rotary);
+    let mut x = model.embed(ids)?;
+    let mut sets: Vec<Indices> = Vec::new();
+    for layer in 0..reference.len() {
+        if cancel.is_stale() {
+            return Err(BackendError::Cancelled);
+        }
+        let attend = match sets.last() {
+            Some(indices) if !reference.is_full(layer) => Attend::Given(indices),
+            _ => Attend::Own,
+        };
+        let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(attend) };
+        let output = model.layer(layer, &x, rotary, &mut pass)?;
+        sets.extend(output.indices);
+        visit(layer, &x, &sets)?;
+        x = output.hidden;
+    }
+    Ok(())
+}
+
+fn add_mass(
+    backend: &LocalBackend,
+    batch: usize,
+    layer: usize,
+    x: &Tensor,
+    sets: &[Indices],
+    mass: &mut mass_recall::Accumulator,
+) -> Result<(), BackendError> {
+    let (sequences, tokens, _) = x.dims3()?;
+    let topk = backend.info.index_topk;
+    // Evenly spread over the queries that see more than k keys.
+    let drawn = QUERIES.min(tokens - topk);
+    let rows: Vec<usize> = (0..drawn).map(|i| topk + i * (tokens - topk) / drawn).collect();
+    let rotary = &backend.runner.batches[batch].rotary;
+    for sequence in 0..sequences {
+        let attention = backend.runner.model.mean_attention(layer, &x.narrow(0, sequence, 1)?, rotary, &rows)?;
+        let attention: Vec<f32> = attention.flatten_all()?.to_vec1()?;
+        let queries: Vec<Query> =
+            rows.iter().map(|&p| Query { sequence: sequence as u32, position: p as u32 }).collect();
+        let picked: Vec<Selection> = sets
+            .iter()
+            .map(|set| {
+                let mut picked = Selection::with_capacity(rows.len(), topk);
+                rows.iter().for_each(|&p| picked.push(set[sequence].row(p)));
+                picked
+            })
+            .collect();
+        mass.add(layer, &queries, &attention, &picked);
+    }
+    Ok(())
+}
+
+struct Cosines {
+    layers: usize,
+    sums: Vec<f64>,
+    queries: usize,
+}
+
+impl Cosines {
+    /// Compares the layer's attention output under every earlier layer's set with that under its own.
+    fn add(
+        &mut self,
+        backend: &LocalBackend,
+        batch: usize,
+        layer: usize,
+        x: &Tensor,
+        sets: &[Indices],
+    ) -> Result<(), BackendError> {
+        let (sequences, tokens, _) = x.dims3()?;
+        let topk = backend.info.index_topk;
+        let model = &backend.runner.model;
+        let rotary = &backend.runner.batches[batch].rotary;
+        let output = |set: &Indices| -> Result<Tensor, BackendError> {
+            let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(Attend::Given(set)) };
+            let output = model.attention(layer, x, rotary, &mut pass)?;
+            Ok(output.narrow(1, topk, tokens - topk)?.to_dtype(DType::F32)?)
+        };
+        let own = output(&sets[layer])?;
+        for (lender, set) in sets.iter().enumerate() {
+            let other = output(set)?;
+            let dot = |a: &Tensor, b: &Tensor| (a * b)?.sum(D::Minus1);
+            let cosine = (dot(&own, &other)? / (dot(&own, &own)? * dot(&other, &other)?)?.sqrt()?)?;
+            let sum = f64::from(cosine.sum_all()?.to_scalar::<f32>()?);
+            self.sums[layer * self.layers + lender] += sum;
+        }
+        if layer + 1 == self.layers {
+            self.queries += sequences * (tokens - topk);
+        }
+        Ok(())
+    }
+}

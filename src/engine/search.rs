@@ -1,0 +1,144 @@
+//! Losses for searches: many patterns on parts of the calibration set, so that common prefixes are run once.
+
+use std::time::Instant;
+
+use super::forward::How;
+use super::local::LocalBackend;
+use super::{Backend, BackendError, Cancel};
+use crate::domain::{Subject, block_ends, block_means};
+use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
+
+/// The reference's losses on one part.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    /// Of the eligible targets, sequence by sequence.
+    eligible: Vec<Vec<f64>>,
+    /// Σ over all other targets: they are the same under every pattern.
+    fixed: f64,
+}
+
+/// Returns the calibration set in parts, one per batch.
+pub(super) fn layout(backend: &LocalBackend) -> Layout {
+    let part = |batch: usize| {
+        let targets = backend.targets(batch);
+        let (fixed, eligible) = targets.split(backend.info.index_topk);
+        let mut blocks = Vec::new();
+        for n in eligible.counts() {
+            let ends = block_ends(n);
+            blocks.extend(ends.iter().scan(0, |begin, &end| Some(end - std::mem::replace(begin, end))));
+        }
+        Part { blocks, targets: fixed.counts().chain(eligible.counts()).sum(), sequences: targets.len() }
+    };
+    Layout { parts: (0..backend.runner.batches.len()).map(part).collect() }
+}
+
+/// Measures every unit, part by part; within a part patterns with common prefixes follow each other.
+pub(super) fn losses(
+    backend: &mut LocalBackend,
+    units: &[Unit],
+    cancel: &Cancel,
+    done: &mut dyn FnMut(Measured),
+) -> Result<(), BackendError> {
+    let mut units = units.to_vec();
+    // In the order of their letters patterns form a tree that is walked depth first.
+    units.sort_by_cached_key(|(pattern, part)| (*part, pattern.to_string()));
+    for (pattern, part) in units {
+        backend.info.check(Subject::Pattern(pattern))?;
+        let started = Instant::now();
+        let (_, targets) = backend.targets(part).split(backend.info.index_topk);
+        let mut layers = run_baseline(backend, part, cancel)?;
+        let is_reference = pattern == backend.info.reference;
+        let losses = if is_reference {
+            None
+        } else {
+            let run = backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut |_, _| {})?;
+            layers += pattern.len() - run.resumed_from;
+            Some(targets.losses(backend.runner.model.head(), &run.hidden, cancel)?)
+        };
+        let Some(baseline) = &backend.baselines[part] else { continue };
+        let losses = losses.as_ref().unwrap_or(&baseline.eligible);
+        if losses.iter().flatten().any(|loss| !loss.is_finite()) {
+            return Err(BackendError::Failed {
+                message: format!("the loss of {pattern} is not finite on part {part} of the calibration set"),
+                hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
+            });
+        }
+        let mut blocks = Vec::new();
+        for (ours, theirs) in losses.iter().zip(&baseline.eligible) {
+            let differences: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
+            blocks.extend(block_means(&differences));
+        }
+        done(Measured {
+            pattern,
+            part,
+            blocks,
+            nll: baseline.fixed + losses.iter().flatten().sum::<f64>(),
+            is_reference,
+            layers,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+    }
+    Ok(())
+}
+
+/// Runs the reference on a part unless that has been done; returns how many layers were run.
+fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Result<usize, BackendError> {
+    if backend.baselines[part].is_some() {
+        return Ok(0);
+    }
+    let subject = Subject::Pattern(backend.info.reference);
+    let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut |_, _| {})?;
+    let (fixed, eligible) = backend.targets(part).split(backend.info.index_topk);
+    let head = backend.runner.model.head();
+    let fixed = fixed.losses(head, &run.hidden, cancel)?.iter().flatten().sum();
+    let eligible = eligible.losses(head, &run.hidden, cancel)?;
+    backend.baselines[part] = Some(Baseline { eligible, fixed });
+    Ok(backend.info.constraints.layers - run.resumed_from)
+}
+
+/// A backend as searches see it.
+pub struct Evaluator<'a> {
+    backend: &'a mut dyn Backend,
+    cancel: &'a Cancel,
+    layout: Layout,
+}
+
+impl<'a> Evaluator<'a> {
+    /// Lends a backend to a search, which ends as interrupted once `cancel` is stale.
+    pub fn new(backend: &'a mut dyn Backend, cancel: &'a Cancel) -> Self {
+        let layout = backend.layout();
+        Self { backend, cancel, layout }
+    }
+}
+
+impl Evaluate for Evaluator<'_> {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn measure(&mut self, units: &[Unit], done: &mut dyn FnMut(Measured)) -> Result<(), SearchError> {
+        Ok(self.backend.losses(units, self.cancel, done)?)
+    }
+
+    fn affinity(&mut self, kind: AffinityKind) -> Result<Affinity, SearchError> {
+        Ok(self.backend.affinity(kind, self.cancel)?)
+    }
+}
+
+impl From<BackendError> for SearchError {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Cancelled => Self::Interrupted,
+            BackendError::Failed { message, hint } => Self::Failed { message, hint },
+        }
+    }
+}
+
+impl From<SearchError> for BackendError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Interrupted => Self::Cancelled,
+            SearchError::Failed { message, hint } => Self::Failed { message, hint },
+        }
+    }
+}
