@@ -32,17 +32,18 @@ fn place(space: &Space, full: usize, worth: impl Fn(usize, usize) -> f64) -> Pat
     let mut best: Vec<Vec<Option<(f64, usize)>>> = vec![vec![None; layers + 1]; full + 1];
     best[0][0] = Some((0.0, 0));
     for k in 1..=full {
+        let (done, rest) = best.split_at_mut(k);
+        let (before, now) = (&done[k - 1], &mut rest[0]);
         for source in (0..layers).filter(|&l| !space.shared.contains(l)) {
-            let Some((before, _)) = best[k - 1][source] else { continue };
-            let mut value = before;
-            for end in source + 1..=layers {
+            let Some((mut value, _)) = before[source] else { continue };
+            for (end, entry) in now.iter_mut().enumerate().skip(source + 1) {
                 let layer = end - 1;
                 if layer > source && space.full.contains(layer) {
                     break;
                 }
                 value += worth(layer, source);
-                if best[k][end].is_none_or(|(known, _)| value > known) {
-                    best[k][end] = Some((value, source));
+                if entry.is_none_or(|(known, _)| value > known) {
+                    *entry = Some((value, source));
                 }
             }
         }
