@@ -57,10 +57,9 @@ fn main() -> Result<()> {
         let whole = evaluate(all_full)?;
         // The first comparison also computes the reference's logits, once.
         evaluate(flip(layers - 1)?.with(layers - 2, Role::Shared)?)?;
-        for layer in 1..layers {
+        for (layer, times) in seconds.iter_mut().enumerate().skip(1) {
             let [toggle, again] = [evaluate(flip(layer)?)?, evaluate(flip(layer)?)?];
-            for (of, value) in seconds[layer].iter_mut().zip([toggle, tail(&model, &ids, flip(layer)?, layer)?, again])
-            {
+            for (of, value) in times.iter_mut().zip([toggle, tail(&model, &ids, flip(layer)?, layer)?, again]) {
                 of[round] = value;
             }
         }

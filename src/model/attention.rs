@@ -10,8 +10,8 @@ use super::gqa::Gqa;
 use super::indexer::{Indexer, Projected};
 use super::mla::Mla;
 use super::ops::{
-    Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mla_attention, prefers_latent, select,
-    sparse_expanded, sparse_latent, top_k_rows,
+    Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mla_attention, prefers_grouped,
+    prefers_latent, select, sparse_expanded, sparse_grouped, sparse_latent, top_k_rows,
 };
 use super::pass::{Attend, Ops, Pass};
 use super::weights::{Linear, Scope};
@@ -186,6 +186,9 @@ impl Attention {
             Some(_) => {
                 let kv = wide(&self.heads.expand(kept)?)?;
                 sparse_expanded(&q32, &kv, &shared, self.shape, self.scale, picked)?
+            }
+            None if prefers_grouped(kept.dim(1)?, self.topk) => {
+                sparse_grouped(&q32, &wide(&self.heads.expand(kept)?)?, self.shape, self.scale, picked)?
             }
             None => {
                 let (allowed, kv) = (Allowed::Selected(picked.indices.clone()), wide(&self.heads.expand(kept)?)?);

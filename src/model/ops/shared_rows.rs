@@ -23,17 +23,23 @@ const MOST: usize = 8;
 pub(super) struct Rows<'a> {
     data: &'a [f32],
     width: usize,
+    stride: usize,
 }
 
 impl<'a> Rows<'a> {
     /// Views `data` as rows of `width` adjacent values.
     pub(super) fn new(data: &'a [f32], width: usize) -> Self {
-        Self { data, width }
+        Self { data, width, stride: width }
+    }
+
+    /// Views `width` adjacent values of `data` every `stride` values, from `at` on.
+    pub(super) fn of(data: &'a [f32], at: usize, width: usize, stride: usize) -> Self {
+        Self { data: &data[at.min(data.len())..], width, stride }
     }
 
     #[inline(always)]
     fn row(self, j: u32) -> &'a [f32] {
-        &self.data[j as usize * self.width..][..self.width]
+        &self.data[j as usize * self.stride..][..self.width]
     }
 }
 

@@ -169,7 +169,7 @@ pub fn sparse_latent(
 }
 
 /// Calls `f` for blocks of query rows in parallel: (sequence, first row, its output rows, its selection).
-fn each_block(
+pub(super) fn each_block(
     out: &mut [f32],
     (b, t, width): (usize, usize, usize),
     Picked { indices, stop }: Picked,
