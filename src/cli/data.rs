@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::CliError;
-use super::model;
+use super::{CliError, chat, model};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Calibration, Sequence, splitmix};
 use crate::train::demo;
@@ -18,15 +17,19 @@ const MIN_PIECE: usize = 512;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct DataArgs {
     /// JSON array of arrays of token ids, or of objects {ids, mask?}; or random:N for N random tokens.
-    #[arg(long, value_name = "FILE|random:N", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE|random:N", conflicts_with_all = ["text", "chat"])]
     tokens: Option<String>,
     /// UTF-8 text, tokenised with the checkpoint's tokenizer.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// JSONL of conversations, arrays of messages {role, content}, through the checkpoint's chat template; only the
+    /// assistant's tokens are scored.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    chat: Option<PathBuf>,
     /// Which of the demo's own texts.
-    #[arg(long, value_enum, value_name = "SPLIT", conflicts_with_all = ["tokens", "text"])]
+    #[arg(long, value_enum, value_name = "SPLIT", conflicts_with_all = ["tokens", "text", "chat"])]
     split: Option<Split>,
-    /// Tokens per sequence; sequences of --tokens are cut to it, text is cut into pieces of it.
+    /// Tokens per sequence; sequences of --tokens and --chat are cut to it, text is cut into pieces of it.
     #[arg(long, value_name = "N")]
     seq_len: Option<NonZeroUsize>,
     /// Number of sequences; the first ones are taken.
@@ -55,11 +58,12 @@ impl DataArgs {
             return Err(CliError::usage(format!("--split is for the demo, and '{}' has no texts", checkpoint.name()))
                 .hint("give --text FILE or --tokens FILE"));
         }
-        let (mut sequences, data) = match (&self.tokens, &self.text) {
+        let (mut sequences, data) = match (&self.tokens, self.text.as_ref().or(self.chat.as_ref())) {
             (Some(tokens), _) => match tokens.strip_prefix("random:") {
                 Some(count) => (random(number(count)?, self.seq_len, vocab), "random tokens".to_owned()),
                 None => (read_tokens(Path::new(tokens))?, tokens.clone()),
             },
+            (None, Some(path)) if self.chat.is_some() => (chat::read(path, checkpoint)?, path.display().to_string()),
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
                 (self.pieces(&text, checkpoint)?, path.display().to_string())
@@ -72,8 +76,10 @@ impl DataArgs {
                 (self.pieces(demo::text(split), checkpoint)?, name.to_owned())
             }
             (None, None) => {
-                return Err(CliError::usage("there is nothing to evaluate on: neither --tokens nor --text was given")
-                    .hint("give --text FILE, --tokens FILE, or --tokens random:1024"));
+                return Err(CliError::usage(
+                    "there is nothing to evaluate on: none of --tokens, --text and --chat was given",
+                )
+                .hint("give --text FILE, --chat FILE, --tokens FILE, or --tokens random:1024"));
             }
         };
         if let Some(count) = self.sequences {
@@ -87,7 +93,7 @@ impl DataArgs {
 
     /// Returns whether tokens or text were named.
     pub fn is_given(&self) -> bool {
-        self.tokens.is_some() || self.text.is_some()
+        self.tokens.is_some() || self.text.is_some() || self.chat.is_some()
     }
 
     /// Returns the same choice with `count` random tokens, in sequences of `len` unless a length was given.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bytes;
+mod chat;
 mod dashboard;
 mod data;
 mod demo;

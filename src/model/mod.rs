@@ -5,6 +5,7 @@
 
 mod attention;
 mod cache;
+pub mod chat;
 mod clock;
 mod decoder;
 mod ends;

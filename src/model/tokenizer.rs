@@ -2,6 +2,7 @@
 
 mod gguf;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -125,6 +126,16 @@ impl Tokenizer {
     /// [`TokenizerError::Run`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         Ok(self.0.encode_fast(text, true).map_err(run)?.get_ids().to_vec())
+    }
+
+    /// Encodes a text without special tokens of its own; also returns which bytes of it every token stands for.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`].
+    pub fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = self.0.encode(text, false).map_err(run)?;
+        let places = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+        Ok((encoding.get_ids().to_vec(), places))
     }
 
     /// Encodes a long text in pieces on all cores, cut at blank lines, without special tokens.

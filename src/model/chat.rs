@@ -1,0 +1,235 @@
+//! Conversations to tokens, by a checkpoint's chat template; which tokens are the assistant's.
+//!
+//! Templates are Jinja, rendered as transformers renders them: blocks are trimmed, `tojson` writes Python's JSON,
+//! `raise_exception` refuses. What the date is (`strftime_now`) is not told, so that the same file always gives the same
+//! tokens. The assistant's part is what the template marks by `{% generation %}`; where it marks nothing, it is what a
+//! turn adds to the rendering of everything before it with the generation prompt.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, Error, ErrorKind};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use serde_json::{Map, Value};
+
+use super::tokenizer::{Tokenizer, TokenizerError};
+use marks::{MARKS, mark_generations, take_marks};
+
+mod marks;
+#[cfg(test)]
+mod tests;
+
+/// Why a conversation could not be turned into tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// The checkpoint has no template.
+    #[error("'{folder}' has no chat template", folder = .0.display())]
+    NoTemplate(PathBuf),
+    /// A file that should hold the template cannot be read.
+    #[error("{path} cannot be read as a chat template: {reason}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The template refused a conversation.
+    #[error("the chat template refuses it: {0}")]
+    Refused(String),
+    /// There is nothing to score.
+    #[error("no message is the assistant's")]
+    NoAssistant,
+    /// An assistant's message whose place in the text cannot be told.
+    #[error(
+        "message {0} is rendered otherwise once more messages follow, so that its tokens cannot be told from others"
+    )]
+    Ambiguous(usize),
+    /// A text that holds what this program uses to mark generations.
+    #[error("the text has the character U+{0:X}, which this program uses to mark generations")]
+    Mark(u32),
+    /// The tokenizer failed.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+impl ChatError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoTemplate(_) => {
+                "put the checkpoint's chat_template.jinja there, or give --text FILE or --tokens FILE with masks"
+            }
+            Self::Read { .. } => "it must be the file that belongs to the checkpoint's tokenizer",
+            Self::NoAssistant => "only the assistant's tokens are scored; give conversations with an answer",
+            Self::Ambiguous(_) => {
+                "end the conversation there, or use a chat_template.jinja with {% generation %} around the answers"
+            }
+            Self::Refused(_) | Self::Mark(_) => return None,
+            Self::Tokenizer(error) => return error.hint(),
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// A conversation: messages as the template wants them, and the tools that it may name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conversation {
+    /// Objects with a `role`, most often `content`, and whatever else the template reads.
+    pub messages: Vec<Value>,
+    /// Descriptions of tools; null where there are none.
+    pub tools: Value,
+}
+
+/// A checkpoint's chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    /// `bos_token` and its like.
+    special: Map<String, Value>,
+    marked: bool,
+}
+
+impl ChatTemplate {
+    /// Reads `chat_template.jinja`, or where that is missing the template of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// [`ChatError::NoTemplate`] where there is neither, [`ChatError::Read`].
+    pub fn open(folder: &Path) -> Result<Self, ChatError> {
+        let read = |name: &str| -> Result<Option<(PathBuf, String)>, ChatError> {
+            let path = folder.join(name);
+            if !path.is_file() {
+                return Ok(None);
+            }
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(Some((path, text))),
+                Err(e) => Err(ChatError::Read { path, reason: e.to_string() }),
+            }
+        };
+        let mut special = Map::new();
+        let mut template = None;
+        if let Some((path, text)) = read("tokenizer_config.json")? {
+            let config: Map<String, Value> = serde_json::from_str(&text)
+                .map_err(|e| ChatError::Read { path: path.clone(), reason: e.to_string() })?;
+            special.extend(config.iter().filter(|(key, _)| key.ends_with("_token")).filter_map(|(key, value)| {
+                let content = value.get("content").unwrap_or(value);
+                content.is_string().then(|| (key.clone(), content.clone()))
+            }));
+            template = config.get("chat_template").and_then(default_template).map(|text| (path, text));
+        }
+        let (path, text) =
+            read("chat_template.jinja")?.or(template).ok_or_else(|| ChatError::NoTemplate(folder.to_owned()))?;
+        Self::parse(&text, special).map_err(|e| ChatError::Read { path, reason: described(&e) })
+    }
+
+    fn parse(text: &str, special: Map<String, Value>) -> Result<Self, Error> {
+        let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        let mut environment = Environment::new();
+        environment.set_syntax(syntax);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        let (text, marked) = mark_generations(text);
+        environment.add_template_owned("chat", text)?;
+        Ok(Self { environment, special, marked })
+    }
+
+    /// Returns the token ids of a conversation, and which of them are the assistant's.
+    ///
+    /// # Errors
+    /// [`ChatError`], where the template refuses or the assistant's part cannot be told.
+    pub fn encode(&self, tokenizer: &Tokenizer, chat: &Conversation) -> Result<(Vec<u32>, Vec<bool>), ChatError> {
+        let (text, answers) = self.render(chat)?;
+        let (ids, places) = tokenizer.encode_with_places(&text)?;
+        let inside = |place: &Range<usize>| answers.iter().any(|a| place.start < a.end && a.start < place.end);
+        let mask = places.iter().map(inside).collect();
+        Ok((ids, mask))
+    }
+
+    /// Returns the text of a conversation, and where in it the assistant's parts are.
+    fn render(&self, chat: &Conversation) -> Result<(String, Vec<Range<usize>>), ChatError> {
+        let said = Value::Array(chat.messages.clone()).to_string();
+        if let Some(mark) = MARKS.into_iter().find(|&mark| said.contains(mark)) {
+            return Err(ChatError::Mark(mark as u32));
+        }
+        let whole = self.text(chat, chat.messages.len(), false)?;
+        let answers = if self.marked { take_marks(&whole) } else { (whole.clone(), self.turns(chat, &whole)?) };
+        if answers.1.is_empty() { Err(ChatError::NoAssistant) } else { Ok(answers) }
+    }
+
+    /// Returns what every assistant's message adds to the text before it.
+    fn turns(&self, chat: &Conversation, whole: &str) -> Result<Vec<Range<usize>>, ChatError> {
+        let assistants = (0..chat.messages.len()).filter(|&i| chat.messages[i]["role"] == "assistant");
+        assistants
+            .map(|i| {
+                let before = self.text(chat, i, true)?;
+                let after = self.text(chat, i + 1, false)?;
+                let known = whole.starts_with(&after) && after.starts_with(&before);
+                if known { Ok(before.len()..after.len()) } else { Err(ChatError::Ambiguous(i)) }
+            })
+            .collect()
+    }
+
+    /// Renders the first `count` messages.
+    fn text(&self, chat: &Conversation, count: usize, prompt: bool) -> Result<String, ChatError> {
+        let refused = |e: Error| ChatError::Refused(described(&e));
+        let template = self.environment.get_template("chat").map_err(refused)?;
+        let mut context = self.special.clone();
+        let mut set = |name: &str, value| context.insert(name.to_owned(), value);
+        set("messages", Value::Array(chat.messages[..count].to_vec()));
+        set("tools", chat.tools.clone());
+        set("documents", Value::Null);
+        set("add_generation_prompt", prompt.into());
+        template.render(Serde(context)).map_err(refused)
+    }
+}
+
+/// Returns the one template, or that named `default` where there are several.
+fn default_template(value: &Value) -> Option<String> {
+    let named = |v: &&Value| v["name"] == "default";
+    let text = match value {
+        Value::Array(several) => several.iter().find(named).map(|v| &v["template"])?,
+        one => one,
+    };
+    text.as_str().map(str::to_owned)
+}
+
+/// Returns an error of the template engine as one line.
+fn described(error: &Error) -> String {
+    let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    error.line().map_or_else(|| text.clone(), |line| format!("{text} (line {line} of the template)"))
+}
+
+/// Python's `json.dumps`: a blank after commas and colons, or lines with `indent`; nothing is escaped for HTML.
+fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, Error> {
+    let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
+    let indent: Option<usize> = options.get("indent")?;
+    let (mut out, spaces) = (Vec::new(), " ".repeat(indent.unwrap_or(0)));
+    if indent.is_some() {
+        let lines = PrettyFormatter::with_indent(spaces.as_bytes());
+        value.serialize(&mut Serializer::with_formatter(&mut out, lines)).map_err(failed)?;
+    } else {
+        value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)).map_err(failed)?;
+    }
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// JSON on one line with a blank after commas and colons.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
+    }
+}

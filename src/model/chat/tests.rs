@@ -1,0 +1,118 @@
+//! Chat templates on a small tokenizer: texts as transformers renders them, and masks.
+
+use super::*;
+use serde_json::json;
+
+/// In the manner of ChatML, with an end of turn that is the assistant's.
+const TURNS: &str = "{% for message in messages %}
+{{ '<' + message['role'] + '>' }}{{ message.content | trim }}{{ '</>\n' }}{% endfor %}
+{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}";
+
+/// The same, with generations marked.
+const MARKED: &str = "{%- for message in messages %}
+    {{- '<' + message.role + '>' }}
+    {%- if message.role == 'assistant' %}
+        {% generation %}
+            {{- message.content -}}
+            {{- '</>\n' -}}
+        {% endgeneration %}
+    {%- else %}
+        {{- message.content + '</>\n' }}
+    {%- endif %}
+{%- endfor %}";
+
+fn tokenizer() -> Tokenizer {
+    let text = "<user>hello there</><assistant>the answer is naïve</> ".repeat(8);
+    Tokenizer::train_bpe([text.as_str()].into_iter(), 285).unwrap()
+}
+
+fn template(text: &str) -> ChatTemplate {
+    ChatTemplate::parse(text, Map::from_iter([("bos_token".to_owned(), json!("<s>"))])).unwrap()
+}
+
+fn chat(turns: &[(&str, &str)]) -> Conversation {
+    let message = |(role, content): &(&str, &str)| json!({"role": role, "content": content});
+    Conversation { messages: turns.iter().map(message).collect(), tools: Value::Null }
+}
+
+/// The text of a conversation and its assistant's parts.
+fn parts(template: &ChatTemplate, chat: &Conversation) -> (String, Vec<String>) {
+    let (text, answers) = template.render(chat).unwrap();
+    let answers = answers.into_iter().map(|a| text[a].to_owned()).collect();
+    (text, answers)
+}
+
+#[test]
+fn both_ways_find_the_assistants_part() {
+    let chat = chat(&[("user", "hello"), ("assistant", "naïve"), ("user", "there"), ("assistant", "yes")]);
+    let want = "<user>hello</>\n<assistant>naïve</>\n<user>there</>\n<assistant>yes</>\n".to_owned();
+    for text in [TURNS, MARKED] {
+        let template = template(text);
+        assert_eq!(parts(&template, &chat), (want.clone(), vec!["naïve</>\n".to_owned(), "yes</>\n".to_owned()]));
+        let tokenizer = tokenizer();
+        let (ids, mask) = template.encode(&tokenizer, &chat).unwrap();
+        assert_eq!(ids.len(), mask.len());
+        let kept = |wanted: bool| -> Vec<u32> {
+            ids.iter().zip(&mask).filter(|(_, m)| **m == wanted).map(|(id, _)| *id).collect()
+        };
+        assert_eq!(tokenizer.decode(&ids).unwrap(), want);
+        assert_eq!(tokenizer.decode(&kept(true)).unwrap(), "naïve</>\nyes</>\n");
+        assert_eq!(tokenizer.decode(&kept(false)).unwrap(), "<user>hello</>\n<assistant><user>there</>\n<assistant>");
+    }
+}
+
+#[test]
+fn what_python_templates_use_is_there() {
+    let chat = Conversation {
+        tools: json!([{"name": "f", "x": [1, 2.5, null]}]),
+        ..chat(&[("system", "  a\nb "), ("assistant", "x</think>y")])
+    };
+    let text = "{{ bos_token }}{% if tools is not none %}{{ tools | tojson }}{% endif %}\n\
+                {% set ns = namespace(n=0) %}\n\
+                {% for m in messages %}{% if m.role == 'system' %}{{ m['content'].strip() }}|{% continue %}{% endif %}\
+                {% set ns.n = ns.n + 1 %}{% if 'think' in m.content %}{{ m.content.split('</think>')[-1] }}{% endif %}{{ ns.n }}\
+                {{ m.get('name', '-') }}{% endfor %}";
+    let (got, _) = parts(&template(text), &chat);
+    assert_eq!(got, "<s>[{\"name\": \"f\", \"x\": [1, 2.5, null]}]a\nb|y1-");
+    let lines = template("{% for m in messages %}{{ m.content | tojson(indent=2) }}{% endfor %}");
+    let nested =
+        Conversation { messages: vec![json!({"role": "assistant", "content": ["<é>"]})], ..Default::default() };
+    assert_eq!(parts(&lines, &nested).0, "[\n  \"<é>\"\n]");
+}
+
+#[test]
+fn what_cannot_be_told_is_refused() {
+    let refusal = |text: &str, turns: &[(&str, &str)]| template(text).render(&chat(turns)).unwrap_err().to_string();
+    let answered = [("user", "a"), ("assistant", "b")];
+    assert!(refusal(TURNS, &answered[..1]).contains("no message is the assistant's"));
+    let strict = "{{ raise_exception('roles must alternate') }}";
+    assert!(refusal(strict, &answered).contains("roles must alternate (line 1 of the template)"));
+    // The last answer alone is rendered with its thoughts.
+    let thoughtful =
+        "{% for m in messages %}{{ m.role[0] }}{% if loop.last %}<think>{% endif %}{{ m.content }}{% endfor %}";
+    assert!(refusal(thoughtful, &[answered, answered].concat()).contains("message 1 is rendered otherwise"));
+    assert!(refusal(TURNS, &[("user", "\u{F0000}"), ("assistant", "b")]).contains("U+F0000"));
+    assert!(refusal("{{ strftime_now('%Y') }}", &answered).contains("strftime_now"));
+}
+
+#[test]
+fn the_template_is_found_in_either_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let turns = chat(&[("user", "a"), ("assistant", "b")]);
+    let open = || ChatTemplate::open(folder.path()).map(|t| t.text(&turns, 2, false).unwrap());
+    let none = open().unwrap_err();
+    assert!(none.to_string().contains("has no chat template") && none.hint().is_some(), "{none}");
+    let config = |template: Value| {
+        let config = json!({"eos_token": {"content": "</s>"}, "pad_token": null, "chat_template": template});
+        std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    };
+    config(json!("{{ messages[1].content }}{{ eos_token }}"));
+    assert_eq!(open().unwrap(), "b</s>");
+    config(json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d{{ eos_token }}"}]));
+    assert_eq!(open().unwrap(), "d</s>");
+    std::fs::write(folder.path().join("chat_template.jinja"), "file{{ eos_token }}").unwrap();
+    assert_eq!(open().unwrap(), "file</s>");
+    std::fs::write(folder.path().join("chat_template.jinja"), "{% for %}").unwrap();
+    let error = open().unwrap_err().to_string();
+    assert!(error.contains("chat_template.jinja cannot be read as a chat template"), "{error}");
+}
