@@ -21,6 +21,19 @@ pub fn frontier(points: &[(f64, f64)]) -> Vec<usize> {
     order
 }
 
+/// Returns the index of the point after which the cost rises steeply: the one farthest below the straight line between
+/// the first and the last, both axes scaled to their range; `None` below three points, or where none lies below it.
+pub fn knee(points: &[(f64, f64)]) -> Option<usize> {
+    let (first, last) = (*points.first()?, *points.last()?);
+    let (width, height) = (last.0 - first.0, last.1 - first.1);
+    if points.len() < 3 || width == 0.0 || height == 0.0 {
+        return None;
+    }
+    let below = |p: &(f64, f64)| (p.0 - first.0) / width - (p.1 - first.1) / height;
+    let depths = points.iter().map(below).enumerate().filter(|(_, depth)| *depth > 0.0);
+    depths.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +44,14 @@ mod tests {
         let points = [(1.0, 0.0), (1.2, 0.01), (1.1, 0.02), (1.5, 0.2), (1.5, 0.3), (1.5, 0.2), (f64::NAN, 0.0)];
         assert_eq!(frontier(&points), [0, 1, 3]);
         assert_eq!(frontier(&[]), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn the_knee_is_where_the_cost_begins_to_rise() {
+        let points = [(9.0, 0.0), (8.0, 0.1), (7.0, 0.2), (6.0, 0.3), (5.0, 3.0), (4.0, 9.0)];
+        assert_eq!(knee(&points), Some(3));
+        assert_eq!(knee(&[(3.0, 0.0), (2.0, 1.0), (1.0, 2.0)]), None);
+        assert_eq!(knee(&points[..2]), None);
     }
 
     proptest! {

@@ -18,6 +18,8 @@ pub enum Context {
     Overlap,
     /// On the History screen.
     History,
+    /// On the Search screen.
+    Search,
     /// On the Log screen.
     Log,
     /// After `e`.
@@ -28,8 +30,16 @@ pub enum Context {
 
 impl Context {
     /// Every context, in the order in which help and README show them.
-    pub const ALL: [Self; 7] =
-        [Self::Overlap, Self::History, Self::Log, Self::Screen, Self::Export, Self::Overlay, Self::Always];
+    pub const ALL: [Self; 8] = [
+        Self::Overlap,
+        Self::History,
+        Self::Search,
+        Self::Log,
+        Self::Screen,
+        Self::Export,
+        Self::Overlay,
+        Self::Always,
+    ];
 
     /// Returns the heading under which help shows the keys.
     pub fn title(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Context {
             Self::Screen => "Every screen",
             Self::Overlap => "Overlap screen",
             Self::History => "History screen",
+            Self::Search => "Search screen",
             Self::Log => "Log screen",
             Self::Export => "Export (after e)",
             Self::Overlay => "Lists and prompts",
@@ -130,6 +141,12 @@ actions! {
     NameEntry "name-entry" History ["N"] "Name the entry's pattern; no name removes it" 6 |_| "name".into(), hint::no_pattern;
     Axes "axes" History ["a"] "Plot Δloss against speed, Full layers, or overlap given up" 4 hint::axes, hint::no_pattern;
     FrontierOnly "frontier-only" History ["f"] "List only entries that no other one beats, or all" 5 hint::frontier_only, hint::no_pattern;
+    SearchEnter "search-enter" Search ["Enter"] "Start the search, or apply what it found" 1 hint::search_enter, hint::cannot_search;
+    PauseSearch "pause-search" Search ["Space"] "Pause the search, or let it go on" 2 hint::pause_search, hint::cannot_pause_search;
+    SearchSettings "search-settings" Search ["c"] "Change the settings and start a new search" 4 |_| "settings".into(), hint::no_pattern;
+    CutFewer "cut-fewer" Search ["Left" "h"] "Cut the flip order at one Full layer fewer" 3 |_| "cut".into(), hint::cannot_cut;
+    CutMore "cut-more" Search ["Right" "l"] "Cut the flip order at one Full layer more" 0 |_| "cut".into(), hint::cannot_cut;
+    CutResult "cut-result" Search ["0"] "Take the search's own result, not a cut" 0 |_| "own result".into(), hint::cannot_cut;
     LogUp "log-up" Log ["Up" "k"] "Go back to older messages" 1 |_| "older".into(), never;
     LogDown "log-down" Log ["Down" "j"] "Go on to newer messages" 0 |_| "newer".into(), never;
     LogPageUp "log-page-up" Log ["PageUp"] "Go ten messages back" 0 |_| "ten back".into(), never;
@@ -137,12 +154,13 @@ actions! {
     LogFollow "log-follow" Log ["F" "End"] "Go to the newest message and follow" 2 |_| "follow".into(), never;
     ShowOverlap "show-overlap" Screen ["1"] "Show the index sets, the strip, loss and speed" 0 |_| "Overlap".into(), never;
     ShowHistory "show-history" Screen ["3"] "Show the patterns tried against each other" 0 |_| "History".into(), never;
+    ShowSearch "show-search" Screen ["4"] "Search for a pattern" 0 |_| "Search".into(), never;
     ShowLog "show-log" Screen ["5"] "Show what happened so far" 0 |_| "Log".into(), never;
     Undo "undo" Screen ["u"] "Undo the last change of the pattern" 4 |_| "undo".into(), hint::cannot_undo;
     Redo "redo" Screen ["Ctrl-R"] "Redo what was undone" 0 |_| "redo".into(), hint::cannot_redo;
     Compare "compare" Screen ["="] "Show the differences to B" 0 |_| "compare with B".into(), hint::cannot_compare;
     Measure "measure" Screen ["r"] "Measure loss and speed of this pattern again" 0 |_| "measure again".into(), hint::no_engine;
-    Stop "stop" Screen ["x"] "Stop what is running; what was measured stays" 0 |_| "stop".into(), hint::cannot_stop;
+    Stop "stop" Screen ["x"] "Stop what is running; what was measured stays" 7 hint::stop, hint::cannot_stop;
     Save "save" Screen ["w"] "Save the session" 11 |_| "save".into(), hint::no_pattern;
     SaveAs "save-as" Screen ["W"] "Save the session under another name" 0 |_| "save as".into(), hint::no_pattern;
     Open "open" Screen ["o"] "Open a session" 0 |_| "open".into(), never;
@@ -266,6 +284,7 @@ mod tests {
         for contexts in [
             &[Context::Overlap, Context::Screen][..],
             &[Context::History, Context::Screen],
+            &[Context::Search, Context::Screen],
             &[Context::Log, Context::Screen],
             &[Context::Export],
             &[Context::Overlay],

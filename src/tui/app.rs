@@ -7,6 +7,7 @@ mod message;
 mod numbers;
 mod overlay;
 mod screen;
+mod search;
 mod work;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ pub use looks::{Cursor, Marks, Measure};
 pub use message::{Log, Message, Tone};
 pub use overlay::{Overlay, Question};
 pub use screen::{Axes, HistoryView, Screen};
+pub use search::{Field, Form, SearchView};
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -81,6 +83,8 @@ pub struct App {
     pub log: Log,
     /// What the History screen remembers.
     pub view: HistoryView,
+    /// What the Search screen remembers.
+    pub search: SearchView,
     /// Patterns with names, in the order in which they were named.
     pub named: Vec<(String, Pattern)>,
     /// The pattern pinned as B.
@@ -124,6 +128,7 @@ impl App {
             message: Message::default(),
             log: Log::default(),
             view: HistoryView::default(),
+            search: SearchView::default(),
             named: Vec::new(),
             pinned: None,
             file: None,
@@ -230,8 +235,8 @@ impl App {
 
     /// Returns when something is to be done although nothing happens.
     pub fn deadline(&self) -> Option<Duration> {
-        let spin =
-            (self.progress.is_some() || self.engine == Engine::Loading).then(|| self.now + Duration::from_millis(125));
+        let spin = (self.progress.is_some() || self.is_searching() || self.engine == Engine::Loading)
+            .then(|| self.now + Duration::from_millis(125));
         self.due.into_iter().chain(self.autosave).chain(spin).min()
     }
 

@@ -55,6 +55,39 @@ pub fn cannot_go_to_entry(app: &App) -> Option<String> {
     no_pattern(app).or_else(|| here.then(|| format!("#{} is the current entry already", app.entry())))
 }
 
+/// Says what Enter does on the Search screen.
+pub fn search_enter(app: &App) -> String {
+    match app.found() {
+        Some(found) => format!("apply {} Full", found.full_count()),
+        None => format!("start {}", app.search.form.value(super::app::Field::Method)),
+    }
+}
+
+/// Says what Space does on the Search screen.
+pub fn pause_search(app: &App) -> String {
+    if app.is_searching() { "pause" } else { "go on" }.into()
+}
+
+/// Says what is stopped.
+pub fn stop(app: &App) -> String {
+    if app.stops_search() { "stop, keep best" } else { "stop" }.into()
+}
+
+/// Refuses to search without a model.
+pub fn cannot_search(app: &App) -> Option<String> {
+    if app.search.progress.is_some() { no_pattern(app) } else { no_engine(app).or_else(|| no_pattern(app)) }
+}
+
+/// Refuses to pause where no search goes on or waits.
+pub fn cannot_pause_search(app: &App) -> Option<String> {
+    (!app.is_searching() && !app.is_search_paused()).then(|| "no search is running; Enter starts one".into())
+}
+
+/// Refuses to cut where there is no flip order.
+pub fn cannot_cut(app: &App) -> Option<String> {
+    app.search_record().is_none_or(|r| r.order.is_empty()).then(|| "there is no flip order to cut yet".into())
+}
+
 /// Refuses while there is no pattern to act on.
 pub fn no_pattern(app: &App) -> Option<String> {
     app.pattern().is_none().then(|| "there is no pattern yet: the model is still loading".into())
@@ -115,5 +148,5 @@ pub fn no_engine(app: &App) -> Option<String> {
 
 /// Refuses where nothing runs.
 pub fn cannot_stop(app: &App) -> Option<String> {
-    (!app.is_busy()).then(|| "nothing is running".into())
+    (!app.is_busy() && !app.stops_search()).then(|| "nothing is running".into())
 }

@@ -12,27 +12,38 @@ use crate::domain::{Estimate, Pattern};
 pub struct Dot {
     /// The pattern.
     pub pattern: Pattern,
-    /// Its oldest entry of the history.
-    pub entry: usize,
+    /// Its oldest entry of the history; `None` where only the search measured it.
+    pub entry: Option<usize>,
     /// What it is plotted against, in the unit of the axis.
     pub x: f64,
     /// Δloss over eligible targets, nats.
     pub delta: Estimate,
 }
 
-/// Returns the dots of the History screen, each pattern once, in the order of the history.
+/// Returns the dots of the History screen, each pattern once: those of the history, then those of the last search.
 ///
 /// Only what was measured: a pattern without Δloss, or without the speed that is plotted, has no dot.
 pub fn dots(app: &App) -> Vec<Dot> {
     let Some(history) = &app.history else { return Vec::new() };
     let mut seen = HashSet::new();
     let nodes = history.nodes().iter().enumerate().filter(|(_, node)| seen.insert(node.pattern));
-    nodes
+    let mut dots = nodes
         .filter_map(|(entry, node)| {
             let delta = app.results.get(&node.pattern)?.evaluation.as_ref()?.delta?;
-            Some(Dot { pattern: node.pattern, entry, x: place(app, node.pattern)?, delta })
+            Some(Dot { pattern: node.pattern, entry: Some(entry), x: place(app, node.pattern)?, delta })
         })
-        .collect()
+        .collect::<Vec<_>>();
+    // Of what a search accepted nothing but the loss is measured.
+    let flips = app.search_record().filter(|r| r.start.len() == history.pattern().len());
+    let searched = flips
+        .into_iter()
+        .flat_map(|record| record.order.iter().enumerate().map(|(i, flip)| (record.after(i + 1), flip.delta)));
+    for (pattern, delta) in searched.filter(|(p, _)| !dots.iter().any(|d| d.pattern == *p)).collect::<Vec<_>>() {
+        if let (Axes::Full | Axes::Lost, Some(x)) = (app.view.axes, place(app, pattern)) {
+            dots.push(Dot { pattern, entry: None, x, delta });
+        }
+    }
+    dots
 }
 
 fn place(app: &App, pattern: Pattern) -> Option<f64> {

@@ -4,4 +4,5 @@ mod flows;
 mod history;
 mod scene;
 mod screens;
+mod search;
 mod snapshot;

@@ -4,6 +4,7 @@ mod edit;
 mod engine;
 mod history;
 mod overlay;
+mod search;
 mod walk;
 
 use super::action::{Action, Context, resolve};
@@ -15,6 +16,7 @@ use crate::engine::Command;
 use ratatui::crossterm::event::KeyEvent;
 
 pub use overlay::{Answer, chosen_actions, chosen_sessions, listed, verdict};
+pub use search::told as search_told;
 
 /// Returns what is to be done before anything has happened.
 pub fn start(app: &App) -> Vec<Effect> {
@@ -105,6 +107,12 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         | Action::NameEntry
         | Action::Axes
         | Action::FrontierOnly => history::run(app, action),
+        Action::SearchEnter
+        | Action::PauseSearch
+        | Action::SearchSettings
+        | Action::CutFewer
+        | Action::CutMore
+        | Action::CutResult => search::run(app, action),
         Action::LogUp => scroll(app, -1),
         Action::LogDown => scroll(app, 1),
         Action::LogPageUp => scroll(app, -10),
@@ -112,6 +120,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         Action::LogFollow => scroll(app, isize::MAX),
         Action::ShowOverlap => show(app, Screen::Overlap),
         Action::ShowHistory => show(app, Screen::History),
+        Action::ShowSearch => show(app, Screen::Search),
         Action::ShowLog => show(app, Screen::Log),
         Action::EveryN => ask(app, Question::EveryN, "4"),
         Action::TypePattern => ask(app, Question::Pattern, ""),
@@ -160,6 +169,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::Compare => overlay::compare(app),
         Action::Measure => edit::measure(app),
+        Action::Stop if app.stops_search() => search::stop(app),
         Action::Stop => {
             app.due = None;
             app.say(Tone::Info, "stopped; what was measured stays");
@@ -242,11 +252,12 @@ fn quit(app: &mut App) -> Vec<Effect> {
 }
 
 fn interrupt(app: &mut App) -> Vec<Effect> {
-    if app.is_busy() && !app.quitting {
+    if (app.is_busy() || app.is_searching()) && !app.quitting {
         app.quitting = true;
         app.due = None;
         app.say(Tone::Warn, "stopped; Ctrl-C again quits");
-        return vec![Effect::Send(Command::Stop)];
+        let search = app.is_searching().then_some(Effect::Send(Command::StopSearch));
+        return search.into_iter().chain([Effect::Send(Command::Stop)]).collect();
     }
     vec![Effect::Quit]
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Form;
 use crate::tui::input::Input;
 
 /// What a prompt asks for.
@@ -47,6 +48,8 @@ pub enum Overlay {
         /// The chosen row of what the filter leaves.
         chosen: usize,
     },
+    /// The settings of a search.
+    Search(Form),
     /// Something to read.
     Text {
         /// Its heading.

@@ -10,19 +10,22 @@ pub enum Screen {
     Overlap,
     /// The patterns tried, against each other.
     History,
+    /// The search for a pattern.
+    Search,
     /// What happened, in words.
     Log,
 }
 
 impl Screen {
     /// Every screen, in the order of its number.
-    pub const ALL: [Self; 3] = [Self::Overlap, Self::History, Self::Log];
+    pub const ALL: [Self; 4] = [Self::Overlap, Self::History, Self::Search, Self::Log];
 
     /// Returns the key that shows it, and its name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Overlap => "1 Overlap",
             Self::History => "3 History",
+            Self::Search => "4 Search",
             Self::Log => "5 Log",
         }
     }
@@ -32,6 +35,7 @@ impl Screen {
         match self {
             Self::Overlap => Context::Overlap,
             Self::History => Context::History,
+            Self::Search => Context::Search,
             Self::Log => Context::Log,
         }
     }

@@ -70,7 +70,11 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
             format!("Spearman's ρ {:+.2}{interval}, {} patterns", c.rho, c.n).replace('-', "−")
         }
         None if axes == Axes::Lost => format!("{} patterns", dots.len()),
-        None => format!("{} measured, {} not beaten", dots.len(), best.len()),
+        None => {
+            let searched = dots.iter().filter(|d| d.entry.is_none()).count();
+            let also = if searched > 0 { format!(" ({searched} · by the search)") } else { String::new() };
+            format!("{} measured{also}, {} not beaten", dots.len(), best.len())
+        }
     };
     let inner = frame(buf, area, &format!("Δloss against {}", axes.name()), theme);
     write(buf, inner, 0, &[(format::fit(&found, inner.width as usize), theme.role(Role::Dim))]);
@@ -101,9 +105,12 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
             let name = app.name_of(dot.pattern);
             let (rank, glyph, role, label) = match () {
                 () if Some(dot.pattern) == here => (4, '◆', Role::Accent, format!("now #{current}")),
-                () if Some(dot.pattern) == app.pinned => (3, '▲', Role::Warn, format!("B #{}", dot.entry)),
+                () if Some(dot.pattern) == app.pinned => {
+                    (3, '▲', Role::Warn, dot.entry.map_or_else(|| "B".to_owned(), |entry| format!("B #{entry}")))
+                }
                 () if name.is_some() => (2, '■', Role::Good, name.unwrap_or_default().to_owned()),
                 () if best.contains(&i) => (1, if imported { '○' } else { '●' }, Role::Good, String::new()),
+                () if dot.entry.is_none() => (0, '·', Role::Text, String::new()),
                 () => (0, if imported { '○' } else { '•' }, Role::Dim, String::new()),
             };
             (rank, Mark { x: dot.x, y: dot.delta.value, se: dot.delta.se, glyph, role, label })

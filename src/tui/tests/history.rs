@@ -51,7 +51,7 @@ fn the_history_at_three_sizes() {
 fn only_what_was_measured_is_plotted() {
     let mut scene = tried();
     scene.type_keys("3");
-    let entries = |scene: &Scene| plotted::dots(&scene.app).iter().map(|d| d.entry).collect::<Vec<_>>();
+    let entries = |scene: &Scene| plotted::dots(&scene.app).iter().filter_map(|d| d.entry).collect::<Vec<_>>();
     assert_eq!((scene.app.view.axes, entries(&scene)), (Axes::Prefill, vec![0, 1, 2, 3]));
     // The invented speeds grow with every Shared layer, and so does the loss: nothing is beaten.
     assert!(scene.text(120, 40).contains("4 measured, 4 not beaten"), "{}", scene.text(120, 40));
@@ -147,4 +147,17 @@ fn the_log_keeps_what_was_said_and_scrolls() {
     assert_eq!(scene.app.log.back, before.min(11) - 1);
     scene.type_keys("F");
     assert_eq!(scene.app.log.back, 0);
+}
+
+#[test]
+fn what_a_search_accepted_is_plotted_too() {
+    let mut scene = tried();
+    let record = super::search::progress(12, 7, crate::domain::Goal::Keep(3));
+    scene.worker(Update::Search(Box::new(record)));
+    scene.type_keys("3");
+    assert_eq!(plotted::dots(&scene.app).len(), 4, "nothing of it has a measured speed");
+    scene.type_keys("aa");
+    let dots = plotted::dots(&scene.app);
+    assert_eq!((dots.len(), dots.iter().filter(|d| d.entry.is_none()).count()), (13, 7));
+    assert!(scene.text(120, 40).contains("13 measured (7 · by the search)"), "{}", scene.text(120, 40));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::edit;
+use super::{edit, search};
 use crate::analysis::{Metric, OverlapMatrix};
 use crate::domain::{Evaluation, Subject, Trace};
 use crate::engine::{Command, Failure, Job, ModelInfo, Update};
@@ -30,8 +30,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             edit::remember_shown(app);
             edit::put_aside_soon(app);
         }
-        // Shown by the Search screen.
-        Update::Search(_) => {}
+        Update::Search(progress) => search::told_progress(app, *progress),
         Update::Failed(failure) => failed(app, failure),
         Update::Idle => {
             app.progress = None;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ratatui::crossterm::event::KeyEvent;
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::{edit, run};
 use crate::domain::{Pattern, PatternSpec};
@@ -134,6 +134,14 @@ pub fn edit(app: &mut App, key: KeyEvent) -> Vec<Effect> {
         Overlay::Prompt(_, input) => {
             input.key(key);
         }
+        Overlay::Search(form) => match (key.code, form.typed()) {
+            (KeyCode::Char(' ') | KeyCode::Right, None) => form.turn(true),
+            (KeyCode::Left, None) => form.turn(false),
+            (_, Some(input)) => {
+                input.key(key);
+            }
+            _ => {}
+        },
         Overlay::Text { .. } => app.overlay = Overlay::None,
         Overlay::None | Overlay::Export => {}
     }
@@ -145,6 +153,11 @@ pub fn paste(app: &mut App, text: &str) -> Vec<Effect> {
     match &mut app.overlay {
         Overlay::Actions { query: line, .. } | Overlay::Sessions { query: line, .. } | Overlay::Prompt(_, line) => {
             line.insert(text.trim());
+        }
+        Overlay::Search(form) => {
+            if let Some(line) = form.typed() {
+                line.insert(text.trim());
+            }
         }
         Overlay::None if app.history.is_some() => {
             app.overlay = Overlay::Prompt(Question::Pattern, Input::new(text.trim().lines().next().unwrap_or("")));
@@ -164,6 +177,7 @@ pub fn step(app: &mut App, by: isize) -> Vec<Effect> {
     match &mut app.overlay {
         Overlay::Actions { chosen, .. } => *chosen = moved(*chosen, actions),
         Overlay::Sessions { query, paths, chosen } => *chosen = moved(*chosen, chosen_sessions(query, paths).len()),
+        Overlay::Search(form) => form.step(by),
         Overlay::Text { body, scroll, .. } => *scroll = moved(*scroll, body.lines().count()),
         _ => {}
     }
@@ -177,6 +191,7 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
             Some(spec) => run(app, spec.action),
             None => Vec::new(),
         },
+        Overlay::Search(form) => super::search::begin(app, form),
         Overlay::Prompt(question, input) => match verdict(app, question, input.text()) {
             Ok(Answer::Pattern(pattern, change)) => edit::apply(app, pattern, change),
             Ok(Answer::Pair(cursor)) => {

@@ -3,6 +3,7 @@
 pub mod bars;
 pub mod caption;
 pub mod entries;
+pub mod form;
 pub mod heatmap;
 pub mod lists;
 pub mod loupe;

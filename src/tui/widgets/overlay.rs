@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{Window, clear, frame, write, write_right};
+use super::{Window, clear, form, frame, write, write_right};
 use crate::tui::action::{Context, TABLE, keys_text, shown};
-use crate::tui::app::{App, Overlay, Question};
+use crate::tui::app::{App, Form, Overlay, Question};
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::theme::Role;
@@ -24,6 +24,7 @@ pub fn draw(app: &App, screen: Rect, buf: &mut Buffer) -> Option<(u16, u16)> {
         }
         Overlay::Prompt(question, input) => Some(prompt(app, screen, *question, input, buf)),
         Overlay::Sessions { query, paths, chosen } => Some(sessions(app, screen, query, paths, *chosen, buf)),
+        Overlay::Search(form) => search(app, screen, form, buf),
         Overlay::Text { title, body, scroll } => {
             text(app, screen, title, body, *scroll, buf);
             None
@@ -118,6 +119,16 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
     };
     write(buf, inner, 1, &[(format::fit(&text, inner.width as usize), app.theme.role(role))]);
     write(buf, inner, 2, &[("Enter accepts   Esc closes".into(), app.theme.role(Role::Dim))]);
+    cursor
+}
+
+fn search(app: &App, screen: Rect, settings: &Form, buf: &mut Buffer) -> Option<(u16, u16)> {
+    let inner = open(app, screen, 84, 18, "Search · ↑↓ line, ←→ or type, Enter starts, Esc closes", buf);
+    let foot = Rect { y: inner.bottom().saturating_sub(1), height: inner.height.min(1), ..inner };
+    let above = Rect { height: inner.height.saturating_sub(2), ..inner };
+    let cursor = form::fields(app, settings, Some(settings.field), above, buf);
+    let doc = format::fit(settings.field.doc(), inner.width as usize);
+    write(buf, foot, 0, &[(doc, app.theme.role(Role::Dim))]);
     cursor
 }
 

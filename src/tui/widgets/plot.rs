@@ -96,15 +96,9 @@ pub fn draw(plot: Plot, area: Rect, theme: Theme, buf: &mut Buffer) {
     };
     let frame = Frame { field, x, y, falling: plot.falling };
     axes(plot, frame, area, theme, buf);
-    if let Some((level, name)) = plot.level {
-        let row = field.bottom() - 1 - y.cell(level);
-        let line = Rect { y: row, height: 1, ..field };
+    let level = plot.level.map(|(at, name)| (Rect { y: field.bottom() - 1 - y.cell(at), height: 1, ..field }, name));
+    if let Some((line, _)) = level {
         write(buf, line, 0, &[("┄".repeat(field.width as usize), theme.role(Role::Warn))]);
-        let text = format!(" {name} ");
-        let width = text.chars().count() as u16;
-        if width < field.width {
-            write(buf, Rect { x: field.right() - width, width, ..line }, 0, &[(text, theme.role(Role::Warn))]);
-        }
     }
     joined(plot.line, frame, theme, buf);
     for mark in plot.marks {
@@ -113,6 +107,9 @@ pub fn draw(plot: Plot, area: Rect, theme: Theme, buf: &mut Buffer) {
         for row in ends.into_iter().flat_map(|(top, bottom)| top..=bottom) {
             put(buf, (column, row), '│', Role::Border, theme);
         }
+    }
+    if let Some((line, name)) = level {
+        write(buf, Rect { x: line.x + 1, ..line }, 0, &[(format!(" {name} "), theme.role(Role::Warn))]);
     }
     for mark in plot.marks {
         put(buf, frame.place(mark.x, mark.y), mark.glyph, mark.role, theme);

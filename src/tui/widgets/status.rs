@@ -79,6 +79,7 @@ fn running(app: &App, long: bool) -> String {
             let eta = progress.eta.map_or_else(String::new, |s| format!(" {}", format::clock(s)));
             format!("{} {} {:.0}%{eta}", spinner(app), App::job_name(progress.job), progress.share * 100.0)
         }
+        (Engine::Ready, None) if app.is_searching() => searching(app),
         (Engine::Loading, None) => format!("{} loading", spinner(app)),
         (Engine::Absent, None) => "no model".to_owned(),
         (Engine::Failed(_), None) => "✗ no engine".to_owned(),
@@ -86,6 +87,14 @@ fn running(app: &App, long: bool) -> String {
         (Engine::Ready, None) => "● ready".to_owned(),
     };
     format!("{kept}{state} ")
+}
+
+/// Returns how far the search has come.
+fn searching(app: &App) -> String {
+    let progress = app.search.progress.as_ref();
+    let steps = progress.map_or_else(String::new, |p| format!(" {}/{}", p.steps.0, p.steps.1));
+    let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |(_, s)| format!(" {}", format::clock(s)));
+    format!("{} search{steps}{eta}", spinner(app))
 }
 
 /// Returns the spinner's glyph at this time.
@@ -117,10 +126,11 @@ pub fn hints(app: &App, layout: &Layout, buf: &mut Buffer) {
     let style = fill(app, area, buf);
     let key = Style { fg: app.theme.role(Role::Accent).fg, ..style }.add_modifier(Modifier::BOLD);
     let piece = |spec: &Spec| -> Line {
-        let keys = match spec.keys[0] {
-            "Left" => "←↑↓→",
-            "Up" => "↑↓",
-            key => shown(key),
+        let keys = match (spec.action, spec.keys[0]) {
+            (Action::Left, _) => "←↑↓→",
+            (Action::CutFewer, _) => "←→",
+            (_, "Up") => "↑↓",
+            (_, key) => shown(key),
         };
         vec![(format!(" {keys}"), key), (format!(" {} ", (spec.hint)(app)), style)]
     };

@@ -1,0 +1,238 @@
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use ratatui::crossterm::event::KeyCode;
+
+use super::scene::{Scene, model};
+use super::snapshot::dump;
+use crate::domain::*;
+use crate::engine::fake::Fake;
+use crate::engine::{Command, Job, Progress, Update, spawn_with};
+use crate::tui::app::{Overlay, Screen, Tone};
+use crate::tui::msg::Effect;
+
+fn p(text: &str) -> Pattern {
+    text.parse().unwrap()
+}
+
+fn settings(goal: Goal) -> SearchSettings {
+    SearchSettings { seed: 17, ..SearchSettings::new(Strategy::Lazy, goal) }
+}
+
+/// A search of which so many flips are accepted: later ones cost more and more.
+pub fn progress(layers: usize, flips: usize, goal: Goal) -> SearchProgress {
+    let start = Pattern::all_full(layers).unwrap();
+    let mut record = SearchRecord::new(settings(goal), start);
+    let estimate = |value: f64| Estimate { value, se: Some(0.0007), n: 9812 };
+    let mut sum = 0.0;
+    for at in 0..flips {
+        let step = 0.0002 * (1.6f64).powi(at as i32) - 0.0004;
+        sum += step;
+        record.order.push(Flip {
+            layer: 1 + (at * 5) % (layers - 1),
+            to: Role::Shared,
+            delta: estimate(sum),
+            step: estimate(step),
+            p_best: (at > 0).then_some(0.5 + 0.04 * at as f64),
+            within_noise: step.abs() < 0.0014,
+            work: Work::default(),
+        });
+    }
+    record.pattern = record.after(flips);
+    record.delta = Some(estimate(sum));
+    record.work = Work { evaluations: 41.5, layer_forwards: 212.0, seconds: 192.0 };
+    record.audit = Some(Audit { audited: 6, violations: 0 });
+    let untested = (1..layers).find(|&l| record.pattern.is_full(l)).unwrap();
+    SearchProgress {
+        candidate: record.pattern.with(untested, Role::Shared).ok(),
+        steps: (flips, 9.max(flips)),
+        measured: (31, 60),
+        eta: Some((31.0, 49.0)),
+        record,
+    }
+}
+
+fn ready() -> Scene {
+    let mut scene = Scene::ready(model(12, &[]), Scene::colours());
+    scene.posted.clear();
+    scene.type_keys("4");
+    scene
+}
+
+fn told(scene: &mut Scene, flips: usize, state: SearchState) {
+    let mut progress = progress(12, flips, Goal::Keep(3));
+    progress.record.state = state;
+    scene.worker(Update::Search(Box::new(progress)));
+}
+
+#[test]
+fn the_search_at_three_sizes() {
+    let mut scene = ready();
+    insta::assert_snapshot!("search_empty", scene.text(80, 24));
+    scene.type_keys("c");
+    insta::assert_snapshot!("search_settings", scene.text(80, 24));
+    scene.press(KeyCode::Esc);
+    told(&mut scene, 7, SearchState::Running);
+    for (width, height) in [(80, 24), (120, 40), (200, 60)] {
+        insta::assert_snapshot!(format!("search_{width}x{height}"), scene.text(width, height));
+    }
+    scene.press(KeyCode::Right);
+    insta::assert_snapshot!("search_cut", dump(&scene.draw(100, 30), Scene::colours()));
+    scene.app.theme = Scene::mono();
+    insta::assert_snapshot!("search_mono", dump(&scene.draw(80, 24), Scene::mono()));
+    let mut large = Scene::ready(model(78, &[]), Scene::colours());
+    large.type_keys("4");
+    large.worker(Update::Search(Box::new(progress(78, 9, Goal::MaxDelta(0.01)))));
+    insta::assert_snapshot!("search_78", large.text(80, 24));
+}
+
+#[test]
+fn enter_starts_with_what_the_form_says() {
+    let mut scene = ready();
+    scene.type_keys("\n");
+    let expected = SearchSettings::new(Strategy::Lazy, Goal::Keep(3));
+    assert_eq!(scene.posted, [Command::Search(expected)]);
+    assert_eq!(scene.app.message.text, "searching: lazy to 3 Full");
+    scene.type_keys("c");
+    // Racing, with swaps, at most 0.02 nats, two stages, layer 5 stays Full, seed 7.
+    scene.press(KeyCode::Right);
+    scene.press(KeyCode::Down);
+    scene.type_keys(" ");
+    scene.press(KeyCode::Down);
+    scene.type_keys(" ");
+    scene.press(KeyCode::Down);
+    scene.type_keys("^U0.02");
+    scene.press(KeyCode::Down);
+    scene.type_keys("2x6");
+    scene.press(KeyCode::Down);
+    scene.press(KeyCode::Down);
+    scene.type_keys("5,99");
+    let text = scene.text(80, 24);
+    assert!(text.contains("'99' is not a layer"), "{text}");
+    scene.type_keys("\n");
+    assert!(matches!(scene.app.overlay, Overlay::Search(_)), "what is wrong stays open");
+    assert_eq!(scene.app.message.tone, Tone::Warn);
+    scene.type_keys("^U5");
+    scene.press(KeyCode::PageDown);
+    scene.type_keys("^U7\n");
+    let Some(Command::Search(asked)) = scene.posted.last() else { panic!("{:?}", scene.posted) };
+    assert_eq!((asked.method.to_string().as_str(), asked.goal, asked.seed), ("racing+swap", Goal::MaxDelta(0.02), 7));
+    assert_eq!(asked.stages.as_ref().map(ToString::to_string).as_deref(), Some("2x6"));
+    assert!(asked.lock_full.contains(5) && asked.lock_full.iter().count() == 1);
+}
+
+#[test]
+fn a_search_is_paused_stopped_and_applied() {
+    let mut scene = ready();
+    told(&mut scene, 4, SearchState::Running);
+    scene.type_keys(" ");
+    assert_eq!(scene.posted, [Command::PauseSearch]);
+    assert!(scene.text(80, 24).contains("paused"));
+    told(&mut scene, 4, SearchState::Paused);
+    scene.type_keys(" ");
+    assert_eq!(scene.posted.last(), Some(&Command::ResumeSearch));
+    told(&mut scene, 5, SearchState::Running);
+    scene.type_keys("x");
+    assert_eq!(scene.posted.last(), Some(&Command::StopSearch));
+    told(&mut scene, 5, SearchState::Stopped);
+    assert!(scene.app.message.text.starts_with("search stopped at 7/12 Full"), "{}", scene.app.message.text);
+    let found = progress(12, 5, Goal::Keep(3)).record.pattern;
+    let before = scene.app.history.as_ref().unwrap().nodes().len();
+    scene.type_keys("\n");
+    assert_eq!(scene.pattern(), found);
+    assert_eq!(scene.app.history.as_ref().unwrap().nodes().len(), before + 1, "one step of the history");
+    scene.type_keys("u");
+    assert_eq!(scene.pattern(), p("FFFFFFFFFFFF"));
+}
+
+#[test]
+fn the_slider_cuts_the_flip_order_at_any_retention() {
+    let mut scene = ready();
+    scene.press(KeyCode::Left);
+    assert_eq!(scene.app.message.text, "there is no flip order to cut yet");
+    told(&mut scene, 7, SearchState::Done);
+    assert_eq!(scene.app.found().unwrap().full_count(), 5);
+    scene.press(KeyCode::Left);
+    assert_eq!(scene.app.found().unwrap().full_count(), 5, "the flips end there");
+    scene.press(KeyCode::Right);
+    scene.press(KeyCode::Right);
+    let record = progress(12, 7, Goal::Keep(3)).record;
+    assert_eq!(scene.app.found(), record.cut(7));
+    let text = scene.text(100, 30);
+    assert!(text.contains("cut      7/12 Full") && text.contains("apply 7 Full"), "{text}");
+    scene.type_keys("\n");
+    assert_eq!(scene.app.pattern(), record.cut(7));
+    assert!(scene.app.history.as_ref().unwrap().nodes().last().unwrap().change.ends_with("cut at 7 Full"));
+    scene.type_keys("0");
+    assert_eq!(scene.app.found().unwrap().full_count(), 5);
+}
+
+#[test]
+fn an_edit_is_answered_first_and_the_screen_says_so() {
+    let mut scene = ready();
+    told(&mut scene, 3, SearchState::Running);
+    scene.type_keys("1/5\n ");
+    scene.wait(100);
+    assert_eq!(scene.posted, [Command::Evaluate(p("FFFFFSFFFFFF"))]);
+    scene.worker(Update::Progress(Progress { job: Job::Evaluate, share: 0.3, eta: None }));
+    scene.type_keys("4");
+    assert!(scene.text(80, 24).contains("waits for the edit"));
+    scene.worker(Update::Idle);
+    assert!(scene.text(80, 24).contains("  running"));
+    // Elsewhere the header tells how far the search is.
+    scene.type_keys("1");
+    assert!(scene.text(80, 24).contains("search 3/9 0:49"), "{}", scene.text(80, 24));
+    scene.posted.clear();
+    scene.type_keys("^C");
+    assert_eq!(scene.posted, [Command::StopSearch, Command::Stop]);
+}
+
+#[test]
+fn without_a_model_there_is_no_search() {
+    let mut scene = Scene::loading(Scene::colours());
+    scene.type_keys("4");
+    assert!(scene.text(80, 24).contains("loading demo"));
+    let trace = super::scene::trace(p("FFFFFFFFFFFF"));
+    scene.app =
+        crate::tui::app::App::new("t".into(), Scene::colours(), crate::tui::app::Engine::Absent, Some(trace), None);
+    scene.type_keys("4\n");
+    assert!(scene.posted.is_empty());
+    assert!(scene.text(80, 24).contains("no model is loaded"), "{}", scene.text(80, 24));
+}
+
+/// The real worker with an invented model: the search runs, an edit comes between, and its result is applied.
+#[test]
+fn a_search_and_an_edit_share_one_worker() {
+    let (fake, gate) = Fake::new(6).gated();
+    let mut fake = Some(fake);
+    let (handle, updates) = spawn_with(Duration::ZERO, move || Ok(Box::new(fake.take().unwrap()) as _));
+    let mut scene = Scene::loading(Scene::colours());
+    let pump = |scene: &mut Scene, until: &dyn Fn(&Scene) -> bool| {
+        while !until(scene) {
+            scene.posted.drain(..).for_each(|command| handle.post(command));
+            match updates.recv_timeout(Duration::from_secs(20)) {
+                Ok(update) => scene.worker(update),
+                Err(RecvTimeoutError::Timeout) => panic!("nothing was told:\n{}", scene.text(80, 24)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    pump(&mut scene, &|s| s.app.model.is_some());
+    (0..100).for_each(|_| gate.send(()).unwrap());
+    pump(&mut scene, &|s| s.app.is_settled() || s.app.current().is_some_and(|r| r.coverage.is_some()));
+    scene.type_keys("4\n");
+    assert_eq!(scene.app.screen, Screen::Search);
+    // Some candidates are measured, then an edit comes.
+    pump(&mut scene, &|s| s.app.search.progress.as_ref().is_some_and(|p| p.measured.0 > 0));
+    scene.type_keys("1PFFFFFS\n");
+    scene.wait(100);
+    drop(gate);
+    pump(&mut scene, &|s| s.app.current().is_some_and(|r| r.evaluation.is_some()));
+    pump(&mut scene, &|s| s.app.search_record().is_some_and(|r| r.state == SearchState::Done));
+    let record = scene.app.search_record().unwrap().clone();
+    // Later layers cost more in the invented model: 1 to 4 are flipped, so 2 of 6 stay.
+    assert_eq!((record.pattern, record.order.len()), (p("FSSSSF"), 4));
+    scene.type_keys("4\n");
+    assert_eq!(scene.pattern(), p("FSSSSF"));
+    assert!(!scene.asked.contains(&Effect::Quit));
+}

@@ -1,0 +1,111 @@
+//! What is done on the Search screen, and what the worker tells of the search.
+
+use super::edit;
+use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState};
+use crate::engine::Command;
+use crate::tui::action::Action;
+use crate::tui::app::{App, Form, Overlay, Tone};
+use crate::tui::format;
+use crate::tui::msg::Effect;
+
+/// Runs an action of the screen.
+pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
+    match action {
+        Action::SearchSettings => app.overlay = Overlay::Search(app.search.form.clone()),
+        Action::SearchEnter if app.search.progress.is_some() => return apply(app),
+        Action::SearchEnter => return begin(app, app.search.form.clone()),
+        Action::PauseSearch => return pause(app),
+        Action::CutFewer => slide(app, -1),
+        Action::CutMore => slide(app, 1),
+        Action::CutResult => app.search.cut = None,
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// Starts a search with the settings that were typed, or says what is wrong with them.
+pub fn begin(app: &mut App, form: Form) -> Vec<Effect> {
+    let Some(layers) = app.pattern().map(Pattern::len) else { return Vec::new() };
+    match form.settings(layers) {
+        Ok(settings) => {
+            app.say(Tone::Info, format!("searching: {}", told(&settings)));
+            app.search.form = form;
+            app.search.cut = None;
+            app.search.progress = None;
+            app.failure = None;
+            vec![Effect::Send(Command::Search(settings))]
+        }
+        Err(why) => {
+            app.say(Tone::Warn, why);
+            app.overlay = Overlay::Search(form);
+            Vec::new()
+        }
+    }
+}
+
+/// Returns settings in a few words.
+pub fn told(settings: &SearchSettings) -> String {
+    match settings.goal {
+        Goal::Keep(full) => format!("{} to {full} Full", settings.method),
+        Goal::MaxDelta(most) => format!("{} within Δloss {most}", settings.method),
+    }
+}
+
+fn pause(app: &mut App) -> Vec<Effect> {
+    let Some(state) = app.search_record().map(|r| r.state) else { return Vec::new() };
+    let command = match state {
+        SearchState::Running => Command::PauseSearch,
+        _ => Command::ResumeSearch,
+    };
+    if let Some(progress) = &mut app.search.progress {
+        progress.record.state = if state == SearchState::Running { SearchState::Paused } else { SearchState::Running };
+    }
+    vec![Effect::Send(command)]
+}
+
+/// Ends the search; what it found stays.
+pub fn stop(app: &mut App) -> Vec<Effect> {
+    app.say(Tone::Info, "the search is stopped; what it found stays");
+    vec![Effect::Send(Command::StopSearch)]
+}
+
+/// Cuts the flip order one Full layer further on or back, within what it reaches.
+fn slide(app: &mut App, by: isize) {
+    let (Some(record), Some(found)) = (app.search_record(), app.found()) else { return };
+    let full = found.full_count().saturating_add_signed(by);
+    let (fewest, most) = (record.after(record.order.len()).full_count(), record.start.full_count());
+    app.search.cut = Some(full.clamp(fewest, most));
+}
+
+fn apply(app: &mut App) -> Vec<Effect> {
+    let (Some(record), Some(pattern)) = (app.search_record(), app.found()) else { return Vec::new() };
+    let what = format!("{} applied", told(&record.settings));
+    let what = if pattern == record.pattern { what } else { format!("{what}, cut at {} Full", pattern.full_count()) };
+    edit::apply(app, pattern, what)
+}
+
+/// The worker tells where the search stands.
+pub fn told_progress(app: &mut App, progress: SearchProgress) {
+    let before = app.search_record().map(|r| (r.state, r.order.len()));
+    let record = &progress.record;
+    let now = (record.state, record.order.len());
+    let delta = record.delta.map_or_else(String::new, |d| {
+        format!(", Δloss {} {}", format::delta(d.value), format::spread(d.se, app.theme.ascii))
+    });
+    let found = format!("{}/{} Full{delta}", record.pattern.full_count(), record.pattern.len());
+    let text = match record.state {
+        state if before.is_some_and(|(s, _)| s == state) => None,
+        SearchState::Done => Some(format!("search done: {found}; Enter on the Search screen applies it")),
+        SearchState::Stopped => Some(format!("search stopped at {found}")),
+        SearchState::Paused => Some(format!("search paused at {found}")),
+        SearchState::Running => None,
+    };
+    app.search.progress = Some(progress);
+    if let Some(text) = text {
+        app.say(Tone::Info, text);
+    }
+    if before != Some(now) {
+        app.unsaved = true;
+        edit::put_aside_soon(app);
+    }
+}
