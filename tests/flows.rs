@@ -188,6 +188,29 @@ fn a_toggle_is_seen_at_once_measured_and_undone() {
 }
 
 #[test]
+fn screens_are_changed_by_keys_and_by_the_mouse() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = open(folder.path(), (120, 40));
+    terminal.wait_until(measured).unwrap();
+    type_keys(&mut terminal, "3");
+    terminal.wait_until(|s| s.contains("Δloss against prefill speed") && s.contains("1 measured")).unwrap();
+    assert!(terminal.screen().mouse_mode() == MouseMode::None);
+    type_keys(&mut terminal, "M");
+    terminal.wait_until(|s| s.contains("mouse, M off") && s.mouse_mode() != MouseMode::None).unwrap();
+    // The first name in the first line.
+    terminal.click(15, 0).unwrap();
+    terminal.wait_until(|s| s.contains("overlap |A∩B|/k")).unwrap();
+    type_keys(&mut terminal, "4");
+    terminal.wait_until(|s| s.contains("No search yet")).unwrap();
+    type_keys(&mut terminal, "\r");
+    terminal.wait_until(|s| s.contains("search done")).unwrap();
+    type_keys(&mut terminal, "\r1");
+    terminal.wait_until(|s| s.contains("2/6 Full") && measured(s)).unwrap();
+    type_keys(&mut terminal, "qq");
+    assert!(restored(&mut terminal).success());
+}
+
+#[test]
 fn the_demo_opens_without_arguments_and_unsaved_work_is_put_aside() {
     let folder = tempfile::tempdir().unwrap();
     let sessions = folder.path().join("sessions");

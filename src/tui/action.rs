@@ -166,6 +166,7 @@ actions! {
     Open "open" Screen ["o"] "Open a session" 0 |_| "open".into(), never;
     Copy "copy" Screen ["y"] "Copy the pattern to the clipboard" 14 |_| "copy pattern".into(), hint::no_pattern;
     Export "export" Screen ["e"] "Export the pattern for a serving engine" 13 |_| "export".into(), hint::no_pattern;
+    Mouse "mouse" Screen ["M"] "Let the mouse act on the screen, or leave it to the terminal" 0 |_| "mouse".into(), never;
     Help "help" Screen ["?"] "Show all keys; type to filter, Enter runs" 0 |_| "help".into(), never;
     Palette "palette" Screen [":" "Ctrl-P"] "Find a command by its name" 0 |_| "palette".into(), never;
     Quit "quit" Screen ["q"] "Quit" 15 |_| "quit".into(), never;

@@ -24,7 +24,7 @@ use crate::domain::{Constraints, Evaluation, LayerSet, Pattern, Speed, Trace};
 use crate::engine::{Failure, Job, ModelInfo, Progress};
 
 pub use known::{Engine, Results};
-pub use looks::{Cursor, Marks, Measure};
+pub use looks::{Click, Cursor, Marks, Measure};
 pub use message::{Log, Message, Tone};
 pub use overlay::{Overlay, Question};
 pub use screen::{Axes, HistoryView, Screen};
@@ -85,6 +85,8 @@ pub struct App {
     pub view: HistoryView,
     /// What the Search screen remembers.
     pub search: SearchView,
+    /// What the mouse did last; `None` while it is left to the terminal.
+    pub mouse: Option<Click>,
     /// Patterns with names, in the order in which they were named.
     pub named: Vec<(String, Pattern)>,
     /// The pattern pinned as B.
@@ -129,6 +131,7 @@ impl App {
             log: Log::default(),
             view: HistoryView::default(),
             search: SearchView::default(),
+            mouse: None,
             named: Vec::new(),
             pinned: None,
             file: None,

@@ -9,6 +9,7 @@ mod color;
 mod format;
 mod hint;
 mod history;
+mod hit;
 mod input;
 mod layout;
 mod msg;

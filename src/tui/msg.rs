@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ratatui::crossterm::event::KeyEvent;
+use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
 use super::{Problem, Work};
 use crate::analysis::{Metric, OverlapMatrix};
@@ -16,6 +16,8 @@ use crate::engine::{Command, Update};
 pub enum Msg {
     /// A key was pressed.
     Key(KeyEvent),
+    /// The mouse was used, which is told only while it is asked for.
+    Mouse(MouseEvent),
     /// Text was pasted.
     Paste(String),
     /// The terminal has a new size.
@@ -67,6 +69,8 @@ pub enum Effect {
         /// The pattern.
         pattern: Pattern,
     },
+    /// Ask the terminal to tell of the mouse, or to keep it for itself.
+    Mouse(bool),
     /// Put text on the clipboard.
     Copy(String),
     /// Hand the terminal back until the shell continues us.

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::clipboard::CopyToClipboard;
+use ratatui::crossterm::event::MouseEventKind::{Drag, Moved, Up};
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 use ratatui::crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use ratatui::crossterm::{execute, queue};
@@ -177,6 +178,7 @@ impl Shell {
                 Effect::Copy(text) => {
                     execute!(self.terminal.backend_mut(), CopyToClipboard::to_clipboard_from(text))?;
                 }
+                Effect::Mouse(on) => Guard::mouse(on)?,
                 Effect::Suspend => {
                     Guard::suspend(|| {
                         // Where a process cannot be stopped, the dashboard simply comes back.
@@ -234,6 +236,10 @@ fn keys(events: Sender<Event>) {
         loop {
             let event = match event::read() {
                 Ok(Input::Key(key)) if key.kind != KeyEventKind::Release => Event::Msg(Msg::Key(key)),
+                // Mere movement means nothing here, and would draw every frame anew.
+                Ok(Input::Mouse(event)) if !matches!(event.kind, Moved | Drag(_) | Up(_)) => {
+                    Event::Msg(Msg::Mouse(event))
+                }
                 Ok(Input::Paste(text)) => Event::Msg(Msg::Paste(text)),
                 Ok(Input::Resize(width, height)) => Event::Msg(Msg::Resize(width, height)),
                 Ok(_) => continue,

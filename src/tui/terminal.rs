@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
 
 use ratatui::crossterm::cursor::{Hide, Show};
-use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
@@ -14,6 +14,8 @@ use ratatui::crossterm::terminal::{
 
 /// Whether the modes are on.
 static HELD: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal tells of the mouse.
+static MOUSE: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
 /// Holds the terminal; lets go of it when dropped.
@@ -35,14 +37,25 @@ impl Guard {
         Ok(Self)
     }
 
+    /// Asks the terminal to tell of clicks and the wheel, or to keep them for itself.
+    ///
+    /// # Errors
+    /// Those of the terminal.
+    pub fn mouse(on: bool) -> io::Result<()> {
+        MOUSE.store(on, Ordering::SeqCst);
+        if on { execute!(stdout(), EnableMouseCapture) } else { execute!(stdout(), DisableMouseCapture) }
+    }
+
     /// Lets go of the terminal, runs `between`, and takes it again.
     ///
     /// # Errors
     /// Those of the terminal.
     pub fn suspend(between: impl FnOnce()) -> io::Result<()> {
+        let mouse = MOUSE.load(Ordering::SeqCst);
         leave();
         between();
-        enter()
+        enter()?;
+        if mouse { Self::mouse(true) } else { Ok(()) }
     }
 }
 
@@ -61,6 +74,9 @@ fn enter() -> io::Result<()> {
 fn leave() {
     if HELD.swap(false, Ordering::SeqCst) {
         // The terminal may be gone; there is nobody left to tell.
+        if MOUSE.swap(false, Ordering::SeqCst) {
+            let _ = execute!(stdout(), DisableMouseCapture);
+        }
         let _ = execute!(stdout(), EndSynchronizedUpdate, DisableBracketedPaste, Show, LeaveAlternateScreen);
         let _ = disable_raw_mode();
         let _ = stdout().flush();

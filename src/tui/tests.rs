@@ -2,6 +2,7 @@
 
 mod flows;
 mod history;
+mod mouse;
 mod scene;
 mod screens;
 mod search;

@@ -3,6 +3,7 @@
 mod edit;
 mod engine;
 mod history;
+mod mouse;
 mod overlay;
 mod search;
 mod walk;
@@ -27,6 +28,7 @@ pub fn start(app: &App) -> Vec<Effect> {
 pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
     match msg {
         Msg::Key(key) => press(app, key),
+        Msg::Mouse(event) => mouse::event(app, event),
         Msg::Paste(text) => overlay::paste(app, &text),
         Msg::Resize(width, height) => {
             app.size = (width, height);
@@ -209,6 +211,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Next => overlay::step(app, 1),
         Action::PageUp => overlay::step(app, -10),
         Action::PageDown => overlay::step(app, 10),
+        Action::Mouse => mouse::toggle(app),
         Action::Redraw => vec![Effect::Redraw],
         Action::Suspend => vec![Effect::Suspend],
         Action::Quit => quit(app),

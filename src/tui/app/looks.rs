@@ -1,5 +1,7 @@
 //! What is drawn of the index sets, and how.
 
+use std::time::Duration;
+
 use crate::analysis::Metric;
 
 /// What is drawn of two layers' sets.
@@ -58,4 +60,13 @@ pub struct Cursor {
     pub row: usize,
     /// The layer with which it is compared.
     pub column: usize,
+}
+
+/// The last click, to tell a double one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Click {
+    /// Where it was: column and row.
+    pub place: (u16, u16),
+    /// When; `None` before the first.
+    pub at: Option<Duration>,
 }

@@ -43,6 +43,11 @@ fn areas(body: Rect) -> Areas {
     }
 }
 
+/// Returns where the entries are listed.
+pub fn list_area(body: Rect) -> Rect {
+    areas(body).list
+}
+
 /// Draws the screen into what header, message and hints leave.
 pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
     let areas = areas(body);

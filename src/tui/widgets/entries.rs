@@ -34,9 +34,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
         return;
     }
     let here = app.entry();
-    let at = entries.iter().position(|&e| e <= here).unwrap_or(entries.len() - 1);
-    let rows = area.height.saturating_sub(1) as usize;
-    let seen = Window::around(at, rows, entries.len());
+    let seen = window(app, &entries, area);
     for row in 0..seen.count {
         let entry = entries[seen.first + row];
         let role = match entry {
@@ -48,6 +46,20 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
         let text = format!("{text:<width$}", width = area.width as usize);
         write(buf, area, row as u16 + 1, &[(format::fit(&text, area.width as usize), app.theme.role(role))]);
     }
+}
+
+/// Returns which of the listed entries are seen.
+fn window(app: &App, entries: &[usize], area: Rect) -> Window {
+    let here = app.entry();
+    let at = entries.iter().position(|&e| e <= here).unwrap_or(entries.len().saturating_sub(1));
+    Window::around(at, area.height.saturating_sub(1) as usize, entries.len())
+}
+
+/// Returns the entry in a row below the headings.
+pub fn at(app: &App, area: Rect, row: u16) -> Option<usize> {
+    let entries = app.entries();
+    let seen = window(app, &entries, area);
+    entries.get(seen.first + row as usize).copied().filter(|_| (row as usize) < seen.count)
 }
 
 fn line(app: &App, history: &History, entry: usize, room: usize, wide: bool) -> String {

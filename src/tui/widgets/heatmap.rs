@@ -30,19 +30,27 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
         super::status::waiting(app, area, buf);
         return;
     }
-    let (across, down) = map.cell.layers(area.width, area.height);
-    let rows = Window::around(app.cursor.row, down, total);
+    let (rows, columns) = windows(app, layout, map.cell, area);
     match map.cell {
-        Cell::Block { w, h } => blocks(app, area, rows, strip::window(app, layout), (w, h), buf),
-        Cell::Half => halves(app, area, rows, strip::window(app, layout), 1, buf),
-        Cell::Pooled(k) => {
-            let columns = Window::around(app.cursor.column, across, total);
-            let step = k as usize;
-            let even = |w: Window| Window { first: w.first / step * step, ..w };
-            halves(app, area, even(rows), even(columns), step, buf);
-        }
+        Cell::Block { w, h } => blocks(app, area, rows, columns, (w, h), buf),
+        Cell::Half => halves(app, area, rows, columns, 1, buf),
+        Cell::Pooled(k) => halves(app, area, rows, columns, k as usize, buf),
     }
     margin(app, area, rows, map.cell, buf);
+}
+
+/// Returns which layers are seen: rows, then columns.
+pub fn windows(app: &App, layout: &Layout, cell: Cell, area: Rect) -> (Window, Window) {
+    let total = app.pattern().map_or(0, Pattern::len);
+    let (across, down) = cell.layers(area.width, area.height);
+    let rows = Window::around(app.cursor.row, down, total);
+    match cell {
+        Cell::Block { .. } | Cell::Half => (rows, strip::window(app, layout)),
+        Cell::Pooled(k) => {
+            let even = |w: Window| Window { first: w.first / k as usize * k as usize, ..w };
+            (even(rows), even(Window::around(app.cursor.column, across, total)))
+        }
+    }
 }
 
 /// One column and half a row for each `k`×`k` layers.

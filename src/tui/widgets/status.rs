@@ -23,6 +23,21 @@ fn fill(app: &App, area: Rect, buf: &mut Buffer) -> Style {
     style
 }
 
+/// What the first line begins with.
+const NAME: &str = " indexscope";
+
+/// Returns where screens are named in the first line: all of them where there is room, else the one that is shown.
+pub fn tabs(app: &App, area: Rect) -> Vec<(Rect, Screen)> {
+    let named = Screen::ALL.into_iter().filter(|s| area.width >= 110 || *s == app.screen);
+    let place = |x: &mut u16, screen: Screen| {
+        let width = screen.title().chars().count() as u16 + 2;
+        let tab = Rect { x: *x, width, ..area };
+        *x += width;
+        Some((tab.intersection(area), screen))
+    };
+    named.scan(area.x + NAME.len() as u16, place).collect()
+}
+
 /// Draws the first line: what is looked at, and what is running.
 pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some(area) = layout.header else { return };
@@ -39,7 +54,8 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     } else if let Some(trace) = &app.trace {
         parts.push(format!("{}L k{}", trace.meta.layers, trace.meta.index_topk));
     }
-    let mut text = format!(" │ {}", parts.join(" "));
+    let mouse = if app.mouse.is_some() { " │ mouse, M off" } else { "" };
+    let mut text = format!("{mouse} │ {}", parts.join(" "));
     if let Some(history) = &app.history {
         let star = if app.unsaved { "*" } else { "" };
         let _ = write!(text, " │ #{}{star}", history.current());
@@ -49,10 +65,8 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     }
     let room = (area.width as usize).saturating_sub(taken + 2);
     let bold = style.add_modifier(Modifier::BOLD);
-    let mut line: Line = vec![(" indexscope".to_owned(), bold)];
-    // Where there is room all screens are named, else the one that is shown.
-    let named = Screen::ALL.into_iter().filter(|s| area.width >= 110 || *s == app.screen);
-    line.extend(named.map(|screen| {
+    let mut line: Line = vec![(NAME.to_owned(), bold)];
+    line.extend(tabs(app, area).into_iter().map(|(_, screen)| {
         let shown = if screen == app.screen { accent.add_modifier(Modifier::BOLD) } else { style };
         (format!("  {}", screen.title()), shown)
     }));
@@ -125,31 +139,52 @@ pub fn hints(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some(area) = layout.hints else { return };
     let style = fill(app, area, buf);
     let key = Style { fg: app.theme.role(Role::Accent).fg, ..style }.add_modifier(Modifier::BOLD);
-    let piece = |spec: &Spec| -> Line {
-        let keys = match (spec.action, spec.keys[0]) {
-            (Action::Left, _) => "←↑↓→",
-            (Action::CutFewer, _) => "←→",
-            (_, "Up") => "↑↓",
-            (_, key) => shown(key),
-        };
-        vec![(format!(" {keys}"), key), (format!(" {} ", (spec.hint)(app)), style)]
+    for (place, spec) in hint_places(app, area) {
+        let (keys, what) = hint(app, spec);
+        write(buf, place, 0, &[(keys, key), (what, style)]);
+    }
+}
+
+/// Returns a hint: its keys, and what they would do now.
+fn hint(app: &App, spec: &Spec) -> (String, String) {
+    let keys = match (spec.action, spec.keys[0]) {
+        (Action::Left, _) => "←↑↓→",
+        (Action::CutFewer, _) => "←→",
+        (_, "Up") => "↑↓",
+        (_, key) => shown(key),
     };
-    let width = |line: &Line| line.iter().map(|(t, _)| t.chars().count()).sum::<usize>();
-    let pinned: Line = [Action::Palette, Action::Help].iter().flat_map(|a| piece(a.spec())).collect();
-    let mut room = (area.width as usize).saturating_sub(width(&pinned) + 1);
-    let mut line = Line::new();
+    (format!(" {keys}"), format!(" {} ", (spec.hint)(app)))
+}
+
+/// Returns where the hints stand: the most useful ones from the left as far as there is room, palette and help at the
+/// right always.
+pub fn hint_places(app: &App, area: Rect) -> Vec<(Rect, &'static Spec)> {
+    let width = |spec: &Spec| {
+        let (keys, what) = hint(app, spec);
+        (keys.chars().count() + what.chars().count()) as u16
+    };
+    let pinned = [Action::Palette.spec(), Action::Help.spec()];
+    let mut right = area.right().saturating_sub(pinned.iter().map(|s| width(s)).sum()).max(area.x);
+    let mut room = right.saturating_sub(area.x + 1);
     let contexts = [app.screen.context(), Context::Screen];
     let mut specs: Vec<&Spec> = TABLE.iter().filter(|s| contexts.contains(&s.context) && s.rank > 0).collect();
     specs.sort_by_key(|s| s.rank);
+    let mut places = Vec::new();
+    let mut x = area.x;
     for spec in specs.into_iter().filter(|s| (s.refusal)(app).is_none()) {
-        let piece = piece(spec);
-        if let Some(rest) = room.checked_sub(width(&piece)) {
+        let width = width(spec);
+        if let Some(rest) = room.checked_sub(width) {
             room = rest;
-            line.extend(piece);
+            places.push((Rect { x, width, ..area }, spec));
+            x += width;
         }
     }
-    write(buf, area, 0, &line);
-    write_right(buf, area, 0, &pinned);
+    for spec in pinned {
+        let width = width(spec);
+        places.push((Rect { x: right, width, ..area }.intersection(area), spec));
+        right += width;
+    }
+    places
 }
 
 /// Says in place of a map why there is none yet.
