@@ -1,5 +1,7 @@
 //! What a forward costs at contexts that were not timed: seconds = a + b·T + c·T², fitted to measured phases.
 
+use crate::domain::Speed;
+
 /// Terms of the polynomial: constant, linear, quadratic.
 const TERMS: usize = 3;
 
@@ -14,6 +16,20 @@ pub struct Point {
     pub indexer: f64,
     /// Seconds spent elsewhere.
     pub rest: f64,
+}
+
+impl Point {
+    /// Returns a measurement as a point of the fit.
+    pub fn of(speed: &Speed) -> Self {
+        let share = speed.share.indexer + speed.share.topk;
+        let seconds = speed.seconds.median;
+        Self {
+            context: speed.context,
+            full: speed.pattern.full_count(),
+            indexer: seconds * share,
+            rest: seconds * (1.0 - share),
+        }
+    }
 }
 
 /// Seconds as a polynomial of the context whose coefficients are not negative, as no work is.

@@ -107,7 +107,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 fn project(speeds: &[Speed], patterns: &[Pattern], reference: Pattern, contexts: &[usize]) -> Vec<Projection> {
     let mut projections = Vec::new();
     for phase in PHASES {
-        let points: Vec<Point> = speeds.iter().filter(|s| s.phase == phase).map(point).collect();
+        let points: Vec<Point> = speeds.iter().filter(|s| s.phase == phase).map(Point::of).collect();
         let Some(fit) = Fit::of(&points) else { continue };
         for &context in contexts {
             for &pattern in patterns {
@@ -118,17 +118,6 @@ fn project(speeds: &[Speed], patterns: &[Pattern], reference: Pattern, contexts:
         }
     }
     projections
-}
-
-fn point(speed: &Speed) -> Point {
-    let share = speed.share.indexer + speed.share.topk;
-    let seconds = speed.seconds.median;
-    Point {
-        context: speed.context,
-        full: speed.pattern.full_count(),
-        indexer: seconds * share,
-        rest: seconds * (1.0 - share),
-    }
 }
 
 fn to_json(info: &ModelInfo, speeds: &[Speed], projections: &[Projection]) -> Value {

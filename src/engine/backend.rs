@@ -120,6 +120,17 @@ pub trait Backend: Send {
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError>;
 
+    /// Times the same at shorter contexts, from the shortest.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn profile(
+        &mut self,
+        pattern: Pattern,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Speed>, BackendError>;
+
     /// Returns the calibration set as searches see it: in parts that are measured together.
     fn layout(&self) -> Layout;
 

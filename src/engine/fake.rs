@@ -172,6 +172,19 @@ impl Backend for Fake {
         }])
     }
 
+    fn profile(
+        &mut self,
+        pattern: Pattern,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Speed>, BackendError> {
+        let measured = self.measure(pattern, cancel, progress)?;
+        Ok([3, 6]
+            .into_iter()
+            .flat_map(|context| measured.iter().map(move |s| Speed { context, ..s.clone() }))
+            .collect())
+    }
+
     fn layout(&self) -> Layout {
         let part = Part { blocks: vec![2; 3], targets: 8, sequences: 1 };
         Layout { parts: vec![part; SEQUENCES] }

@@ -263,6 +263,24 @@ impl Backend for LocalBackend {
         self.measure_at(pattern, context, cancel, progress)
     }
 
+    fn profile(
+        &mut self,
+        pattern: Pattern,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Speed>, BackendError> {
+        let longest = self.settings.speed_context.unwrap_or(self.info.context);
+        let k = self.info.index_topk.min(longest);
+        // Up to k visible keys nothing is selected, which follows another law: all contexts lie between k and the longest.
+        let contexts = [8, 4, 2].map(|part| k + (longest - k) / part);
+        let mut speeds = Vec::new();
+        for (i, context) in contexts.into_iter().enumerate() {
+            let mut tell = |share: f64| progress((i as f64 + share) / contexts.len() as f64);
+            speeds.extend(self.measure_at(pattern, context, cancel, &mut tell)?);
+        }
+        Ok(speeds)
+    }
+
     fn layout(&self) -> Layout {
         super::search::layout(self)
     }

@@ -17,6 +17,8 @@ pub(super) enum Task {
     Coverage(Pattern),
     /// Time.
     Measure(Pattern),
+    /// Time at shorter contexts.
+    Profile(Pattern),
     /// Search, or go on with it.
     Search(SearchSettings),
 }
@@ -41,6 +43,7 @@ struct Slots {
     record: bool,
     coverage: Option<Pattern>,
     measure: Option<Pattern>,
+    profile: Option<Pattern>,
     speed: Option<Pattern>,
     search: Option<SearchSettings>,
     search_paused: bool,
@@ -75,8 +78,10 @@ impl Mailbox {
         match command {
             Command::Record => slots.record = true,
             Command::Measure(pattern) => slots.measure = Some(pattern),
+            Command::Profile(pattern) => slots.profile = Some(pattern),
             Command::Evaluate(pattern) => {
                 (slots.evaluate, slots.measure, slots.coverage, slots.speed) = (Some(pattern), None, None, None);
+                slots.profile = None;
                 self.generation.advance();
             }
             Command::Search(settings) => (slots.search, slots.search_paused) = (Some(settings), false),
@@ -179,7 +184,7 @@ impl Slots {
     /// Forgets all work but the search.
     fn clear(&mut self) {
         (self.evaluate, self.record, self.coverage) = (None, false, None);
-        (self.measure, self.speed) = (None, None);
+        (self.measure, self.speed, self.profile) = (None, None, None);
     }
 
     /// Takes the most urgent task that need not wait for quiet.
@@ -193,6 +198,6 @@ impl Slots {
         if let Some(pattern) = self.coverage.take() {
             return Some(Task::Coverage(pattern));
         }
-        self.measure.take().map(Task::Measure)
+        self.measure.take().map(Task::Measure).or_else(|| self.profile.take().map(Task::Profile))
     }
 }

@@ -14,6 +14,8 @@ pub enum Command {
     Record,
     /// Measure the speed of this pattern again.
     Measure(Pattern),
+    /// Measure the speed of this pattern at shorter contexts too, so that other contexts can be predicted.
+    Profile(Pattern),
     /// Search for a pattern, instead of any search that goes on; everything else comes first.
     Search(SearchSettings),
     /// Let the search wait; what it measured stays.
@@ -84,6 +86,8 @@ pub enum Update {
     Covered(Coverage),
     /// Speed measured for a pattern, prefill first.
     Measured(Vec<Speed>),
+    /// Speed measured at shorter contexts, from the shortest; prefill before decode.
+    Profiled(Vec<Speed>),
     /// Where the search stands; also told when it is paused, stopped or done.
     Search(Box<SearchProgress>),
     /// A job failed; everything measured before stays.

@@ -153,6 +153,11 @@ impl Worker {
                 speeds.insert(pattern, measured.clone());
                 outbox.send(Update::Measured(measured));
             }
+            Task::Profile(pattern) => {
+                let measured =
+                    backend.profile(pattern, cancel, &mut |share| outbox.progress(Job::Speed, share, started))?;
+                outbox.send(Update::Profiled(measured));
+            }
             Task::Search(ref settings) => {
                 let result = searching.run(settings, backend.as_mut(), outbox, cancel);
                 if !matches!(result, Err(BackendError::Cancelled)) {
@@ -171,7 +176,7 @@ impl Task {
             Self::Evaluate(_) => Job::Evaluate,
             Self::Record => Job::Record,
             Self::Coverage(_) => Job::Coverage,
-            Self::Measure(_) => Job::Speed,
+            Self::Measure(_) | Self::Profile(_) => Job::Speed,
             Self::Search(_) => Job::Search,
         }
     }

@@ -129,6 +129,7 @@ actions! {
     ZoomOut "zoom-out" Overlap ["-"] "Draw layers smaller" 0 |_| "zoom out".into(), hint::no_pattern;
     ZoomFit "zoom-fit" Overlap ["0"] "Fit all layers" 0 |_| "fit".into(), hint::no_pattern;
     Maximise "maximise" Overlap ["z"] "Give the whole screen to the map, or give it back" 8 |_| "maximise".into(), hint::no_pattern;
+    Profile "profile" Overlap ["p"] "Time this pattern at shorter contexts too, to predict others" 0 |_| "predict contexts".into(), hint::no_engine;
     Pin "pin" Overlap ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), hint::no_pattern;
     EntryUp "entry-up" History ["Up" "k"] "Go to the entry above, a newer one" 1 |_| "entry".into(), hint::no_pattern;
     EntryDown "entry-down" History ["Down" "j"] "Go to the entry below, an older one" 0 |_| "entry".into(), hint::no_pattern;

@@ -59,6 +59,8 @@ pub struct App {
     pub last_loss: Option<Evaluation>,
     /// The last speed that was on the screen.
     pub last_speed: Vec<Speed>,
+    /// Speed measured at other contexts, of any pattern.
+    pub profile: Vec<Speed>,
     /// What failed for the current pattern.
     pub failure: Option<Failure>,
     /// What is running.
@@ -118,6 +120,7 @@ impl App {
             partial: None,
             last_loss: None,
             last_speed: Vec::new(),
+            profile: Vec::new(),
             failure: None,
             progress: None,
             due: None,

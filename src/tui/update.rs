@@ -171,6 +171,10 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::Compare => overlay::compare(app),
         Action::Measure => edit::measure(app),
+        Action::Profile => {
+            app.say(Tone::Info, "timing shorter contexts, to predict others");
+            app.pattern().map(|p| Effect::Send(Command::Profile(p))).into_iter().collect()
+        }
         Action::Stop if app.stops_search() => search::stop(app),
         Action::Stop => {
             app.due = None;

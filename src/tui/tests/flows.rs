@@ -227,6 +227,41 @@ fn a_short_context_is_said_so() {
 }
 
 #[test]
+fn other_contexts_are_predicted_once_shorter_ones_are_timed() {
+    let mut scene = scene();
+    let pattern = scene.pattern();
+    assert!(!scene.text(120, 40).contains("prefill≈"));
+    scene.posted.clear();
+    scene.type_keys("p");
+    assert_eq!(scene.posted, [Command::Profile(pattern)]);
+    // Time grows in proportion here, so that a pattern with half the indexers saves the same share everywhere.
+    let at = |context: usize| {
+        let mut speeds = speeds(pattern);
+        for speed in &mut speeds {
+            speed.seconds.median *= context as f64 / speed.context as f64;
+            speed.context = context;
+        }
+        speeds
+    };
+    scene.worker(Update::Profiled([at(512), at(1024), at(2048)].concat()));
+    assert!(scene.text(120, 40).contains("prefill≈1.00× at 16K 1.00× at 64K"), "{}", scene.text(120, 40));
+    scene.type_keys("PFSFSFSFSFSFS\n");
+    // Half the indexers, which take 24 % of the time that was measured: 1 / (0.12 + 0.76).
+    assert!(scene.text(120, 40).contains("prefill≈1.14× at 16K 1.14× at 64K"), "{}", scene.text(120, 40));
+}
+
+#[test]
+fn an_oracle_is_said_to_save_no_time() {
+    let mut oracle = model(12, &[]);
+    oracle.index = crate::domain::IndexSource::Oracle;
+    let mut scene = Scene::ready(oracle, Scene::colours());
+    for size in [(120, 40), (80, 24), (200, 60)] {
+        let text = scene.text(size.0, size.1);
+        assert!(text.contains("save no time") || text.contains("saves no time"), "{text}");
+    }
+}
+
+#[test]
 fn failures_are_said_and_nothing_is_lost() {
     let mut scene = scene();
     scene.type_keys("/5\n ");

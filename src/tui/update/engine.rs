@@ -30,6 +30,10 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             edit::remember_shown(app);
             edit::put_aside_soon(app);
         }
+        Update::Profiled(speeds) => {
+            app.profile.retain(|known| speeds.iter().all(|s| (s.pattern, s.context) != (known.pattern, known.context)));
+            app.profile.extend(speeds);
+        }
         Update::Search(progress) => search::told_progress(app, *progress),
         Update::Failed(failure) => failed(app, failure),
         Update::Idle => {

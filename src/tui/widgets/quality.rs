@@ -5,7 +5,8 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::{bars, write};
-use crate::domain::Speed;
+use crate::analysis::fit::{Fit, Point};
+use crate::domain::{IndexSource, Speed};
 use crate::tui::app::App;
 use crate::tui::format;
 use crate::tui::shown::{self, Fresh};
@@ -65,10 +66,20 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
         lines.push(legend);
         // Whatever runs here is no serving engine, and the ops say how far from one it is.
         let device = app.model.as_ref().map_or("here", |m| m.device.as_str());
-        let long = format!("{} ops on {device} do not predict serving speed", speed.ops);
-        let text = if long.len() <= width { long } else { format!("{} ops: not serving speed", speed.ops) };
+        let texts = if app.model.as_ref().is_some_and(|m| m.index == IndexSource::Oracle) {
+            ["the oracle selects by full attention: sharing its indices saves no time", "oracle indices save no time"]
+                .map(str::to_owned)
+        } else {
+            [
+                format!("{} ops on {device} do not predict serving speed", speed.ops),
+                format!("{} ops: not serving speed", speed.ops),
+            ]
+        };
+        let [long, short] = texts;
+        let text = if long.chars().count() <= width { long } else { short };
         lines.push(vec![(text, app.theme.role(Role::Warn))]);
     }
+    lines.extend(projection(app, width));
     lines.extend(agreement(app, width));
     lines.extend(pinned(app));
     lines
@@ -150,6 +161,28 @@ fn add_if_fits(line: &mut Line, piece: (String, Style), width: usize) {
     if used <= width {
         line.push(piece);
     }
+}
+
+/// Returns what the cost model fitted to all measured contexts predicts for longer ones.
+fn projection(app: &App, width: usize) -> Option<Line> {
+    let (pattern, reference) = (app.pattern()?, app.reference()?);
+    let measured = app.results.values().flat_map(|r| &r.speed).chain(&app.profile);
+    let points: Vec<Point> = measured.filter(|s| s.phase == "prefill").map(Point::of).collect();
+    let longest = points.iter().map(|p| p.context).max()?;
+    let fit = Fit::of(&points)?;
+    let mut line = vec![label(app, "prefill≈")];
+    for times in [4, 16, 64] {
+        let context = times * longest;
+        let ratio = fit.seconds(reference.full_count(), context) / fit.seconds(pattern.full_count(), context);
+        add_if_fits(&mut line, (format!("{ratio:.2}× at {} ", thousands(context)), app.theme.role(Role::Dim)), width);
+    }
+    add_if_fits(&mut line, (format!("±{}", format::percent(fit.held_out)), app.theme.role(Role::Dim)), width);
+    Some(line)
+}
+
+/// Returns a context in short, such as `32K`.
+fn thousands(context: usize) -> String {
+    if context < 1024 { context.to_string() } else { format!("{}K", context / 1024) }
 }
 
 fn agreement(app: &App, width: usize) -> Option<Line> {
