@@ -4,6 +4,7 @@ pub mod correlation;
 pub mod cost;
 pub mod coverage;
 pub mod fit;
+pub mod kendall;
 pub mod machine;
 pub mod mass_recall;
 pub mod overlap;

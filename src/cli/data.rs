@@ -91,6 +91,37 @@ impl DataArgs {
         Calibration::new(sequences, data.clone(), vocab).map_err(|e| CliError::run(format!("'{data}': {e}")))
     }
 
+    /// Reads the calibration set of a search, and the sequences on which its result is judged.
+    ///
+    /// The demo has a text for each. Of other data `--sequences` are searched on (half of them where that was not
+    /// given) and as many as `judged`, or twice as many as are searched on, of those after them are judged on.
+    ///
+    /// # Errors
+    /// As [`DataArgs::load`].
+    pub fn load_pair(
+        &self,
+        checkpoint: &Checkpoint,
+        judged: Option<usize>,
+    ) -> Result<(Calibration, Option<Calibration>), CliError> {
+        let vocab = checkpoint.config().vocab_size;
+        let told = |e: String| CliError::run(e);
+        if checkpoint.dir().is_none() && !self.is_given() {
+            let unseen =
+                Self { split: Some(Split::Validation), sequences: judged.and_then(NonZeroUsize::new), ..self.clone() };
+            return Ok((self.load(checkpoint)?, Some(unseen.load(checkpoint)?)));
+        }
+        let all = Self { sequences: None, ..self.clone() }.load(checkpoint)?;
+        let count = all.sequences().len();
+        let searched = self.sequences.map_or(count.div_ceil(2), NonZeroUsize::get).min(count);
+        let last = judged.unwrap_or(2 * searched).saturating_add(searched).min(count);
+        let cut = |from: usize, to: usize| {
+            let name = format!("{}, sequences {from} to {}", all.data(), to - 1);
+            Calibration::new(all.sequences()[from..to].to_vec(), name, vocab)
+        };
+        let unseen = if last > searched { Some(cut(searched, last).map_err(told)?) } else { None };
+        Ok((cut(0, searched).map_err(told)?, unseen))
+    }
+
     /// Returns whether tokens or text were named.
     pub fn is_given(&self) -> bool {
         self.tokens.is_some() || self.text.is_some() || self.chat.is_some()

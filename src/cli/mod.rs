@@ -17,6 +17,7 @@ mod output;
 mod overlap;
 mod progress;
 mod record;
+mod search;
 mod target;
 mod train;
 mod worth;
@@ -52,6 +53,8 @@ enum Command {
     Overlap(overlap::Args),
     /// Writes the demo model as a folder, or prints its card.
     Demo(demo::Args),
+    /// Searches for a pattern, and prints it with the flip order that led to it.
+    Search(search::Args),
     /// Times forwards of patterns against the reference pattern, per phase, at several contexts.
     Bench(bench::Args),
     /// Predicts from config.json alone what sharing indices would save: prefill, decode, index keys.
@@ -82,6 +85,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Record(args)) => record::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),
         Some(Command::Demo(args)) => demo::run(args),
+        Some(Command::Search(args)) => search::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Worth(args)) => worth::run(args),
         Some(Command::Train(args)) => train::run(args),

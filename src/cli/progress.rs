@@ -34,11 +34,18 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown && self.last.is_some() {
+impl Progress {
+    /// Takes the line away.
+    pub fn clear(&mut self) {
+        if self.shown && self.last.take().is_some() {
             eprint!("\r\x1b[2K");
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -11,15 +11,13 @@ use std::path::PathBuf;
 use self::keeper::Keeper;
 use super::CliError;
 use super::data::DataArgs;
-use super::model::{self, RunArgs, load};
+use super::model::{RunArgs, load};
 use super::output::OutputArgs;
 use super::progress::cancel_on_interrupt;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{
-    Goal, Keep, LayerSet, Method, SearchRecord, SearchSettings, SearchState, Stages, Strategy, Subject, Validation,
-};
+use crate::domain::{Goal, Keep, LayerSet, Method, SearchSettings, SearchState, Stages, Subject, Validation};
 use crate::engine::{Backend, Calibration, Cancel, Evaluator, LocalBackend};
-use crate::search::{Evaluate, Ledger, SearchError, Space, search};
+use crate::search::{Ledger, SearchError, Space, search};
 
 /// Arguments of `search`.
 #[derive(Debug, clap::Args)]
@@ -102,7 +100,7 @@ fn layers(text: &str) -> Result<LayerSet, String> {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = model::open(&args.model)?;
+    let checkpoint = args.run.open(&args.model)?;
     let settings = settings(&args, &checkpoint)?;
     let space = Space::new(&checkpoint.constraints(), &settings).map_err(usage)?;
     let (calibration, unseen) =

@@ -76,23 +76,27 @@ impl LocalBackend {
     pub fn load(checkpoint: &Checkpoint, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
         let info = ModelInfo::of(checkpoint, &calibration, &settings)?;
         let model = Model::load(checkpoint, &settings.placement.device, settings.placement.dtype)?;
-        let runner = Runner::new(
-            model,
-            &calibration,
-            settings.ops,
-            (settings.cache_bytes as f64 * (1.0 - LOGITS_SHARE)) as usize,
-        )?;
-        let references = runner.batches.iter().map(|_| None).collect();
-        let baselines = runner.batches.iter().map(|_| None).collect();
+        Self::assemble(info, model, calibration, settings)
+    }
+
+    /// Returns a backend that has measured nothing yet.
+    pub(super) fn assemble(
+        info: ModelInfo,
+        model: Model,
+        calibration: Calibration,
+        settings: Settings,
+    ) -> Result<Self, BackendError> {
+        let states = (settings.cache_bytes as f64 * (1.0 - LOGITS_SHARE)) as usize;
+        let runner = Runner::new(model, &calibration, settings.ops, states)?;
         Ok(Self {
+            references: runner.batches.iter().map(|_| None).collect(),
+            baselines: runner.batches.iter().map(|_| None).collect(),
             info,
             runner,
             calibration,
             settings,
-            references,
             coverages: HashMap::new(),
             evaluations: HashMap::new(),
-            baselines,
         })
     }
 

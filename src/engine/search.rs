@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::data::Calibration;
 use super::forward::How;
 use super::local::LocalBackend;
-use super::{Backend, BackendError, Cancel};
+use super::{Backend, BackendError, Cancel, ModelInfo};
 use crate::domain::{Subject, block_ends, block_means};
 use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
 
@@ -94,6 +95,25 @@ fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Res
     let eligible = eligible.losses(head, &run.hidden, cancel)?;
     backend.baselines[part] = Some(Baseline { eligible, fixed });
     Ok(backend.info.constraints.layers - run.resumed_from)
+}
+
+impl LocalBackend {
+    /// Returns a backend on another calibration set that shares the weights and has measured nothing yet.
+    ///
+    /// # Errors
+    /// Where the device has no room for tables of positions.
+    pub fn on(&self, calibration: Calibration) -> Result<Self, BackendError> {
+        let info = ModelInfo {
+            sequences: calibration.sequences().len(),
+            targets: calibration.targets(),
+            eligible: calibration.eligible(self.info.index_topk),
+            context: calibration.longest(),
+            calibration: calibration.hash(),
+            data: calibration.data().to_owned(),
+            ..self.info.clone()
+        };
+        Self::assemble(info, self.runner.model.clone(), calibration, self.settings.clone())
+    }
 }
 
 /// A backend as searches see it.

@@ -1,5 +1,8 @@
 //! What a search needs from whatever runs the model.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::domain::Pattern;
 
 /// Sequences that are measured together: the smallest piece of the calibration set.
@@ -59,6 +62,36 @@ pub struct Measured {
     pub layers: usize,
     /// Wall time, seconds.
     pub seconds: f64,
+}
+
+impl fmt::Display for Measured {
+    /// Prints one line from which exactly the same is read back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pattern, part, nll, layers, seconds, .. } = self;
+        write!(f, "{pattern} {part} {} {layers} {seconds:e} {nll:e}", u8::from(self.is_reference))?;
+        self.blocks.iter().try_for_each(|mean| write!(f, " {mean:e}"))
+    }
+}
+
+impl FromStr for Measured {
+    type Err = SearchError;
+
+    fn from_str(line: &str) -> Result<Self, SearchError> {
+        let read = || {
+            let mut words = line.split(' ');
+            let mut next = || words.next();
+            Some(Self {
+                pattern: next()?.parse().ok()?,
+                part: next()?.parse().ok()?,
+                is_reference: next()? == "1",
+                layers: next()?.parse().ok()?,
+                seconds: next()?.parse().ok()?,
+                nll: next()?.parse().ok()?,
+                blocks: words.map(|word| word.parse().ok()).collect::<Option<_>>()?,
+            })
+        };
+        read().ok_or_else(|| SearchError::failed(format!("'{line}' is not a measurement"), ""))
+    }
 }
 
 /// By what layers are said to be able to lend each other their indices.
@@ -129,4 +162,28 @@ pub trait Evaluate {
     /// # Errors
     /// [`SearchError`]; also where the evaluator cannot measure that.
     fn affinity(&mut self, kind: AffinityKind) -> Result<Affinity, SearchError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lines_come_back_bit_for_bit(
+            blocks in proptest::collection::vec(-1e3f64..1e3, 0..9), nll in 0f64..1e6, seconds in 0f64..1e4, part in 0usize..99,
+        ) {
+            let pattern = "FFSFS".parse().unwrap();
+            let measured = Measured { pattern, part, blocks, nll, is_reference: part % 2 == 0, layers: part, seconds };
+            prop_assert_eq!(measured.to_string().parse::<Measured>().unwrap(), measured);
+        }
+    }
+
+    #[test]
+    fn other_lines_are_refused() {
+        for line in ["", "FFS", "XX 1 0 2 3 4", "FFS 1 0 2 3 4 five"] {
+            assert!(line.parse::<Measured>().is_err(), "{line}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ fn best_of(space: &Space, full: usize, most: f64, ledger: &mut Ledger) -> Result
 }
 
 /// Returns every pattern of the space with `full` Full layers.
-fn patterns(space: &Space, full: usize) -> Result<Vec<Pattern>, SearchError> {
+pub(super) fn patterns(space: &Space, full: usize) -> Result<Vec<Pattern>, SearchError> {
     let free: Vec<usize> = space.free().collect();
     let chosen = full.saturating_sub(space.full.len());
     let count = (0..chosen.min(free.len())).fold(1f64, |n, i| n * (free.len() - i) as f64 / (i + 1) as f64);

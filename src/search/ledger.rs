@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::random::Random;
 use super::{Affinity, AffinityKind, Evaluate, Layout, Measured, Sample, SearchError, Unit};
-use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchSettings};
+use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchSettings, Work};
 
 /// Who is told as a search goes on.
 pub trait Watch {
@@ -63,6 +63,11 @@ impl<'a> Ledger<'a> {
     /// Returns what the calibration set is made of.
     pub fn layout(&self) -> &Layout {
         self.evaluator.layout()
+    }
+
+    /// Returns what the search has cost so far.
+    pub fn work(&self) -> Work {
+        self.progress.record.work
     }
 
     /// Returns the number of blocks of all parts of the search.

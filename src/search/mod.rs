@@ -10,6 +10,7 @@ mod greedy;
 mod lazy;
 mod ledger;
 mod placed;
+mod plan;
 mod race;
 mod racing;
 mod random;
@@ -23,7 +24,9 @@ mod synthetic;
 mod tests;
 
 pub use evaluate::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
+pub use lazy::FALL;
 pub use ledger::{Ledger, Watch};
+pub use plan::{Cost, costs};
 pub use run::search;
 pub use sample::Sample;
 pub use space::Space;

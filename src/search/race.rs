@@ -4,7 +4,7 @@ use super::{Ledger, Sample, SearchError};
 use crate::domain::Pattern;
 
 /// Blocks before anything is dropped.
-const FIRST_BLOCKS: usize = 4;
+pub(super) const FIRST_BLOCKS: usize = 4;
 
 /// What became of one pattern.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{FileError, write_atomic};
-use crate::domain::{Evaluation, Pattern, Speed};
+use crate::domain::{Evaluation, Pattern, SearchRecord, Speed};
 
 /// Newest version of the file that can be read.
 const SCHEMA: u32 = 1;
@@ -72,6 +72,9 @@ pub struct Session {
     /// Patterns with names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub named: Vec<NamedPattern>,
+    /// Searches, complete or so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<SearchRecord>,
     /// The history, parents before children; may be empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<SessionStep>,
@@ -90,6 +93,7 @@ impl Session {
             current: 0,
             model,
             named: Vec::new(),
+            searches: Vec::new(),
             history: Vec::new(),
             other: toml::Table::new(),
         }

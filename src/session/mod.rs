@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod journal;
 mod packed;
 mod rows;
 mod store;
@@ -9,6 +10,7 @@ mod trace_file;
 
 pub use error::FileError;
 pub use file::{NamedPattern, Session, SessionModel, SessionStep};
+pub use journal::Journal;
 pub use packed::{PackedTrace, PackedWriter, write_packed};
 pub use store::{SessionLock, autosave_path, list_sessions, saved_path, sessions_folder, write_atomic};
 pub use trace_file::{TraceFile, encode_trace, is_packed, is_trace, read_trace, write_trace};

@@ -11,7 +11,7 @@ use crate::cli::output::Table;
 use crate::cli::progress::Progress;
 use crate::domain::{Estimate, Evaluation, Goal, Keep, Method, Pattern, SearchSettings, Subject, Work};
 use crate::engine::{Backend, Calibration, Cancel, Evaluator, LocalBackend};
-use crate::search::{Evaluate, Ledger, Measured, Space, Watch, search};
+use crate::search::{Ledger, Measured, Space, Watch, search};
 
 /// The methods that are compared where none are named.
 pub(super) const ALL: &str = "greedy,greedy+swap,lazy,lazy+swap,racing,racing+swap,dp,similarity,uniform,exhaustive";

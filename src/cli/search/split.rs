@@ -4,7 +4,7 @@ use super::keeper::Keeper;
 use crate::analysis::kendall::kendall;
 use crate::cli::CliError;
 use crate::domain::{SearchRecord, SearchSettings};
-use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
+use crate::engine::{Cancel, Evaluator, LocalBackend};
 use crate::search::{Evaluate, Ledger, Measured, SearchError, Space, Watch, search};
 
 /// What repeating a search gave.
