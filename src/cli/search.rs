@@ -146,10 +146,15 @@ pub fn run(args: Args) -> Result<(), CliError> {
 
 fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliError> {
     let layers = checkpoint.constraints().layers;
+    if args.pieces.is_some() && !args.method.strategy.has_order() {
+        return Err(CliError::usage(format!("--split compares flip orders, and '{}' has none", args.method))
+            .hint("use --method greedy, lazy or racing"));
+    }
     let goal = match args.max_delta {
         Some(most) if most.is_finite() && most >= 0.0 => Goal::MaxDelta(most),
         Some(most) => {
-            return Err(CliError::usage(format!("--max-delta {most} is no budget: it must be 0 nats or more")));
+            return Err(CliError::usage(format!("--max-delta {most} is no budget"))
+                .hint("give 0 nats or more, such as 0.01"));
         }
         None => Goal::Keep(args.keep.unwrap_or(Keep::Share(0.25)).count(layers)),
     };

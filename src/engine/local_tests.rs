@@ -154,3 +154,47 @@ fn speed_is_of_both_patterns_and_all_time_is_booked() {
         assert!((s.indexer + s.topk + s.attention + s.mlp + s.rest - 1.0).abs() < 1e-9);
     }
 }
+
+#[test]
+fn a_searchs_losses_are_those_of_evaluations() {
+    let t = tokens();
+    let sequences = [t.clone(), t[10..].to_vec(), t[..50].to_vec()];
+    let (mut searched, mut evaluated) = (backend(&sequences, 1 << 24), backend(&sequences, 0));
+    let layout = searched.layout();
+    assert_eq!(layout.parts.iter().map(crate::search::Part::eligible).sum::<usize>(), 79 + 69 + 33);
+    let patterns = ["FFFFFF", "FFFFFS", "FFFFSF", "FSFFFF", "FSSFFS"].map(p);
+    let parts = 0..layout.parts.len();
+    let units: Vec<_> = patterns.iter().flat_map(|&pattern| parts.clone().map(move |part| (pattern, part))).collect();
+    let mut measured = Vec::new();
+    searched.losses(&units, &Cancel::never(), &mut |m| measured.push(m)).unwrap();
+    assert_eq!(measured.len(), units.len());
+    for pattern in patterns {
+        let want = evaluated.evaluate(Subject::Pattern(pattern), &Cancel::never(), &mut |_| {}).unwrap();
+        let of: Vec<_> = measured.iter().filter(|m| m.pattern == pattern).collect();
+        let nll: f64 = of.iter().map(|m| m.nll).sum();
+        assert!((nll / want.targets as f64 - want.loss).abs() < 1e-6, "{pattern}");
+        let weighted = |m: &&crate::search::Measured| -> f64 {
+            m.blocks.iter().zip(&layout.parts[m.part].blocks).map(|(mean, &n)| mean * n as f64).sum()
+        };
+        let delta = of.iter().map(weighted).sum::<f64>() / want.eligible as f64;
+        assert!((delta - want.delta.unwrap().value).abs() < 1e-6, "{pattern}");
+    }
+    // The reference and its common prefix with every other pattern are run once: 6 + 1 + 2 + 5 + 4 layers, where
+    // FSSFFS shares its first two layers with FSFFFF.
+    assert_eq!(measured.iter().filter(|m| m.part == 0).map(|m| m.layers).sum::<usize>(), 6 + 1 + 2 + 5 + 4);
+}
+
+#[test]
+fn affinities_are_of_every_layer_with_itself_and_those_before() {
+    let mut backend = backend(&[tokens(), tokens()[..20].to_vec()], 0);
+    for kind in [crate::search::AffinityKind::MassRecall, crate::search::AffinityKind::OutputCosine] {
+        let affinity = backend.affinity(kind, &Cancel::never()).unwrap();
+        for layer in 0..6 {
+            assert!((affinity.get(layer, layer) - 1.0).abs() < 1e-5, "{kind:?} {layer}");
+            for lender in 0..layer {
+                let value = affinity.get(layer, lender);
+                assert!(value > 0.0 && value < 1.5 && (value - 1.0).abs() > 1e-4, "{kind:?} {layer} {lender}: {value}");
+            }
+        }
+    }
+}

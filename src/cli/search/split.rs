@@ -24,10 +24,6 @@ pub(super) fn run(
     cancel: &Cancel,
     keeper: &mut Keeper,
 ) -> Result<Split, CliError> {
-    if !settings.method.strategy.has_order() {
-        return Err(CliError::usage(format!("--split compares flip orders, and '{}' has none", settings.method))
-            .hint("use --method greedy, lazy or racing"));
-    }
     let mut evaluator = Evaluator::new(backend, cancel);
     let parts = evaluator.layout().parts.len();
     if parts < pieces {

@@ -1,0 +1,134 @@
+//! `indexscope search` as scripts see it: the JSON contract, interrupted searches, every method on a small model.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const MODEL: &str = "tests/data/glm_dsa_tiny";
+/// Three sequences of which two are searched on and one is judged on.
+const DATA: [&str; 6] = ["--tokens", "random:270", "--seq-len", "90", "--sequences", "2"];
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_indexscope"));
+    command.args(["search", MODEL, "--quiet"]).args(DATA).args(arguments).arg("--sessions").arg(folder);
+    command
+}
+
+fn search(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let output = search(folder, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_contract_holds_and_the_session_has_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = json(folder.path(), &["--keep", "1/2", "--method", "greedy", "--split", "2"]);
+    assert_eq!((&found["schema"], &found["method"]), (&1.into(), &"greedy".into()));
+    // 5 + 4 + 3 candidates.
+    assert_eq!((&found["full"], &found["evaluations"]), (&3.into(), &12.into()));
+    let pattern = found["pattern"].as_str().unwrap();
+    assert_eq!(pattern.matches('F').count(), 3);
+    let order = found["order"].as_array().unwrap();
+    assert_eq!(order.len(), 3);
+    for flip in order {
+        assert_eq!(pattern.as_bytes()[flip["layer"].as_u64().unwrap() as usize], b'S');
+        assert!(flip["delta"].is_f64() && flip["delta_se"].is_null(), "two blocks give no error: {flip}");
+    }
+    assert!(found["layer_forwards"].as_f64().unwrap() < found["paper_layer_forwards"].as_f64().unwrap());
+    assert!(found["validation"]["loss"].is_f64() && found["validation"]["delta"].is_f64());
+    assert_eq!(found["split"]["orders"].as_array().unwrap().len(), 2);
+    assert!((-1.0..=1.0).contains(&found["split"]["kendall_tau"].as_f64().unwrap()));
+    let session = std::fs::read_to_string(folder.path().join("glm_dsa_tiny.search.toml")).unwrap();
+    let session: toml::Table = session.parse().unwrap();
+    assert_eq!(session["pattern"].as_str(), Some(pattern));
+    assert_eq!(session["history"].as_array().unwrap().len(), 4);
+    assert_eq!(session["searches"][0]["order"].as_array().unwrap().len(), 3);
+    assert_eq!(session["searches"][0]["state"].as_str(), Some("done"));
+}
+
+#[test]
+fn a_search_killed_at_any_moment_comes_to_the_same_end() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let arguments = ["--keep", "2", "--method", "lazy+swap", "--seed", "3"];
+    let want = json(whole.path(), &arguments);
+    let journal = killed.path().join("glm_dsa_tiny.search.journal");
+    let lines = || std::fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
+    for kill_at in [2, 7, 12] {
+        let resume: &[&str] = if kill_at == 2 { &[] } else { &["--resume"] };
+        let mut child = command(killed.path(), &[&arguments, resume].concat()).stdout(Stdio::null()).spawn().unwrap();
+        while lines() < kill_at && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    // Half a line, as if the kill had come while it was written.
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, format!("{text}FFS 1")).unwrap();
+    let got = json(killed.path(), &[&arguments[..], &["--resume"]].concat());
+    for key in ["pattern", "order", "swaps", "evaluations", "validation", "audit", "delta"] {
+        assert_eq!(got[key], want[key], "{key}");
+    }
+    let other = search(killed.path(), &["--resume", "--attention", "reference"]);
+    let stderr = String::from_utf8_lossy(&other.stderr);
+    assert!(other.status.code() == Some(1) && stderr.contains("measured with another model"), "{stderr}");
+}
+
+#[test]
+fn every_method_finds_a_pattern_of_the_space() {
+    let folder = tempfile::tempdir().unwrap();
+    for method in ["swap", "lazy", "racing", "dp", "similarity", "uniform", "exhaustive"] {
+        let found = json(folder.path(), &["--keep", "3", "--method", method, "--lock-full", "4", "--lock-shared", "1"]);
+        let pattern = found["pattern"].as_str().unwrap().as_bytes();
+        assert_eq!(
+            (pattern[0], pattern[1], pattern[4], found["full"].as_u64()),
+            (b'F', b'S', b'F', Some(3)),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn plans_and_comparisons_are_one_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = json(folder.path(), &["--plan", "--keep", "1/2"]);
+    assert_eq!(plan["plan"][0]["method"], "greedy");
+    assert_eq!(plan["plan"][0]["evaluations"], serde_json::json!([12, 12]));
+    assert!(plan["resolvable_delta"].is_null(), "two blocks resolve nothing");
+    let compared = json(folder.path(), &["--compare", "greedy,lazy,uniform,exhaustive", "--keep", "1/2"]);
+    let results = compared["results"].as_array().unwrap();
+    let methods: Vec<&str> = results.iter().map(|r| r["method"].as_str().unwrap()).collect();
+    assert_eq!(methods, ["greedy", "lazy", "uniform", "exhaustive"]);
+    let delta = |i: usize| results[i]["delta"].as_f64().unwrap();
+    assert!((0..3).all(|i| delta(i) >= delta(3) - 1e-9), "nothing is better than the best: {compared}");
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "neither writes a session");
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (code, needle, arguments) in [
+        (2, "'0' is not a number of Full layers", &["--keep", "0"][..]),
+        (2, "'best' is not a method", &["--method", "best"]),
+        (2, "stages hold 5 layers", &["--stages", "3,2"]),
+        (2, "layer 0 would have to be Full and Shared", &["--lock-shared", "0"]),
+        (2, "1 Full layers were asked for, but 2 must stay", &["--keep", "1", "--lock-full", "3"]),
+        (2, "no budget", &["--max-delta=-1"]),
+        (1, "needs its standard error", &["--max-delta", "0.1"]),
+        (1, "no search to resume", &["--resume"]),
+        (2, "has none", &["--method", "uniform", "--split", "2"]),
+    ] {
+        let output = search(folder.path(), arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(needle) && stderr.contains("hint: "), "{stderr}");
+    }
+}
