@@ -10,11 +10,17 @@ use serde_json::Value;
 const MODEL: &str = "tests/data/glm_dsa_tiny";
 /// Three sequences of which two are searched on and one is judged on.
 const DATA: [&str; 6] = ["--tokens", "random:270", "--seq-len", "90", "--sequences", "2"];
+/// Five, of which four are searched on: two batches of tokens, and eight blocks of eligible targets.
+const LONGER: [&str; 6] = ["--tokens", "random:1500", "--seq-len", "300", "--sequences", "4"];
+
+fn on(data: &[&str], folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_indexscope"));
+    command.args(["search", MODEL, "--quiet"]).args(data).args(arguments).arg("--sessions").arg(folder);
+    command
+}
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_indexscope"));
-    command.args(["search", MODEL, "--quiet"]).args(DATA).args(arguments).arg("--sessions").arg(folder);
-    command
+    on(&DATA, folder, arguments)
 }
 
 fn search(folder: &Path, arguments: &[&str]) -> Output {
@@ -22,7 +28,10 @@ fn search(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 fn json(folder: &Path, arguments: &[&str]) -> Value {
-    let output = search(folder, &[arguments, &["--json"]].concat());
+    parsed(&search(folder, &[arguments, &["--json"]].concat()), arguments)
+}
+
+fn parsed(output: &Output, arguments: &[&str]) -> Value {
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -30,7 +39,8 @@ fn json(folder: &Path, arguments: &[&str]) -> Value {
 #[test]
 fn the_contract_holds_and_the_session_has_every_step() {
     let folder = tempfile::tempdir().unwrap();
-    let found = json(folder.path(), &["--keep", "1/2", "--method", "greedy", "--split", "2"]);
+    let asked = ["--keep", "1/2", "--method", "greedy", "--split", "2", "--json"];
+    let found = parsed(&on(&LONGER, folder.path(), &asked).output().unwrap(), &asked);
     assert_eq!((&found["schema"], &found["method"]), (&1.into(), &"greedy".into()));
     // 5 + 4 + 3 candidates.
     assert_eq!((&found["full"], &found["evaluations"]), (&3.into(), &12.into()));
@@ -40,7 +50,7 @@ fn the_contract_holds_and_the_session_has_every_step() {
     assert_eq!(order.len(), 3);
     for flip in order {
         assert_eq!(pattern.as_bytes()[flip["layer"].as_u64().unwrap() as usize], b'S');
-        assert!(flip["delta"].is_f64() && flip["delta_se"].is_null(), "two blocks give no error: {flip}");
+        assert!(flip["delta"].is_f64() && flip["delta_se"].is_f64() && flip["p_best"].is_f64(), "{flip}");
     }
     assert!(found["layer_forwards"].as_f64().unwrap() < found["paper_layer_forwards"].as_f64().unwrap());
     assert!(found["validation"]["loss"].is_f64() && found["validation"]["delta"].is_f64());
@@ -122,8 +132,8 @@ fn what_cannot_be_is_refused() {
         (2, "layer 0 would have to be Full and Shared", &["--lock-shared", "0"]),
         (2, "1 Full layers were asked for, but 2 must stay", &["--keep", "1", "--lock-full", "3"]),
         (2, "no budget", &["--max-delta=-1"]),
-        (1, "needs its standard error", &["--max-delta", "0.1"]),
         (1, "no search to resume", &["--resume"]),
+        (1, "needs its standard error", &["--max-delta", "0.1"]),
         (2, "has none", &["--method", "uniform", "--split", "2"]),
     ] {
         let output = search(folder.path(), arguments);

@@ -153,8 +153,9 @@ fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliE
     let goal = match args.max_delta {
         Some(most) if most.is_finite() && most >= 0.0 => Goal::MaxDelta(most),
         Some(most) => {
-            return Err(CliError::usage(format!("--max-delta {most} is no budget"))
-                .hint("give 0 nats or more, such as 0.01"));
+            return Err(
+                CliError::usage(format!("--max-delta {most} is no budget")).hint("give 0 nats or more, such as 0.01")
+            );
         }
         None => Goal::Keep(args.keep.unwrap_or(Keep::Share(0.25)).count(layers)),
     };
