@@ -17,6 +17,7 @@ mod parts;
 mod roles;
 mod rope;
 mod safetensors;
+mod sidecar;
 
 pub use config::{Attention, Config, Family, MlpKind};
 pub use dense::DENSE_TOPK;
@@ -30,3 +31,4 @@ pub use open::Checkpoint;
 pub use parts::{Part, PartSize};
 pub use rope::{Rope, RopeScaling};
 pub use safetensors::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE};
+pub use sidecar::{Sidecar, SidecarError, SidecarHeader, SidecarRope, Trained, sidecar_bytes};

@@ -150,7 +150,7 @@ impl Index {
     }
 }
 
-fn map(path: &Path) -> Result<Bytes, CheckpointError> {
+pub(super) fn map(path: &Path) -> Result<Bytes, CheckpointError> {
     let file = File::open(path).map_err(|e| CheckpointError::io(path, e))?;
     // SAFETY: the map is only read. Another process that truncates the file meanwhile could raise SIGBUS, which
     // every reader of memory-mapped checkpoints accepts; nothing in this program writes to an open checkpoint.
@@ -166,8 +166,10 @@ struct Entry {
     data_offsets: (usize, usize),
 }
 
-/// Reads a file's header and checks every extent against the file's size.
-fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tensors, CheckpointError> {
+/// A file's header: its entries, and where the data begins.
+type Header = (BTreeMap<String, serde_json::Value>, usize);
+
+fn parse_header(file: &str, bytes: &[u8]) -> Result<Header, CheckpointError> {
     let truncated = |need: u64| CheckpointError::Truncated { shard: file.to_owned(), need, have: bytes.len() as u64 };
     let prefix = bytes.first_chunk::<PREFIX>().ok_or_else(|| truncated(PREFIX as u64))?;
     let length = u64::from_le_bytes(*prefix);
@@ -176,8 +178,22 @@ fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tensors, Checkp
     if data > bytes.len() {
         return Err(truncated(need));
     }
-    let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&bytes[PREFIX..data])
+    let header = serde_json::from_slice(&bytes[PREFIX..data])
         .map_err(|e| CheckpointError::malformed(file, format!("its header is not JSON ({e})")))?;
+    Ok((header, data))
+}
+
+/// Reads the strings of a file's metadata; none where it has no metadata.
+pub(super) fn read_metadata(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
+    let (mut header, _) = parse_header(file, bytes)?;
+    let metadata = header.remove("__metadata__").map(serde_json::from_value).transpose();
+    let metadata = metadata.map_err(|e| CheckpointError::malformed(file, format!("its metadata: {e}")))?;
+    Ok(metadata.unwrap_or_default())
+}
+
+/// Reads a file's header and checks every extent against the file's size.
+pub(super) fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tensors, CheckpointError> {
+    let (header, data) = parse_header(file, bytes)?;
     let (mut tensors, mut extent) = (Tensors::new(), data);
     for (name, value) in header {
         if name == "__metadata__" {
@@ -199,5 +215,9 @@ fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tensors, Checkp
         extent = extent.max(end);
         tensors.insert(name, TensorInfo { dtype, shape: entry.shape, shard, start, end });
     }
-    if extent > bytes.len() { Err(truncated(extent as u64)) } else { Ok(tensors) }
+    if extent > bytes.len() {
+        let (need, have) = (extent as u64, bytes.len() as u64);
+        return Err(CheckpointError::Truncated { shard: file.to_owned(), need, have });
+    }
+    Ok(tensors)
 }

@@ -1,0 +1,357 @@
+//! Sidecars: lightning indexers in a file of their own, beside a checkpoint that lacks them or has others.
+//!
+//! One safetensors file. The string metadata [`METADATA_KEY`] holds a [`SidecarHeader`] as JSON; the tensors are named
+//! and shaped as in DSA checkpoints, five per layer of `header.layers`:
+//!
+//! ```text
+//! model.layers.<l>.self_attn.indexer.wq_b.weight          [heads · dim, width]   width = the query latent under MLA,
+//! model.layers.<l>.self_attn.indexer.wk.weight            [dim, hidden]                  the layer's normed input else
+//! model.layers.<l>.self_attn.indexer.k_norm.weight, .bias [dim]
+//! model.layers.<l>.self_attn.indexer.weights_proj.weight  [heads, hidden]
+//! ```
+//!
+//! Their meaning is that of a DSA checkpoint's: I[i,j] = Σ_h w[i,h] · relu(dim^−½ · q[i,h]·k[j]) with w scaled by
+//! heads^−½, LayerNorm on the keys, and the first `rope.dims` dimensions of q and k rotated, by every n-th frequency
+//! of the model's attention where they are fewer.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype as Stored, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::safetensors::{Bytes, Tensors, map, read_header, read_metadata};
+use super::{Checkpoint, CheckpointError, Config, TensorInfo, indexer_tensors};
+
+/// Key of the header in the file's metadata.
+const METADATA_KEY: &str = "indexscope";
+/// What `kind` says in the header of a sidecar of indexers.
+const KIND: &str = "indexers";
+/// Version of the format.
+const SCHEMA: u32 = 1;
+
+/// Why a sidecar cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    /// The file cannot be read, is cut off, or is no safetensors.
+    #[error("the sidecar '{}' cannot be read: {reason}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file is something else, such as a checkpoint or a recording.
+    #[error("'{}' is not a sidecar of indexers: {reason}", .path.display())]
+    NotASidecar {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The indexers were trained for another model.
+    #[error("the sidecar '{}' belongs to the model {base} ({family}), not to {got} ({model})", .path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// Fingerprint of the model that it was trained for.
+        base: String,
+        /// That model's type.
+        family: String,
+        /// Fingerprint of the model at hand.
+        got: String,
+        /// Its name.
+        model: String,
+    },
+    /// The header promises a layer that the file does not hold, or the model does not have.
+    #[error("the sidecar '{}' has no indexer for layer {layer}: {reason}", .path.display())]
+    Layer {
+        /// The file.
+        path: PathBuf,
+        /// The layer.
+        layer: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl SidecarError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Unreadable { .. } | Self::Layer { .. } => "the file is probably cut off: copy or train it again",
+            Self::NotASidecar { .. } => "'indexscope train indexers MODEL --out FILE' writes one",
+            Self::Base { .. } => "train indexers for this model, or name the model that they were trained for",
+        }
+        .to_owned()
+    }
+}
+
+/// Rotation of the indexers' queries and keys; base and stretching are the model's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SidecarRope {
+    /// Rotated dimensions, the first ones of each head.
+    pub dims: usize,
+    /// Whether (2j, 2j+1) form a pair, or (j, j + half).
+    pub interleaved: bool,
+}
+
+/// What the indexers were trained on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trained {
+    /// Tokens of all steps.
+    pub tokens: u64,
+    /// Steps of the warm-up and of the sparse stage.
+    pub steps: (u64, u64),
+    /// Tokens per step.
+    pub seq_len: usize,
+    /// k of the sparse stage.
+    pub index_topk: usize,
+    /// The pattern that the base ran under in the sparse stage.
+    pub pattern: String,
+    /// Which layers' attention each indexer was trained towards: `own` or `served`.
+    pub targets: String,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// The texts' names.
+    pub texts: Vec<String>,
+    /// KL of each layer of `layers` at the end, nats per row, averaged over the last steps.
+    pub kl: Vec<f64>,
+}
+
+/// What the metadata says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SidecarHeader {
+    /// Version of the format, 1.
+    pub schema: u32,
+    /// `indexers`.
+    pub kind: String,
+    /// Fingerprint of the model that they belong to.
+    pub base: String,
+    /// `model_type` of that model.
+    pub family: String,
+    /// Heads of each indexer.
+    pub heads: usize,
+    /// Width of a head.
+    pub dim: usize,
+    /// Rotation.
+    pub rope: SidecarRope,
+    /// Factor on dot products, dim^−½.
+    pub scale: f64,
+    /// The layers that have an indexer here, ascending.
+    pub layers: Vec<usize>,
+    /// Where they come from.
+    pub trained: Trained,
+}
+
+impl SidecarHeader {
+    /// Describes indexers of `layers` as `config` shapes them.
+    pub fn new(base: &str, config: &Config, layers: Vec<usize>, trained: Trained) -> Self {
+        Self {
+            schema: SCHEMA,
+            kind: KIND.to_owned(),
+            base: base.to_owned(),
+            family: config.family.model_type().to_owned(),
+            heads: config.index_n_heads,
+            dim: config.index_head_dim,
+            rope: SidecarRope { dims: config.index_rope_head_dim, interleaved: config.index_rope_interleaved },
+            scale: (config.index_head_dim as f64).powf(-0.5),
+            layers,
+            trained,
+        }
+    }
+}
+
+/// A sidecar, opened without reading its weights.
+#[derive(Debug)]
+pub struct Sidecar {
+    path: PathBuf,
+    header: SidecarHeader,
+    pub(super) bytes: Bytes,
+    pub(super) tensors: Tensors,
+}
+
+impl Sidecar {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`SidecarError::Unreadable`] or [`SidecarError::NotASidecar`].
+    pub fn open(path: &Path) -> Result<Self, SidecarError> {
+        let unreadable = |e: CheckpointError| SidecarError::Unreadable { path: path.into(), reason: e.to_string() };
+        let foreign = |reason: String| SidecarError::NotASidecar { path: path.into(), reason };
+        let bytes = map(path).map_err(unreadable)?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let tensors = read_header(&name, bytes.as_slice(), 0).map_err(unreadable)?;
+        let metadata = read_metadata(&name, bytes.as_slice()).map_err(unreadable)?;
+        let json = metadata.get(METADATA_KEY).ok_or_else(|| foreign(format!("its metadata has no '{METADATA_KEY}'")))?;
+        let kind: serde_json::Value = serde_json::from_str(json).map_err(|e| foreign(e.to_string()))?;
+        if kind["kind"] != KIND {
+            return Err(foreign(format!("its kind is {}", kind["kind"])));
+        }
+        let header: SidecarHeader = serde_json::from_value(kind).map_err(|e| foreign(e.to_string()))?;
+        if header.schema != SCHEMA {
+            return Err(foreign(format!("its schema is {}, and only {SCHEMA} is known", header.schema)));
+        }
+        Ok(Self { path: path.into(), header, bytes, tensors })
+    }
+
+    /// Returns what the metadata says.
+    pub fn header(&self) -> &SidecarHeader {
+        &self.header
+    }
+
+    /// Returns `config` with the indexers of this file.
+    pub fn configure(&self, config: &Config) -> Config {
+        Config {
+            index_n_heads: self.header.heads,
+            index_head_dim: self.header.dim,
+            index_rope_head_dim: self.header.rope.dims,
+            index_rope_interleaved: self.header.rope.interleaved,
+            ..config.clone()
+        }
+    }
+
+    /// Checks that the indexers belong to `base` and are all there.
+    ///
+    /// # Errors
+    /// [`SidecarError::Base`] or [`SidecarError::Layer`].
+    pub fn check(&self, base: &Checkpoint) -> Result<(), SidecarError> {
+        if self.header.base != base.fingerprint() {
+            return Err(SidecarError::Base {
+                path: self.path.clone(),
+                base: self.header.base.clone(),
+                family: self.header.family.clone(),
+                got: base.fingerprint().to_owned(),
+                model: base.name().to_owned(),
+            });
+        }
+        let config = self.configure(base.config());
+        for &layer in &self.header.layers {
+            let failed = |reason| SidecarError::Layer { path: self.path.clone(), layer, reason };
+            if layer >= config.num_hidden_layers {
+                return Err(failed(format!("the model has {} layers", config.num_hidden_layers)));
+            }
+            for demand in indexer_tensors(&config, layer) {
+                let name = &demand.name;
+                match self.tensors.get(name) {
+                    None => return Err(failed(format!("tensor '{name}' is missing"))),
+                    Some(info) if info.shape != demand.shape => {
+                        return Err(failed(format!(
+                            "tensor '{name}' has shape {:?}, not {:?}",
+                            info.shape, demand.shape
+                        )));
+                    }
+                    Some(info) if !info.dtype.is_supported() => {
+                        return Err(failed(format!("tensor '{name}' has dtype {}", info.dtype)));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Iterates over the tensors, by name, with their bytes.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo, &[u8])> {
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info, &self.bytes.as_slice()[info.start..info.end]))
+    }
+}
+
+/// Returns the bytes of a sidecar: `tensors` are (name, shape, values), stored as f16.
+///
+/// # Errors
+/// What the serialiser says, where a shape and its values disagree.
+pub fn sidecar_bytes(header: &SidecarHeader, tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, String> {
+    let stored: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, values)| values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect())
+        .collect();
+    let views = tensors
+        .iter()
+        .zip(&stored)
+        .map(|((name, shape, _), bytes)| Ok((*name, TensorView::new(Stored::F16, shape.to_vec(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|e| e.to_string())?;
+    let json = serde_json::to_string(header).map_err(|e| e.to_string())?;
+    safetensors::serialize(views, Some(HashMap::from([(METADATA_KEY.to_owned(), json)]))).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/glm_dsa_tiny");
+
+    /// A sidecar of all layers but the last two, all weights ½, changed by `edit`.
+    fn written(folder: &Path, edit: impl Fn(&mut SidecarHeader, &mut Vec<(String, Vec<usize>)>)) -> PathBuf {
+        let base = Checkpoint::open(Path::new(TINY)).unwrap();
+        let layers: Vec<usize> = (0..base.config().num_hidden_layers - 2).collect();
+        let demands = layers.iter().flat_map(|&l| indexer_tensors(base.config(), l));
+        let mut tensors: Vec<(String, Vec<usize>)> = demands.map(|d| (d.name, d.shape)).collect();
+        let trained = Trained { tokens: 5, kl: vec![0.25], ..Trained::default() };
+        let mut header = SidecarHeader::new(base.fingerprint(), base.config(), layers, trained);
+        edit(&mut header, &mut tensors);
+        let values: Vec<Vec<f32>> = tensors.iter().map(|(_, s)| vec![0.5; s.iter().product()]).collect();
+        let views: Vec<(&str, &[usize], &[f32])> =
+            tensors.iter().zip(&values).map(|((n, s), v)| (n.as_str(), s.as_slice(), v.as_slice())).collect();
+        let path = folder.join("sidecar.safetensors");
+        std::fs::write(&path, sidecar_bytes(&header, &views).unwrap()).unwrap();
+        path
+    }
+
+    fn refused(path: &Path) -> String {
+        let base = Checkpoint::open(Path::new(TINY)).unwrap();
+        Sidecar::open(path).and_then(|s| s.check(&base)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_was_written_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), |_, _| {});
+        let base = Checkpoint::open(Path::new(TINY)).unwrap();
+        let sidecar = Sidecar::open(&path).unwrap();
+        sidecar.check(&base).unwrap();
+        let header = sidecar.header();
+        assert_eq!((header.trained.tokens, header.trained.kl.as_slice()), (5, &[0.25][..]));
+        assert_eq!(sidecar.configure(base.config()), *base.config());
+        assert_eq!(sidecar.tensors().count(), 5 * header.layers.len());
+        let half = half::f16::from_f32(0.5).to_le_bytes();
+        assert!(sidecar.tensors().all(|(_, info, bytes)| {
+            bytes.len() == 2 * info.elements() && bytes.chunks(2).all(|b| b == half)
+        }));
+    }
+
+    #[test]
+    fn what_does_not_belong_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = written(folder.path(), |header, _| header.base = "0123".into());
+        assert!(refused(&other).contains("belongs to the model 0123 (glm_moe_dsa)"), "{}", refused(&other));
+        let short = written(folder.path(), |_, tensors| {
+            tensors.pop();
+        });
+        assert!(refused(&short).contains("weights_proj.weight' is missing"), "{}", refused(&short));
+        let wide = written(folder.path(), |header, _| header.dim *= 2);
+        assert!(refused(&wide).contains("no indexer for layer 0: tensor 'model.layers.0.self_attn.indexer.wq_b"));
+        let beyond = written(folder.path(), |header, _| header.layers = vec![99]);
+        assert!(refused(&beyond).contains("layer 99"));
+        let newer = written(folder.path(), |header, _| header.schema = 7);
+        assert!(refused(&newer).contains("schema is 7"));
+        let trace = written(folder.path(), |header, _| header.kind = "trace".into());
+        assert!(refused(&trace).contains("its kind is \"trace\""));
+        let checkpoint = Path::new(TINY).join("model.safetensors");
+        assert!(refused(&checkpoint).contains("its metadata has no 'indexscope'"));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_or_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), |_, _| {});
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [bytes.len() - 1, 100, 3] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert!(refused(&path).contains("sidecar.safetensors' cannot be read"), "{}", refused(&path));
+        }
+        assert!(refused(&folder.path().join("no.safetensors")).contains("no.safetensors"));
+    }
+}
