@@ -311,3 +311,49 @@ fn help_and_version_go_to_stdout() {
         assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty());
     }
 }
+
+#[test]
+fn indexers_are_trained_for_a_dense_model_and_used() {
+    let folder = Folder::new();
+    let dense = "tests/data/llama_rope3";
+    let ids: Vec<Vec<u32>> = (0..8).map(|s| (0..40).map(|i| (s * 13 + i * i * 7 + i) % 60).collect()).collect();
+    let (tokens, out) = (folder.write("tokens.json", &json!(ids).to_string()), folder.path("indexers.safetensors"));
+    let train = ["train", "indexers", dense, "--out", &out, "--tokens", &tokens, "--seq-len", "32", "--steps", "12"];
+    let more =
+        ["--sparse-steps", "4", "--heads", "2", "--dim", "8", "--index-topk", "8", "--max-memory", "1GiB", "--json"];
+    let trained = json_of(&[&train[..], &more].concat());
+    let layers = trained["layers"].as_array().expect("one entry per layer").len();
+    assert_eq!((trained["tokens"].as_u64(), trained["rows"].as_u64()), (Some(16 * 32), Some(32)));
+    assert!(
+        trained["layers"][0]["kl"].as_f64().expect("a number") > 0.0 && !Path::new(&(out.clone() + ".state")).exists()
+    );
+
+    let eval = ["eval", dense, "--tokens", &tokens, "--pattern", "dense", "--index-topk", "8", "--json"];
+    let with = json_of(&[&eval[..], &["--index", &out]].concat());
+    assert_eq!(with["reference"]["pattern"], "F".repeat(layers));
+    assert_eq!(with["results"][0]["loss"], json_of(&eval)["results"][0]["loss"], "dense attention asks no indexer");
+    assert_ne!(with["reference"]["loss"], json_of(&eval)["reference"]["loss"]);
+
+    // Two layers' indexers learn from all the layers that they serve.
+    let (pattern, other) = (format!("F{}FS", "S".repeat(layers - 3)), folder.path("distilled.safetensors"));
+    let distill =
+        ["train", "distill", dense, "--sidecar", &out, "--pattern", &pattern, "--out", &other, "--tokens", &tokens];
+    let few = ["--seq-len", "32", "--steps", "3", "--sparse-steps", "3", "--index-topk", "8", "--json"];
+    let distilled = json_of(&[&distill[..], &few].concat());
+    assert_eq!((&distilled["targets"], &distilled["pattern"]), (&json!("served"), &json!(pattern)));
+    let groups = distilled["layers"].as_array().expect("one entry per indexer");
+    assert_eq!(groups.iter().map(|g| g["layer"].clone()).collect::<Vec<_>>(), [0, layers - 2]);
+    assert!(
+        groups.iter().all(|g| g["floor"].as_f64() > Some(0.0) && g["kl"].as_f64() > g["floor"].as_f64()),
+        "{groups:?}"
+    );
+    let served = json_of(&["eval", dense, "--index", &other, "--tokens", &tokens, "--pattern", "native", "--json"]);
+    assert_eq!(served["results"][0]["pattern"], pattern, "layers without an indexer are Shared");
+    refused(2, "'dense' keeps no indexers", &[&distill[..6], &["dense"], &distill[7..]].concat());
+
+    refused(1, "belongs to the model", &["info", MODEL, "--index", &out]);
+    refused(1, "is not a sidecar", &["info", dense, "--index", &format!("{dense}/model.safetensors")]);
+    refused(1, "--max-memory allows 1024", &[&train[..], &["--max-memory", "1KiB"]].concat());
+    refused(2, "'x' of --layers", &[&train[..], &["--layers", "0,x"]].concat());
+    refused(2, "layer 99 does not exist", &[&train[..], &["--layers", "99"]].concat());
+}

@@ -44,7 +44,10 @@ fn every_subcommand_is_named_and_every_named_one_exists() {
         let known = commands.contains(&first) || first.starts_with('/') || first.contains(".safetensors");
         assert!(known, "README.md shows 'indexscope {first}', which does not exist");
         if commands.contains(&first) {
-            let help = run(&[first, "--help"]);
+            // `indexscope train indexers …` is a command of a command.
+            let second =
+                line.split_whitespace().nth(1).filter(|word| run(&[first, "--help"]).contains(&format!("\n  {word} ")));
+            let help = run(&[&[first], second.as_slice(), &["--help"]].concat());
             for option in line.split_whitespace().filter(|word| word.starts_with("--")) {
                 assert!(help.contains(option), "'indexscope {first}' has no {option}");
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::PatternError;
 
-use super::Dtype;
+use super::{Dtype, SidecarError};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,9 @@ pub enum CheckpointError {
         /// The demanded shape.
         shape: Vec<usize>,
     },
+    /// A sidecar of indexers cannot be used.
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
     /// A file of indexers holds something else.
     #[error("'{}' holds tensor '{name}', which is no indexer's of the model's layers", .file.display())]
     Foreign {
@@ -154,6 +157,7 @@ impl CheckpointError {
                 Self::ModelType(_) => {
                     "DeepSeek-V3.2, GLM-5, Llama 3, SmolLM2, Qwen2.5 and Qwen3 are models of the supported types"
                 }
+                Self::Sidecar(error) => return Some(error.hint()),
                 Self::Foreign { .. } => "give the file that 'indexscope train indexers' wrote for this model",
                 Self::FullWithoutIndexer { .. } => {
                     "make the layer 'shared' in indexer_types (or 'S' in index_topk_pattern) of config.json"

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Attention, Checkpoint, CheckpointError, is_indexer_tensor, layer_of};
+use super::{Attention, Checkpoint, CheckpointError, Config, is_indexer_tensor, layer_of};
 use crate::domain::{IndexSource, Role};
 
 /// Sizes of lightning indexers that do not come with the checkpoint.
@@ -16,11 +16,23 @@ pub struct IndexerShape {
     pub rope_dims: usize,
 }
 
+impl IndexerShape {
+    /// Returns `config` with indexers of these sizes.
+    pub fn of(self, config: &Config) -> Config {
+        Config {
+            index_n_heads: self.heads,
+            index_head_dim: self.dim,
+            index_rope_head_dim: self.rope_dims,
+            ..config.clone()
+        }
+    }
+}
+
 impl Checkpoint {
     /// Returns the checkpoint with each layer's own attention as its index source; every layer can then be Full.
     #[must_use]
     pub fn with_oracle(&self) -> Self {
-        let config = super::Config { index: IndexSource::Oracle, ..self.config().clone() };
+        let config = Config { index: IndexSource::Oracle, ..self.config().clone() };
         self.with(config, self.weights().clone())
     }
 
@@ -29,7 +41,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Value`] where it is 0.
     pub fn with_topk(&self, index_topk: usize) -> Result<Self, CheckpointError> {
-        let config = super::Config { index_topk, ..self.config().clone() };
+        let config = Config { index_topk, ..self.config().clone() };
         if index_topk == 0 {
             return super::config::wrong("index_topk", 0, "it must be at least 1");
         }
@@ -46,15 +58,13 @@ impl Checkpoint {
     pub fn with_indexers(&self, file: &Path, shape: IndexerShape) -> Result<Self, CheckpointError> {
         let mut weights = self.weights().clone();
         let names = weights.overlay(file)?;
-        let mut config = self.config().clone();
+        let mut config = shape.of(self.config());
         let is_main = |name: &String| layer_of(name).is_some_and(|layer| layer < config.num_hidden_layers);
         if let Some(name) = names.iter().find(|name| !is_indexer_tensor(name) || !is_main(name)) {
             return Err(CheckpointError::Foreign { file: file.to_owned(), name: name.clone() });
         }
         let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         config.index = IndexSource::Sidecar(name);
-        (config.index_n_heads, config.index_head_dim) = (shape.heads, shape.dim);
-        config.index_rope_head_dim = shape.rope_dims;
         config.validate_indexer()?;
         let dense = config.attention != Attention::Mla;
         let checkpoint = self.with(config, weights);

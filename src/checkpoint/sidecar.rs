@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::safetensors::{Bytes, Tensors, map, read_header, read_metadata};
-use super::{Checkpoint, CheckpointError, Config, TensorInfo, indexer_tensors};
+use super::{Checkpoint, CheckpointError, Config, Dtype, IndexerShape, TensorInfo, indexer_tensors};
 
 /// Key of the header in the file's metadata.
 const METADATA_KEY: &str = "indexscope";
@@ -50,18 +51,14 @@ pub enum SidecarError {
         reason: String,
     },
     /// The indexers were trained for another model.
-    #[error("the sidecar '{}' belongs to the model {base} ({family}), not to {got} ({model})", .path.display())]
+    #[error("the sidecar '{}' belongs to the model {base}, but this one is {got}", .path.display())]
     Base {
         /// The file.
         path: PathBuf,
-        /// Fingerprint of the model that it was trained for.
+        /// Lineage and type of the model that it was trained for.
         base: String,
-        /// That model's type.
-        family: String,
-        /// Fingerprint of the model at hand.
+        /// Those of the model at hand.
         got: String,
-        /// Its name.
-        model: String,
     },
     /// The header promises a layer that the file does not hold, or the model does not have.
     #[error("the sidecar '{}' has no indexer for layer {layer}: {reason}", .path.display())]
@@ -87,13 +84,11 @@ impl SidecarError {
     }
 }
 
-/// Rotation of the indexers' queries and keys; base and stretching are the model's.
+/// Rotation of the indexers' queries and keys; base, stretching and pairing are the model's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarRope {
     /// Rotated dimensions, the first ones of each head.
     pub dims: usize,
-    /// Whether (2j, 2j+1) form a pair, or (j, j + half).
-    pub interleaved: bool,
 }
 
 /// What the indexers were trained on.
@@ -118,6 +113,8 @@ pub struct Trained {
     pub texts: Vec<String>,
     /// KL of each layer of `layers` at the end, nats per row, averaged over the last steps.
     pub kl: Vec<f64>,
+    /// The part of it that no indexer could lower; 0 where an indexer serves one layer.
+    pub floor: Vec<f64>,
 }
 
 /// What the metadata says.
@@ -127,7 +124,7 @@ pub struct SidecarHeader {
     pub schema: u32,
     /// `indexers`.
     pub kind: String,
-    /// Fingerprint of the model that they belong to.
+    /// The model that they belong to, as [`Checkpoint::lineage`] tells.
     pub base: String,
     /// `model_type` of that model.
     pub family: String,
@@ -155,7 +152,7 @@ impl SidecarHeader {
             family: config.family.model_type().to_owned(),
             heads: config.index_n_heads,
             dim: config.index_head_dim,
-            rope: SidecarRope { dims: config.index_rope_head_dim, interleaved: config.index_rope_interleaved },
+            rope: SidecarRope { dims: config.index_rope_head_dim },
             scale: (config.index_head_dim as f64).powf(-0.5),
             layers,
             trained,
@@ -168,8 +165,8 @@ impl SidecarHeader {
 pub struct Sidecar {
     path: PathBuf,
     header: SidecarHeader,
-    pub(super) bytes: Bytes,
-    pub(super) tensors: Tensors,
+    bytes: Bytes,
+    tensors: Tensors,
 }
 
 impl Sidecar {
@@ -184,7 +181,8 @@ impl Sidecar {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let tensors = read_header(&name, bytes.as_slice(), 0).map_err(unreadable)?;
         let metadata = read_metadata(&name, bytes.as_slice()).map_err(unreadable)?;
-        let json = metadata.get(METADATA_KEY).ok_or_else(|| foreign(format!("its metadata has no '{METADATA_KEY}'")))?;
+        let json =
+            metadata.get(METADATA_KEY).ok_or_else(|| foreign(format!("its metadata has no '{METADATA_KEY}'")))?;
         let kind: serde_json::Value = serde_json::from_str(json).map_err(|e| foreign(e.to_string()))?;
         if kind["kind"] != KIND {
             return Err(foreign(format!("its kind is {}", kind["kind"])));
@@ -201,15 +199,9 @@ impl Sidecar {
         &self.header
     }
 
-    /// Returns `config` with the indexers of this file.
-    pub fn configure(&self, config: &Config) -> Config {
-        Config {
-            index_n_heads: self.header.heads,
-            index_head_dim: self.header.dim,
-            index_rope_head_dim: self.header.rope.dims,
-            index_rope_interleaved: self.header.rope.interleaved,
-            ..config.clone()
-        }
+    /// Returns the sizes of the indexers.
+    pub fn shape(&self) -> IndexerShape {
+        IndexerShape { heads: self.header.heads, dim: self.header.dim, rope_dims: self.header.rope.dims }
     }
 
     /// Checks that the indexers belong to `base` and are all there.
@@ -217,16 +209,16 @@ impl Sidecar {
     /// # Errors
     /// [`SidecarError::Base`] or [`SidecarError::Layer`].
     pub fn check(&self, base: &Checkpoint) -> Result<(), SidecarError> {
-        if self.header.base != base.fingerprint() {
+        let lineage =
+            base.lineage().map_err(|e| SidecarError::Unreadable { path: self.path.clone(), reason: e.to_string() })?;
+        if self.header.base != lineage {
             return Err(SidecarError::Base {
                 path: self.path.clone(),
-                base: self.header.base.clone(),
-                family: self.header.family.clone(),
-                got: base.fingerprint().to_owned(),
-                model: base.name().to_owned(),
+                base: format!("{} ({})", self.header.base, self.header.family),
+                got: format!("{lineage} ({})", base.config().family.model_type()),
             });
         }
-        let config = self.configure(base.config());
+        let config = self.shape().of(base.config());
         for &layer in &self.header.layers {
             let failed = |reason| SidecarError::Layer { path: self.path.clone(), layer, reason };
             if layer >= config.num_hidden_layers {
@@ -255,6 +247,45 @@ impl Sidecar {
     /// Iterates over the tensors, by name, with their bytes.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo, &[u8])> {
         self.tensors.iter().map(|(name, info)| (name.as_str(), info, &self.bytes.as_slice()[info.start..info.end]))
+    }
+}
+
+impl Checkpoint {
+    /// Returns a short hash of the model that survives a change of format: its type, sizes and input norms.
+    ///
+    /// Quantising a model leaves its norms as they were, so that a GGUF file and the folder that it was made from are of
+    /// one lineage, and indexers trained for one serve the other; training a model changes them.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoTensor`] where a norm is missing.
+    pub fn lineage(&self) -> Result<String, CheckpointError> {
+        let config = self.base().config();
+        let (layers, hidden) = (config.num_hidden_layers, config.hidden_size);
+        let mut hash = Sha256::new();
+        hash.update(format!("{} {layers} {hidden} {}", config.family.model_type(), config.vocab_size));
+        for layer in 0..layers {
+            let name = format!("model.layers.{layer}.input_layernorm.weight");
+            let dtype = self.tensor(&name).map(|info| info.dtype.clone());
+            let bytes = self.bytes(&name)?;
+            // Every stored form of a norm becomes f32 without loss, but for f64, which nobody stores.
+            match dtype {
+                Some(Dtype::BF16) => bytes.chunks_exact(2).for_each(|b| hash.update([0, 0, b[0], b[1]])),
+                Some(Dtype::F16) => bytes.chunks_exact(2).for_each(|b| {
+                    hash.update(half::f16::from_le_bytes([b[0], b[1]]).to_f32().to_le_bytes());
+                }),
+                _ => hash.update(bytes),
+            }
+        }
+        Ok(hash.finalize().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+    }
+
+    /// Returns the checkpoint with the indexers of a sidecar, which replace its own where both have a layer.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Sidecar`] where they do not belong to it; sizes that do not fit.
+    pub fn with_sidecar(&self, sidecar: &Sidecar) -> Result<Self, CheckpointError> {
+        sidecar.check(self.base())?;
+        self.with_indexers(&sidecar.path, sidecar.shape())
     }
 }
 
@@ -290,7 +321,7 @@ mod tests {
         let demands = layers.iter().flat_map(|&l| indexer_tensors(base.config(), l));
         let mut tensors: Vec<(String, Vec<usize>)> = demands.map(|d| (d.name, d.shape)).collect();
         let trained = Trained { tokens: 5, kl: vec![0.25], ..Trained::default() };
-        let mut header = SidecarHeader::new(base.fingerprint(), base.config(), layers, trained);
+        let mut header = SidecarHeader::new(&base.lineage().unwrap(), base.config(), layers, trained);
         edit(&mut header, &mut tensors);
         let values: Vec<Vec<f32>> = tensors.iter().map(|(_, s)| vec![0.5; s.iter().product()]).collect();
         let views: Vec<(&str, &[usize], &[f32])> =
@@ -314,12 +345,14 @@ mod tests {
         sidecar.check(&base).unwrap();
         let header = sidecar.header();
         assert_eq!((header.trained.tokens, header.trained.kl.as_slice()), (5, &[0.25][..]));
-        assert_eq!(sidecar.configure(base.config()), *base.config());
+        assert_eq!(sidecar.shape().of(base.config()), *base.config());
         assert_eq!(sidecar.tensors().count(), 5 * header.layers.len());
         let half = half::f16::from_f32(0.5).to_le_bytes();
-        assert!(sidecar.tensors().all(|(_, info, bytes)| {
-            bytes.len() == 2 * info.elements() && bytes.chunks(2).all(|b| b == half)
-        }));
+        assert!(
+            sidecar
+                .tensors()
+                .all(|(_, info, bytes)| { bytes.len() == 2 * info.elements() && bytes.chunks(2).all(|b| b == half) })
+        );
     }
 
     #[test]
@@ -341,6 +374,39 @@ mod tests {
         assert!(refused(&trace).contains("its kind is \"trace\""));
         let checkpoint = Path::new(TINY).join("model.safetensors");
         assert!(refused(&checkpoint).contains("its metadata has no 'indexscope'"));
+    }
+
+    #[test]
+    fn the_lineage_survives_a_change_of_format_but_no_training() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = std::fs::read(Path::new(TINY).join("config.json")).unwrap();
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let stored = std::fs::read(Path::new(TINY).join("model.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&stored).unwrap();
+        let lineage = |by: f32, half: bool| {
+            let converted: Vec<(String, Stored, Vec<usize>, Vec<u8>)> = tensors
+                .iter()
+                .map(|(name, view)| {
+                    if !name.ends_with("input_layernorm.weight") {
+                        return (name.to_owned(), view.dtype(), view.shape().to_vec(), view.data().to_vec());
+                    }
+                    // Rounded to 8 bits of mantissa, so that each form holds the same numbers.
+                    let values = view.data().chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+                    let values = values.map(|v| half::bf16::from_f32(v + by));
+                    let bytes = values
+                        .flat_map(|v| if half { v.to_le_bytes().to_vec() } else { v.to_f32().to_le_bytes().to_vec() });
+                    let dtype = if half { Stored::BF16 } else { Stored::F32 };
+                    (name.to_owned(), dtype, view.shape().to_vec(), bytes.collect())
+                })
+                .collect();
+            let views = converted.iter().map(|(n, d, s, b)| (n, TensorView::new(*d, s.clone(), b).unwrap()));
+            std::fs::write(folder.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap())
+                .unwrap();
+            Checkpoint::open(folder.path()).unwrap().lineage().unwrap()
+        };
+        let wide = lineage(0.0, false);
+        assert_eq!(lineage(0.0, true), wide);
+        assert_ne!(lineage(0.01, true), wide);
     }
 
     #[test]

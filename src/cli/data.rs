@@ -172,7 +172,7 @@ fn random(count: usize, len: Option<NonZeroUsize>, vocab: usize) -> Vec<Sequence
     ids.chunks(len.map_or(count, NonZeroUsize::get)).map(|piece| Sequence::of(piece.to_vec())).collect()
 }
 
-fn read_tokens(path: &Path) -> Result<Vec<Sequence>, CliError> {
+pub(super) fn read_tokens(path: &Path) -> Result<Vec<Sequence>, CliError> {
     let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
     let wrong = |reason: String| {
         CliError::run(format!("'{}' does not hold tokens: {reason}", path.display()))

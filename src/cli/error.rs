@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, SidecarError};
 use crate::domain::{PatternError, SpecError, StagesError};
 use crate::engine::BackendError;
 use crate::model::tokenizer::TokenizerError;
@@ -146,6 +146,13 @@ impl From<TrainError> for CliError {
 impl From<TokenizerError> for CliError {
     fn from(error: TokenizerError) -> Self {
         let hint = error.hint().unwrap_or_default();
+        Self::run(error).hint(hint)
+    }
+}
+
+impl From<SidecarError> for CliError {
+    fn from(error: SidecarError) -> Self {
+        let hint = error.hint();
         Self::run(error).hint(hint)
     }
 }

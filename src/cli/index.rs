@@ -1,16 +1,17 @@
 //! `--index` and `--index-topk`: where the indices of Full layers come from.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use super::{CliError, target};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Sidecar};
 
 /// Where the indices of Full layers come from, and how many keys they choose.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct IndexArgs {
-    /// oracle lets each layer's own attention choose, without indexers and without saving time; dense models do so by
-    /// default.
-    #[arg(long, value_name = "oracle")]
+    /// A sidecar of trained indexers; or oracle: each layer's own attention chooses, without indexers and without saving
+    /// time, as dense models do by default.
+    #[arg(long, value_name = "oracle|SIDECAR")]
     index: Option<String>,
     /// Keys that a query attends to; as in config.json by default, 128 for dense models.
     #[arg(long, value_name = "K")]
@@ -27,8 +28,9 @@ impl IndexArgs {
         match self.index.as_deref() {
             None => {}
             Some("oracle") => checkpoint = checkpoint.with_oracle(),
-            Some(other) => {
-                return Err(CliError::usage(format!("--index {other} is no index source")).hint("give oracle"));
+            Some(path) => {
+                let sidecar = Sidecar::open(Path::new(path))?;
+                checkpoint = checkpoint.with_sidecar(&sidecar).map_err(target::told)?;
             }
         }
         match self.index_topk {

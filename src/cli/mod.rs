@@ -20,6 +20,8 @@ mod record;
 mod search;
 mod target;
 mod train;
+mod train_distill;
+mod train_indexers;
 mod worth;
 
 use std::process::ExitCode;

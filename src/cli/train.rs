@@ -1,4 +1,4 @@
-//! `indexscope train`: a recipe becomes a checkpoint.
+//! `indexscope train`: a recipe becomes a checkpoint, or a frozen model gets indexers.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::CliError;
+use super::{CliError, train_distill, train_indexers};
 use crate::train::{Event, StepReport, Trainer};
 
 /// Time between two plain lines.
@@ -18,13 +18,16 @@ const WINDOW: usize = 20;
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// The recipe, a TOML file.
     #[arg(default_value = "assets/demo/recipe.toml")]
     recipe: PathBuf,
     /// Folder for the saved state and the finished checkpoint.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    out: Option<PathBuf>,
     /// Go on from the state in the folder.
     #[arg(long)]
     resume: bool,
@@ -36,21 +39,47 @@ pub struct Args {
     threads: Option<usize>,
 }
 
+/// What is trained other than a recipe's model.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Train lightning indexers for a model that stays as it is.
+    Indexers(train_indexers::Args),
+    /// Train the indexers that a pattern keeps towards all the layers that they serve.
+    Distill(train_distill::Args),
+}
+
+/// Trains what was asked for.
+///
+/// # Errors
+/// What the training reports; [`CliError::Interrupted`] after Ctrl-C or SIGTERM.
+pub fn run(args: Args) -> Result<(), CliError> {
+    match args.what {
+        Some(What::Indexers(args)) => train_indexers::run(args),
+        Some(What::Distill(args)) => train_distill::run(args),
+        None => run_recipe(args),
+    }
+}
+
+/// Returns a flag that Ctrl-C and SIGTERM set; the second signal ends the process at once.
+pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).map_err(CliError::from)?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(CliError::from)?;
+    }
+    Ok(stop)
+}
+
 /// Trains until the recipe is done or the process is told to stop; both leave a state that can be resumed.
 ///
 /// # Errors
 /// What [`Trainer`] reports; [`CliError::Interrupted`] after Ctrl-C or SIGTERM.
-pub fn run(args: Args) -> Result<(), CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second signal ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).map_err(CliError::from)?;
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(CliError::from)?;
-    }
+fn run_recipe(args: Args) -> Result<(), CliError> {
+    let out = args.out.ok_or_else(|| CliError::usage("--out DIR was not given"))?;
+    let stop = stop_on_signal()?;
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let mut progress = Progress::new(args.log.as_deref())?;
-    let mut trainer =
-        Trainer::prepare(&args.recipe, &args.out, args.resume, threads, &mut |event| progress.tell(&event))?;
+    let mut progress = Progress::new(args.log.as_deref(), false)?;
+    let mut trainer = Trainer::prepare(&args.recipe, &out, args.resume, threads, &mut |event| progress.tell(&event))?;
     let (weights, tokens) = trainer.size();
     let at = trainer.position();
     progress.line(&format!(
@@ -62,27 +91,11 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if !done && stop.load(Ordering::Relaxed) { Err(CliError::Interrupted) } else { Ok(()) }
 }
 
-/// Tells how training goes: a line that overwrites itself on a terminal, plain lines elsewhere and in the log.
-struct Progress {
-    log: Option<File>,
-    terminal: bool,
-    recent: VecDeque<Instant>,
-    last_line: Option<Instant>,
-}
-
 impl Progress {
-    fn new(log: Option<&std::path::Path>) -> Result<Self, CliError> {
-        let open =
-            |path| File::options().create(true).append(true).open(path).map_err(|e| CliError::file("the log", path, e));
-        let log = log.map(open).transpose()?;
-        let terminal = std::io::stderr().is_terminal();
-        Ok(Self { log, terminal, recent: VecDeque::new(), last_line: None })
-    }
-
     fn tell(&mut self, event: &Event) {
         match event {
             Event::Preparing(what) => self.line(what),
-            Event::Step(report) => self.step(report),
+            Event::Step(report) => self.report(report),
             Event::Monitor { stage, loss, bits_per_byte } => {
                 self.line(&format!("{:>6} · monitor text: loss {loss:.4}, {bits_per_byte:.4} bits/byte", stage.name()));
             }
@@ -91,40 +104,61 @@ impl Progress {
         }
     }
 
-    fn step(&mut self, report: &StepReport) {
-        let now = Instant::now();
-        self.recent.push_back(now);
-        if self.recent.len() > WINDOW + 1 {
-            self.recent.pop_front();
-        }
-        let line = self.describe(report, now);
-        if self.terminal {
-            eprint!("\r\x1b[2K{line}");
-        }
-        if self.last_line.is_none_or(|last| now - last >= LINE_EVERY) || report.step.0 == report.step.1 {
-            self.last_line = Some(now);
-            self.plain(&line);
-        }
-    }
-
-    fn describe(&self, report: &StepReport, now: Instant) -> String {
-        let steps = self.recent.len().saturating_sub(1);
-        let seconds = self.recent.front().map_or(0.0, |first| (now - *first).as_secs_f64());
+    fn report(&mut self, report: &StepReport) {
         let (step, of) = report.step;
-        let eta = (steps > 0).then(|| (seconds / steps as f64 * report.steps_left as f64) as u64);
         let parts = [
             Some(format!("{:>6} {step}/{of}", report.stage.name())),
             report.measured.lm.map(|loss| format!("loss {loss:.4}")),
             report.measured.kl.map(|kl| format!("KL {kl:.4}")),
             Some(format!("rate {:.3}", report.rate)),
             Some(format!("{:.0} tokens/s", report.tokens_per_second)),
-            eta.map(|eta| format!("ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60)),
         ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+        let line = parts.into_iter().flatten().collect::<Vec<_>>().join(" · ");
+        self.step(&line, report.steps_left, step == of, String::new);
+    }
+}
+
+/// Tells how training goes: a line that overwrites itself on a terminal, plain lines in the log.
+pub(super) struct Progress {
+    log: Option<File>,
+    terminal: bool,
+    recent: VecDeque<Instant>,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    /// Opens the log, if there is to be one; `quiet` leaves the terminal alone.
+    pub(super) fn new(log: Option<&std::path::Path>, quiet: bool) -> Result<Self, CliError> {
+        let open =
+            |path| File::options().create(true).append(true).open(path).map_err(|e| CliError::file("the log", path, e));
+        let log = log.map(open).transpose()?;
+        let terminal = std::io::stderr().is_terminal() && !quiet;
+        Ok(Self { log, terminal, recent: VecDeque::new(), last_line: None })
+    }
+
+    /// Shows a step with the time left; at times, and where `last` is set, the log gets the line and `more`.
+    pub(super) fn step(&mut self, line: &str, steps_left: u64, last: bool, more: impl FnOnce() -> String) {
+        let now = Instant::now();
+        self.recent.push_back(now);
+        if self.recent.len() > WINDOW + 1 {
+            self.recent.pop_front();
+        }
+        let steps = self.recent.len() - 1;
+        let seconds = self.recent.front().map_or(0.0, |first| (now - *first).as_secs_f64());
+        let eta = (steps > 0).then(|| (seconds / steps as f64 * steps_left as f64) as u64);
+        let eta = eta.map(|eta| format!(" · ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60));
+        let line = line.to_owned() + &eta.unwrap_or_default();
+        if self.terminal {
+            eprint!("\r\x1b[2K{line}");
+        }
+        if self.last_line.is_none_or(|last| now - last >= LINE_EVERY) || last {
+            self.last_line = Some(now);
+            self.plain(&(line + &more()));
+        }
     }
 
     /// Prints a line of its own everywhere.
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         if self.terminal {
             eprintln!("\r\x1b[2K{text}");
         }

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::clock::Clock;
 use super::gqa::Gqa;
-use super::indexer::{Indexer, Projected};
+use super::indexer::{Indexer, IndexerInput, Projected};
 use super::mla::Mla;
 use super::ops::{
     Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mla_attention, prefers_grouped,
@@ -27,6 +27,9 @@ pub(super) trait Heads: Debug + Send + Sync {
     /// Makes queries of the normed input `x` `[B, T, hidden]`: what the indexer's queries are made from, and attention's
     /// own `[B, T, heads · d]`.
     fn queries(&self, x: &Tensor, rotary: &Rotary) -> Result<(Tensor, Tensor)>;
+
+    /// Makes what the indexer's queries are made from, alone.
+    fn source(&self, x: &Tensor) -> Result<Tensor>;
 
     /// Makes what is kept of each token: its part per head or its latent `[B, T, kept]`, and the part of its key that
     /// all heads have in common `[B, T, rope]`, of width 0 where there is none.
@@ -105,6 +108,12 @@ impl Attention {
             scale: rope::softmax_scale(config),
             topk: config.index_topk,
         })
+    }
+
+    /// Returns what the layer's indexer works on, from the normed input `x`.
+    pub(super) fn indexer_input(&self, x: Tensor) -> Result<IndexerInput> {
+        let source = self.heads.source(&x)?;
+        Ok(IndexerInput { x, source })
     }
 
     /// Returns whether the layer has something to select with.

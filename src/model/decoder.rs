@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::cache::Cache;
 use super::ends::{Embedding, Head};
+use super::indexer::IndexerInput;
 use super::layer::Layer;
 use super::ops::Rotary;
 use super::pass::{LayerOutput, Pass};
@@ -124,6 +125,14 @@ impl Model {
     /// Where shapes disagree or a row is not below T.
     pub fn mean_attention(&self, layer: usize, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
         self.layers[layer].mean_attention(x, rotary, rows)
+    }
+
+    /// Returns what an indexer of one layer works on, as [`Layer::indexer_input`] does.
+    ///
+    /// # Errors
+    /// Where shapes disagree.
+    pub fn indexer_input(&self, layer: usize, x: &Tensor) -> Result<IndexerInput> {
+        self.layers[layer].indexer_input(x)
     }
 
     /// Returns the final norm and the head.

@@ -63,6 +63,10 @@ impl Heads for Gqa {
         Ok((x.clone(), q))
     }
 
+    fn source(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
     fn keys(&self, x: &Tensor, rotary: &Rotary) -> Result<(Tensor, Tensor)> {
         let Self { kv_heads, dim, .. } = *self;
         let (b, t, _) = x.dims3()?;

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use super::Result;
-use super::ops::{Pairing, Rotary, layer_norm, rope};
-use super::weights::{Linear, Scope};
+use super::ops::{Indices, Pairing, Rotary, RowTargets, Stop, indexer_kl, layer_norm, rope, select};
+use super::weights::{Linear, Scope, TensorSource};
+use super::{ModelError, Result};
 use crate::checkpoint::Config;
 
 /// ε of the key's `LayerNorm`, fixed in the reference.
@@ -21,9 +21,16 @@ pub(super) struct Projected {
     pub(super) w: Tensor,
 }
 
+/// What an indexer works on: the layer's normed input, `[1, T, hidden]`, and what its queries are made from.
+#[derive(Clone, Debug)]
+pub struct IndexerInput {
+    pub(super) x: Tensor,
+    pub(super) source: Tensor,
+}
+
 /// Weights of one layer's indexer.
 #[derive(Clone, Debug)]
-pub(super) struct Indexer {
+pub struct Indexer {
     query: Linear,
     key: Linear,
     key_norm: (Tensor, Tensor),
@@ -62,11 +69,51 @@ impl Indexer {
     pub(super) fn project(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary) -> Result<Projected> {
         let (x, c_q) = (x.detach(), c_q.detach());
         let rotary = &rotary.every(self.every)?;
-        let q = rope(&self.query.forward(&c_q)?, rotary, self.dim, 0, self.pairing)?;
-        let k = layer_norm(&self.key.forward(&x)?, &self.key_norm.0, &self.key_norm.1, EPS)?;
-        let k = rope(&k, rotary, self.dim, 0, self.pairing)?;
+        let (q, w) = self.queries(&x, &c_q, rotary)?;
+        Ok(Projected { q, k: self.keys(&x, rotary)?, w })
+    }
+
+    /// Returns queries and head weights.
+    fn queries(&self, x: &Tensor, c_q: &Tensor, rotary: &Rotary) -> Result<(Tensor, Tensor)> {
+        let q = rope(&self.query.forward(c_q)?, rotary, self.dim, 0, self.pairing)?;
         let w = (self.weights.forward(&x.to_dtype(DType::F32)?)? * (self.heads as f64).powf(-0.5))?;
-        Ok(Projected { q, k, w })
+        Ok((q, w))
+    }
+
+    fn keys(&self, x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
+        let k = layer_norm(&self.key.forward(x)?, &self.key_norm.0, &self.key_norm.1, EPS)?;
+        Ok(rope(&k, rotary, self.dim, 0, self.pairing)?)
+    }
+
+    /// Builds the indexer of `layer` from any source of tensors, sized as `config` says.
+    ///
+    /// # Errors
+    /// [`ModelError::NoIndexer`] where the source has none.
+    pub fn of(source: &dyn TensorSource, config: &Config, layer: usize) -> Result<Self> {
+        let scope = Scope::root(source, DType::F32).at("model.layers").at(layer).at("self_attn.indexer");
+        Self::load(&scope, config)?.ok_or(ModelError::NoIndexer(layer))
+    }
+
+    /// Computes the mean divergence (scalar, nats) from a target on sampled query rows, differentiable in the weights.
+    ///
+    /// # Errors
+    /// Where shapes disagree, or off the CPU.
+    pub fn divergence(&self, on: &IndexerInput, rotary: &Rotary, target: &RowTargets) -> Result<Tensor> {
+        let (x, source, rotary) = (on.x.detach(), on.source.detach(), rotary.every(self.every)?);
+        let at = Tensor::from_iter(target.rows.iter().map(|&r| r as u32), x.device())?;
+        let (q, w) =
+            self.queries(&x.index_select(&at, 1)?, &source.index_select(&at, 1)?, &rotary.select(&target.rows)?)?;
+        let k = self.keys(&x, &rotary)?;
+        Ok(indexer_kl(&q.squeeze(0)?, &k.squeeze(0)?, &w.squeeze(0)?, self.scale(), target)?)
+    }
+
+    /// Selects the `topk` best keys of every query; no gradient.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn select(&self, on: &IndexerInput, rotary: &Rotary, topk: usize) -> Result<Indices> {
+        let p = self.project(&on.x, &on.source, rotary)?;
+        Ok(select(&p.q.detach(), &p.k.detach(), &p.w.detach(), self.scale(), topk, Stop::NEVER)?.0)
     }
 
     /// Returns the factor on dot products, dim^−½.

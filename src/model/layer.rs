@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::Result;
 use super::attention::Attention;
 use super::clock::Clock;
+use super::indexer::IndexerInput;
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::ops::{Rotary, rms_norm};
@@ -83,6 +84,14 @@ impl Layer {
         let mut clock = Clock::new(None, x.device());
         let normed = rms_norm(x, &self.attention_norm, self.eps)?;
         Ok(self.attention.forward(&normed, rotary, pass, &mut clock)?.0)
+    }
+
+    /// Returns what an indexer of this layer works on, from the residual stream `x` `[1, T, hidden]` at its entry.
+    ///
+    /// # Errors
+    /// Where shapes disagree.
+    pub fn indexer_input(&self, x: &Tensor) -> Result<IndexerInput> {
+        self.attention.indexer_input(rms_norm(x, &self.attention_norm, self.eps)?)
     }
 
     fn run(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {

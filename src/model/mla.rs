@@ -44,9 +44,13 @@ impl Mla {
 impl Heads for Mla {
     fn queries(&self, x: &Tensor, rotary: &Rotary) -> Result<(Tensor, Tensor)> {
         let MlaShape { nope, rope: width, .. } = self.shape;
-        let c_q = rms_norm(&self.q_a.forward(x)?, &self.q_a_norm, LATENT_EPS)?;
+        let c_q = self.source(x)?;
         let q = rope(&self.q_b.forward(&c_q)?, rotary, nope + width, nope, Pairing::Interleaved)?;
         Ok((c_q, q))
+    }
+
+    fn source(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(rms_norm(&self.q_a.forward(x)?, &self.q_a_norm, LATENT_EPS)?)
     }
 
     fn keys(&self, x: &Tensor, rotary: &Rotary) -> Result<(Tensor, Tensor)> {

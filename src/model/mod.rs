@@ -29,6 +29,7 @@ pub use clock::PhaseTimes;
 pub use decoder::Model;
 pub use ends::{Embedding, Head};
 pub use error::{ModelError, Result};
+pub use indexer::{Indexer, IndexerInput};
 pub use layer::Layer;
 pub use ops::{Indices, Rotary, Stop};
 pub use pass::{Attend, LayerOutput, Ops, Pass};

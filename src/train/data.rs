@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::rng::Rng;
 use super::{DataRecipe, TrainError};
 use crate::model::tokenizer::Tokenizer;
@@ -54,6 +56,28 @@ impl Data {
             texts.push((ids, corpus.repeat));
         }
         Ok(Self { texts, length, seed })
+    }
+
+    /// Takes texts that are tokenised already; their sequences are cut and shuffled as those of a recipe.
+    ///
+    /// # Errors
+    /// [`TrainError::Short`] naming the text that is too short.
+    pub fn of_tokens(texts: Vec<(String, Vec<u32>)>, length: usize, seed: u64) -> Result<Self, TrainError> {
+        let needed = 2 * length + 1;
+        if let Some((name, ids)) = texts.iter().find(|(_, ids)| ids.len() < needed) {
+            return Err(TrainError::Short { path: name.into(), tokens: ids.len(), needed });
+        }
+        Ok(Self { texts: texts.into_iter().map(|(_, ids)| (ids, 1)).collect(), length, seed })
+    }
+
+    /// Returns a short hash of all tokens.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (ids, repeat) in &self.texts {
+            hash.update(format!("{} {repeat} ", ids.len()));
+            ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        }
+        hash.finalize().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 
     /// Returns the number of sequences in an epoch.

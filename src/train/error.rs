@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, SidecarError};
 use crate::domain::PatternError;
 use crate::model::ModelError;
 use crate::model::tokenizer::TokenizerError;
@@ -67,6 +67,22 @@ pub enum TrainError {
         /// Name of the stage.
         stage: &'static str,
     },
+    /// What was asked of a training of indexers makes no sense for this model.
+    #[error("{0}")]
+    Indexers(String),
+    /// Not even one query row fits into the memory allowed.
+    #[error("one query row of {seq_len} tokens needs {needed} bytes, but --max-memory allows {allowed}")]
+    Memory {
+        /// Tokens per sequence.
+        seq_len: usize,
+        /// Bytes that the smallest step needs.
+        needed: u64,
+        /// Bytes allowed.
+        allowed: u64,
+    },
+    /// The sidecar that training starts from cannot be used.
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
     /// The model's part of the work failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -87,13 +103,15 @@ impl TrainError {
         let hint = match self {
             Self::Recipe { .. } => "assets/demo/recipe.toml is a working example",
             Self::Text { .. } => "texts are UTF-8, or xz streams named .xz, relative to the recipe",
-            Self::Short { .. } => "lower data.sequence_length or give more text",
+            Self::Short { .. } => "use shorter sequences (data.sequence_length, --seq-len) or give more text",
             Self::Occupied(_) => "go on with it by --resume, or name another --out",
-            Self::Resume { .. } => "without --resume, in an empty folder, a run starts anew",
-            Self::NonFinite { .. } => "lower the learning rates in the recipe and start anew",
+            Self::Resume { .. } => "without --resume, under another name, a run starts anew",
+            Self::NonFinite { .. } => "lower the learning rate and start anew",
             Self::Tokenizer(error) => return error.hint(),
             Self::Checkpoint(error) => return error.hint(),
-            Self::Write { .. } | Self::Model(_) | Self::Pattern(_) => return None,
+            Self::Sidecar(error) => return Some(error.hint()),
+            Self::Memory { .. } => "raise --max-memory or lower --seq-len",
+            Self::Write { .. } | Self::Indexers(_) | Self::Model(_) | Self::Pattern(_) => return None,
         };
         Some(hint.to_owned())
     }

@@ -8,6 +8,7 @@ mod data;
 pub mod demo;
 mod error;
 mod export;
+pub mod indexers;
 mod loss;
 mod optimizer;
 mod params;
@@ -19,6 +20,7 @@ mod tests;
 mod trainer;
 
 pub use card::Card;
+pub use data::read_text;
 pub use error::TrainError;
 pub use loss::Measured;
 pub use recipe::{CorpusRecipe, DataRecipe, OptimizerRecipe, Recipe, Stage, StageRecipe};

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::params::Params;
+use super::params::{Param, Params};
 use super::{Recipe, TrainError};
 
 /// Name of the state file in the folder of a run.
@@ -68,11 +69,41 @@ pub fn bytes_of(values: &[f32]) -> Vec<u8> {
 /// [`TrainError::Write`].
 pub fn save(folder: &Path, recipe: &Recipe, position: &Position, params: &Params) -> Result<(), TrainError> {
     let path = folder.join(STATE_FILE);
-    let failed = |reason: String| TrainError::Write { path: path.clone(), reason };
     let updates = params.0.iter().map(|p| p.updates).collect();
     let header = Header { schema: 1, position: *position, recipe: recipe.clone(), updates };
-    let header = serde_json::to_string(&header).map_err(|e| failed(e.to_string()))?;
-    let parts = params.0.iter().flat_map(|p| {
+    write(&path, KEY, &header, params.0.iter())
+}
+
+/// Reads a saved run into freshly initialised `params`; returns where it stands.
+///
+/// # Errors
+/// [`TrainError::Resume`] where the file is missing or damaged, or belongs to another recipe.
+pub fn load(folder: &Path, recipe: &Recipe, params: &mut Params) -> Result<Position, TrainError> {
+    let path = folder.join(STATE_FILE);
+    let bytes = read_bytes(&path)?;
+    let header: Header = read_header(&path, KEY, &bytes)?;
+    let position = header.position;
+    if let Some(reason) = recipe.differs(&header.recipe, position.stage, position.step) {
+        return Err(TrainError::Resume { path, reason: format!("the recipe's {reason}") });
+    }
+    read_params(&path, &bytes, params.0.iter_mut())?;
+    params.0.iter_mut().zip(header.updates).for_each(|(param, updates)| param.updates = updates);
+    Ok(position)
+}
+
+/// Writes a header and, of each parameter, value and moments.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub fn write<'a>(
+    path: &Path,
+    key: &str,
+    header: &impl Serialize,
+    params: impl Iterator<Item = &'a Param>,
+) -> Result<(), TrainError> {
+    let failed = |reason: String| TrainError::Write { path: path.into(), reason };
+    let header = serde_json::to_string(header).map_err(|e| failed(e.to_string()))?;
+    let parts = params.flat_map(|p| {
         [("value", &p.value), ("first", &p.first), ("second", &p.second)]
             .map(|(part, values)| (format!("{part}.{}", p.name), values.len(), bytes_of(values)))
     });
@@ -82,30 +113,43 @@ pub fn save(folder: &Path, recipe: &Recipe, position: &Position, params: &Params
         .map(|(name, len, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![*len], bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|e| failed(e.to_string()))?;
-    let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), header)])))
+    let bytes = safetensors::serialize(views, Some(HashMap::from([(key.to_owned(), header)])))
         .map_err(|e| failed(e.to_string()))?;
-    write_atomic(&path, &bytes)
+    write_atomic(path, &bytes)
 }
 
-/// Reads a saved run into freshly initialised `params`; returns where it stands.
+/// Reads a state file.
 ///
 /// # Errors
-/// [`TrainError::Resume`] where the file is missing or damaged, or belongs to another recipe.
-pub fn load(folder: &Path, recipe: &Recipe, params: &mut Params) -> Result<Position, TrainError> {
-    let path = folder.join(STATE_FILE);
-    let failed = |reason: String| TrainError::Resume { path: path.clone(), reason };
-    let bytes = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| failed(e.to_string()))?;
-    let header = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
-    let header = header.ok_or_else(|| failed(format!("its header has no '{KEY}'")))?;
-    let header: Header = serde_json::from_str(header).map_err(|e| failed(e.to_string()))?;
-    let position = header.position;
-    if let Some(reason) = recipe.differs(&header.recipe, position.stage, position.step) {
-        return Err(failed(format!("the recipe's {reason}")));
-    }
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.to_string()))?;
-    for (param, updates) in params.0.iter_mut().zip(header.updates) {
-        param.updates = updates;
+/// [`TrainError::Resume`] where it is missing.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainError> {
+    std::fs::read(path).map_err(|e| TrainError::Resume { path: path.into(), reason: e.to_string() })
+}
+
+/// Reads the header of a state file's bytes.
+///
+/// # Errors
+/// [`TrainError::Resume`] where the file is damaged or another kind of state.
+pub fn read_header<H: DeserializeOwned>(path: &Path, key: &str, bytes: &[u8]) -> Result<H, TrainError> {
+    let failed = |reason: String| TrainError::Resume { path: path.into(), reason };
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| failed(e.to_string()))?;
+    let header = metadata.metadata().as_ref().and_then(|m| m.get(key));
+    let header = header.ok_or_else(|| failed(format!("its header has no '{key}'")))?;
+    serde_json::from_str(header).map_err(|e| failed(e.to_string()))
+}
+
+/// Reads value and moments of each parameter.
+///
+/// # Errors
+/// [`TrainError::Resume`] naming what is missing or of another size.
+pub fn read_params<'a>(
+    path: &Path,
+    bytes: &[u8],
+    params: impl Iterator<Item = &'a mut Param>,
+) -> Result<(), TrainError> {
+    let failed = |reason: String| TrainError::Resume { path: path.into(), reason };
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| failed(e.to_string()))?;
+    for param in params {
         for (part, values) in [("value", &mut param.value), ("first", &mut param.first), ("second", &mut param.second)]
         {
             let name = format!("{part}.{}", param.name);
@@ -117,12 +161,12 @@ pub fn load(folder: &Path, recipe: &Recipe, params: &mut Params) -> Result<Posit
             values.iter_mut().zip(floats).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
         }
     }
-    Ok(position)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{Kind, Param};
+    use super::super::params::Kind;
     use super::super::recipe::tests::RECIPE;
     use super::*;
 

@@ -77,6 +77,12 @@ struct Operands<'a> {
     w: &'a [f32],
 }
 
+/// Returns whether relu makes a dot product 0; one that is no number passes, so that the loss shows it.
+#[inline(always)]
+fn is_off(a: f32) -> bool {
+    a <= 0.0
+}
+
 /// What a block of rows adds: its divergence and its part of the keys' gradient.
 struct Part {
     sum: f64,
@@ -107,7 +113,7 @@ impl IndexerKl {
                     for h in 0..heads {
                         let w = x.w[(start + r) * heads + h];
                         let a = &a[(h * rows + r) * end..][..seen];
-                        s.iter_mut().zip(a).for_each(|(s, &a)| *s += w * if a > 0.0 { a } else { 0.0 });
+                        s.iter_mut().zip(a).for_each(|(s, &a)| *s += w * if is_off(a) { 0.0 } else { a });
                     }
                     self.target.keys(start + r, &mut support);
                     let given = &self.target.probs[(start + r) * keys..][..keys];
@@ -133,9 +139,9 @@ impl IndexerKl {
                         let mut of_w = 0.0;
                         let slope = x.w[(start + r) * heads + h] * self.scale;
                         for (a, &g) in a.iter_mut().zip(slopes) {
-                            let on = *a > 0.0;
-                            of_w += if on { *a * g } else { 0.0 };
-                            *a = if on { g * slope } else { 0.0 };
+                            let off = is_off(*a);
+                            of_w += if off { 0.0 } else { *a * g };
+                            *a = if off { 0.0 } else { g * slope };
                         }
                         dw[r * heads + h] = of_w;
                     }

@@ -1,0 +1,67 @@
+//! `indexscope train distill`: the indexers that a pattern keeps learn from all the layers that they serve.
+
+use std::path::PathBuf;
+
+use super::train_indexers::{Training, TrainingArgs, shape, train};
+use super::{CliError, target};
+use crate::checkpoint::Sidecar;
+use crate::domain::PatternSpec;
+use crate::train::indexers::Targets;
+
+/// Arguments of `train distill`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of a checkpoint.
+    model: String,
+    /// F/S letters, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE: whose Full layers keep an indexer.
+    #[arg(long, value_name = "P")]
+    pattern: PatternSpec,
+    /// Start from these indexers; from the checkpoint's own, or from random ones, by default.
+    #[arg(long, value_name = "SIDECAR")]
+    sidecar: Option<PathBuf>,
+    /// served trains each indexer towards all layers that use its keys, own towards its own layer alone.
+    #[arg(long, value_enum, default_value_t, value_name = "TARGETS")]
+    targets: TargetsArg,
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum TargetsArg {
+    #[default]
+    Served,
+    Own,
+}
+
+/// Trains the indexers of the pattern's Full layers.
+///
+/// # Errors
+/// As `train indexers`.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let checkpoint = target::open(&args.model)?;
+    checkpoint.check().map_err(target::told)?;
+    let start = args.sidecar.as_deref().map(Sidecar::open).transpose()?;
+    let with = match &start {
+        Some(start) => checkpoint.with_sidecar(start).map_err(target::told)?,
+        None => checkpoint.clone(),
+    };
+    let Some(pattern) = target::resolve(&args.pattern, &with)? else {
+        return Err(
+            CliError::usage("'dense' keeps no indexers that could be trained").hint("give F/S letters, or uniform:N")
+        );
+    };
+    train(
+        Training {
+            checkpoint: &checkpoint,
+            layers: (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
+            pattern,
+            targets: match args.targets {
+                TargetsArg::Served => Targets::Served,
+                TargetsArg::Own => Targets::Own,
+            },
+            shape: start.as_ref().map_or_else(|| shape(&checkpoint, None, None), Sidecar::shape),
+            start: start.as_ref(),
+        },
+        &args.training,
+    )
+}

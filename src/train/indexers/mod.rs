@@ -1,0 +1,17 @@
+//! Trains lightning indexers on a frozen model: DeepSeek's warm-up and sparse stage, for the attention of an indexer's
+//! own layer or of all the layers that it serves (IndexCache, arXiv 2603.12201).
+//!
+//! The model runs forward layer by layer and needs no gradient. Each trained indexer is compared with the head-averaged
+//! attention of some query rows, `[R, T]` at a time; no `[heads, T, T]` is ever held. L_multi = mean_j KL(p_j ‖ q) is
+//! computed as KL(p̄ ‖ q) to the layers' average, whose gradient it shares, plus the floor mean_j KL(p_j ‖ p̄) that no
+//! indexer can go below.
+
+mod recipe;
+mod run;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use recipe::{IndexerRecipe, Targets};
+pub use run::{IndexerEvent, IndexerRun, IndexerStep, Setup, memory};
+pub use step::Divergence;

@@ -1,0 +1,412 @@
+//! A run: set up, step by step, saved now and then, stopped at any time, written as a sidecar.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::recipe::{self, IndexerRecipe};
+use super::step::{Divergence, step};
+use crate::checkpoint::{
+    Checkpoint, Config, IndexerShape, Sidecar, SidecarHeader, Trained, indexer_tensors, sidecar_bytes,
+};
+use crate::model::{CheckpointSource, Model, TensorSource};
+use crate::train::TrainError;
+use crate::train::data::Data;
+use crate::train::optimizer;
+use crate::train::params::{Kind, Param, Params};
+use crate::train::rng::Rng;
+use crate::train::state::{self, write_atomic};
+
+/// Steps between two saved states.
+const SAVE_EVERY: u64 = 50;
+/// Weight of the newest step in the averages of KL.
+const NEWEST: f64 = 0.05;
+/// Key of the header in the state file.
+const KEY: &str = "indexscope.train.indexers";
+/// Stream of random numbers of the initial weights, and of the sampled rows; the data use small numbers.
+const WEIGHTS: u64 = 1 << 32;
+const ROWS: u64 = 1 << 33;
+
+/// What a run is made from.
+pub struct Setup<'a> {
+    /// The frozen model.
+    pub checkpoint: &'a Checkpoint,
+    /// What decides the result; its fingerprints are filled in here.
+    pub recipe: IndexerRecipe,
+    /// Sizes of the indexers.
+    pub shape: IndexerShape,
+    /// Names and tokens of the training texts.
+    pub texts: Vec<(String, Vec<u32>)>,
+    /// Where training starts instead of the checkpoint's own or random indexers.
+    pub start: Option<&'a Sidecar>,
+    /// The sidecar to be written; the state lies beside it until the end.
+    pub out: &'a Path,
+    /// Go on from that state.
+    pub resume: bool,
+}
+
+/// What a run tells as it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IndexerEvent {
+    /// A step is done.
+    Step(IndexerStep),
+    /// The state was saved.
+    Saved(PathBuf),
+    /// The sidecar was written.
+    Written(PathBuf),
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexerStep {
+    /// Whether the base ran with the indexers' selections.
+    pub sparse: bool,
+    /// Steps done, and all of them, both stages together.
+    pub step: (u64, u64),
+    /// Each trained layer and what was found there.
+    pub layers: Vec<(usize, Divergence)>,
+    /// The learning rate.
+    pub rate: f64,
+    /// Tokens of all steps so far.
+    pub tokens: u64,
+    /// Tokens of this step per second.
+    pub tokens_per_second: f64,
+}
+
+impl IndexerStep {
+    /// Returns the mean over layers.
+    pub fn mean(&self) -> Divergence {
+        let mean = |of: fn(&Divergence) -> f64| {
+            self.layers.iter().map(|(_, d)| of(d)).sum::<f64>() / self.layers.len().max(1) as f64
+        };
+        Divergence { kl: mean(|d| d.kl), floor: mean(|d| d.floor) }
+    }
+}
+
+/// What the state file holds beside the numbers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Header {
+    schema: u32,
+    recipe: IndexerRecipe,
+    heads: usize,
+    dim: usize,
+    step: u64,
+    seconds: f64,
+    kl: Vec<f64>,
+    floor: Vec<f64>,
+}
+
+/// A training run.
+pub struct IndexerRun {
+    recipe: IndexerRecipe,
+    config: Config,
+    model: Model,
+    data: Data,
+    names: Vec<String>,
+    params: Vec<Params>,
+    at: Header,
+    out: PathBuf,
+}
+
+impl IndexerRun {
+    /// Loads the model and prepares a new run, or the one that was stopped.
+    ///
+    /// # Errors
+    /// [`TrainError`] about sizes, texts, the saved state or the model.
+    pub fn prepare(setup: Setup) -> Result<Self, TrainError> {
+        let Setup { checkpoint, mut recipe, shape, texts, start, out, resume } = setup;
+        let base = checkpoint.base();
+        let path = state_path(out);
+        match (path.exists(), resume) {
+            (true, false) => return Err(TrainError::Occupied(path)),
+            (false, true) => return Err(TrainError::Resume { path, reason: "there is no saved state".into() }),
+            _ => {}
+        }
+        let config = Config { index_topk: recipe.index_topk, ..shape.of(base.config()) };
+        check(&recipe, base, &config)?;
+        if let Some(start) = start {
+            start.check(base)?;
+        }
+        let names = texts.iter().map(|(name, _)| name.clone()).collect();
+        let data = Data::of_tokens(texts, recipe.seq_len, recipe.seed)?;
+        (recipe.base, recipe.tokens) = (base.lineage()?, data.fingerprint());
+        let params = recipe.layers.iter().map(|&layer| initial(base, start, &config, layer, recipe.seed));
+        let mut params = params.collect::<Result<Vec<_>, _>>()?;
+        let none = vec![0.0; recipe.layers.len()];
+        let (heads, dim) = (shape.heads, shape.dim);
+        let mut at = Header {
+            schema: 1,
+            recipe: recipe.clone(),
+            heads,
+            dim,
+            step: 0,
+            seconds: 0.0,
+            kl: none.clone(),
+            floor: none,
+        };
+        if resume {
+            let bytes = state::read_bytes(&path)?;
+            let saved: Header = state::read_header(&path, KEY, &bytes)?;
+            if (&saved.recipe, saved.heads, saved.dim) != (&at.recipe, heads, dim) {
+                let reason = "it was begun with other options, for another model or on other tokens".to_owned();
+                return Err(TrainError::Resume { path, reason });
+            }
+            let all = params.iter_mut().flat_map(|p| p.0.iter_mut());
+            state::read_params(&path, &bytes, all)?;
+            params.iter_mut().flat_map(|p| p.0.iter_mut()).for_each(|p| p.updates = saved.step);
+            at = saved;
+        }
+        let model = Model::load(base, &Device::Cpu, DType::F32)?;
+        Ok(Self { recipe, config, model, data, names, params, at, out: out.into() })
+    }
+
+    /// Returns steps done, the number of weights trained, and tokens per epoch.
+    pub fn size(&self) -> (u64, usize, u64) {
+        let weights = self.params.iter().map(Params::count).sum();
+        (self.at.step, weights, self.data.epoch_len() * self.recipe.seq_len as u64)
+    }
+
+    /// Returns seconds of training so far, all sessions together.
+    pub fn seconds(&self) -> f64 {
+        self.at.seconds
+    }
+
+    /// Returns each trained layer with its divergence, averaged over the last steps.
+    pub fn divergences(&self) -> Vec<(usize, Divergence)> {
+        let found = self.at.kl.iter().zip(&self.at.floor).map(|(&kl, &floor)| Divergence { kl, floor });
+        self.recipe.layers.iter().copied().zip(found).collect()
+    }
+
+    /// Runs until all steps are done or `stop` is set, and saves in either case.
+    ///
+    /// Returns whether they are done; then the sidecar has been written and the state removed.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`] leaves the last saved state as it is.
+    pub fn run(&mut self, stop: &AtomicBool, tell: &mut dyn FnMut(IndexerEvent)) -> Result<bool, TrainError> {
+        while self.at.step < self.recipe.all_steps() {
+            if stop.load(Ordering::Relaxed) {
+                self.save(tell)?;
+                return Ok(false);
+            }
+            tell(IndexerEvent::Step(self.step()?));
+            if self.at.step.is_multiple_of(SAVE_EVERY) {
+                self.save(tell)?;
+            }
+        }
+        self.write(&self.out)?;
+        tell(IndexerEvent::Written(self.out.clone()));
+        let state = state_path(&self.out);
+        if state.exists() {
+            std::fs::remove_file(&state).map_err(|e| TrainError::Write { path: state, reason: e.to_string() })?;
+        }
+        Ok(true)
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`] before any weight has changed.
+    pub fn step(&mut self) -> Result<IndexerStep, TrainError> {
+        let began = Instant::now();
+        let number = self.at.step;
+        let sparse = self.recipe.is_sparse(number);
+        let sequence = self.data.sequences(number, 1).swap_remove(0);
+        let rows = sample(self.recipe.rows, sequence.ids.len(), self.recipe.seed, number);
+        let on = (sequence.ids.as_slice(), rows.as_slice(), sparse);
+        let found = step(&self.model, &self.config, &self.recipe, &self.params, on)?;
+        let o = recipe::optimizer();
+        for ((divergence, grads), params) in found.iter().zip(&self.params) {
+            let stage = if sparse { "sparse" } else { "warmup" };
+            let norm = optimizer::norm(params, grads, true);
+            for (what, value) in [("loss", divergence.kl), ("gradient norm", norm)] {
+                if !value.is_finite() {
+                    return Err(TrainError::NonFinite { what, value, step: number, stage });
+                }
+            }
+        }
+        let rate = self.recipe.rate(number);
+        let (layers, grads): (Vec<Divergence>, Vec<_>) = found.into_iter().unzip();
+        self.params
+            .par_iter_mut()
+            .zip(grads)
+            .try_for_each(|(params, grads)| optimizer::update(params, grads, &o, rate))?;
+        let averages = self.at.kl.iter_mut().zip(&mut self.at.floor).zip(&layers);
+        for ((kl, floor), now) in averages {
+            let weight = if number == 0 { 1.0 } else { NEWEST };
+            *kl += weight * (now.kl - *kl);
+            *floor += weight * (now.floor - *floor);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        self.at.step += 1;
+        self.at.seconds += seconds;
+        Ok(IndexerStep {
+            sparse,
+            step: (self.at.step, self.recipe.all_steps()),
+            layers: self.recipe.layers.iter().copied().zip(layers).collect(),
+            rate,
+            tokens: self.at.step * self.recipe.seq_len as u64,
+            tokens_per_second: self.recipe.seq_len as f64 / seconds,
+        })
+    }
+
+    /// Writes the indexers as they are now as a sidecar.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let r = &self.recipe;
+        let trained = Trained {
+            tokens: self.at.step * r.seq_len as u64,
+            steps: (self.at.step.min(r.steps), self.at.step.saturating_sub(r.steps)),
+            seq_len: r.seq_len,
+            index_topk: r.index_topk,
+            pattern: r.pattern.to_string(),
+            targets: r.targets.name().to_owned(),
+            seconds: self.at.seconds,
+            texts: self.names.clone(),
+            kl: self.at.kl.clone(),
+            floor: self.at.floor.clone(),
+        };
+        let header = SidecarHeader::new(&r.base, &self.config, r.layers.clone(), trained);
+        let tensors: Vec<(&str, &[usize], &[f32])> = self
+            .params
+            .iter()
+            .flat_map(|p| &p.0)
+            .map(|p| (p.name.as_str(), p.shape.as_slice(), p.value.as_slice()))
+            .collect();
+        let bytes =
+            sidecar_bytes(&header, &tensors).map_err(|reason| TrainError::Write { path: path.into(), reason })?;
+        write_atomic(path, &bytes)
+    }
+
+    fn save(&self, tell: &mut dyn FnMut(IndexerEvent)) -> Result<(), TrainError> {
+        let path = state_path(&self.out);
+        state::write(&path, KEY, &self.at, self.params.iter().flat_map(|p| &p.0))?;
+        tell(IndexerEvent::Saved(path));
+        Ok(())
+    }
+
+    /// Returns the weights, layer by layer.
+    #[cfg(test)]
+    pub(super) fn params(&self) -> &[Params] {
+        &self.params
+    }
+
+    /// Returns them to be changed.
+    #[cfg(test)]
+    pub(super) fn params_mut(&mut self) -> &mut [Params] {
+        &mut self.params
+    }
+}
+
+/// Returns where the state of a run lies that will write `out`.
+fn state_path(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".state");
+    out.with_file_name(name)
+}
+
+/// Refuses what makes no sense.
+fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) -> Result<(), TrainError> {
+    let refuse = |reason: String| Err(TrainError::Indexers(reason));
+    let layers = config.num_hidden_layers;
+    if recipe.layers.is_empty() || recipe.rows == 0 || recipe.all_steps() == 0 {
+        return refuse("there is nothing to train: layers, rows and steps must be at least 1".to_owned());
+    }
+    if let Some(layer) = recipe.layers.iter().find(|&&l| l >= layers) {
+        return refuse(format!("layer {layer} does not exist; the model has layers 0 to {}", layers - 1));
+    }
+    if let Some(layer) = recipe.layers.iter().find(|&&l| !recipe.pattern.is_full(l)) {
+        return refuse(format!("layer {layer} is Shared in the pattern {}, so it has no indexer", recipe.pattern));
+    }
+    let own = base.config();
+    let has_own = !own.family.is_dense() && (0..layers).any(|l| base.has_indexer(l));
+    let (mine, theirs) = ((config.index_n_heads, config.index_head_dim), (own.index_n_heads, own.index_head_dim));
+    if has_own && mine != theirs {
+        return refuse(format!(
+            "the model's indexers have {} heads of {}, and all of one model must be alike, but {} of {} were asked for",
+            theirs.0, theirs.1, mine.0, mine.1
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the weights that an indexer starts from: the sidecar's, the checkpoint's own, or random ones.
+fn initial(
+    base: &Checkpoint,
+    start: Option<&Sidecar>,
+    config: &Config,
+    layer: usize,
+    seed: u64,
+) -> Result<Params, TrainError> {
+    let started = match start {
+        Some(sidecar) if sidecar.header().layers.contains(&layer) => Some(base.with_sidecar(sidecar)?),
+        _ if !config.family.is_dense() && base.has_indexer(layer) => Some(base.clone()),
+        _ => None,
+    };
+    let source = started.map(|checkpoint| CheckpointSource { checkpoint, device: Device::Cpu, defer_experts: false });
+    let mut rng = Rng::new(seed, WEIGHTS + layer as u64);
+    let tensors = indexer_tensors(config, layer).into_iter().map(|demand| {
+        let len = demand.shape.iter().product();
+        let value = match &source {
+            Some(source) => source.get(&demand.name, &demand.shape, DType::F32)?.flatten_all()?.to_vec1()?,
+            None if demand.name.ends_with("norm.weight") => vec![1.0; len],
+            None if demand.shape.len() < 2 => vec![0.0; len],
+            None => {
+                let scale = (demand.shape[1] as f64).sqrt().recip();
+                (0..len).map(|_| (rng.normal() * scale) as f32).collect()
+            }
+        };
+        Ok(Param::new(demand.name, demand.shape, Kind::Indexer, value))
+    });
+    Ok(Params(tensors.collect::<Result<_, TrainError>>()?))
+}
+
+/// Draws the query rows of a step: `count` of the `length` positions, ascending, none twice.
+fn sample(count: usize, length: usize, seed: u64, step: u64) -> Vec<usize> {
+    // The first position sees only itself and has nothing to teach.
+    let mut all: Vec<usize> = (1..length).collect();
+    Rng::new(seed, ROWS + step).shuffle(&mut all);
+    all.truncate(count);
+    all.sort_unstable();
+    all
+}
+
+/// Returns the bytes that a step needs, apart from those per sampled row, and those per row.
+///
+/// The first: weights in f32, four numbers per trained weight beside its value, the activations of one layer and the
+/// working memory of each thread. The second: targets, their average, and the indices of the support.
+pub fn memory(checkpoint: &Checkpoint, recipe: &IndexerRecipe, shape: IndexerShape) -> (u64, u64) {
+    let config = checkpoint.base().config();
+    let (hidden, tokens, threads) = (config.hidden_size, recipe.seq_len, rayon::current_num_threads());
+    let width = config.index_query_width();
+    let indexer = shape.heads * shape.dim * width + (shape.dim + shape.heads) * hidden + 2 * shape.dim;
+    let attention =
+        config.num_attention_heads * (config.qk_head_dim().max(config.qk_rope_head_dim) + 2 * config.v_head_dim);
+    let activations =
+        tokens * (8 * hidden + 4 * attention + 4 * config.intermediate_size + 2 * shape.heads * shape.dim);
+    // Attention works on blocks of 64 rows, an indexer's loss on 32 rows of every head.
+    let blocks = threads * tokens * (2 * 64 + 32 * (shape.heads + 2));
+    let floats = 5 * recipe.layers.len() * indexer + activations + blocks;
+    let fixed = checkpoint.base().needed_bytes(4) + 4 * floats as u64;
+    (fixed, (12 * tokens + 4 * recipe.index_topk) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sampled_without_repetition_and_anew_each_step() {
+        let rows = sample(7, 20, 1, 0);
+        assert!(rows.len() == 7 && rows.windows(2).all(|w| w[0] < w[1]) && rows[0] > 0 && rows[6] < 20, "{rows:?}");
+        assert_eq!(rows, sample(7, 20, 1, 0));
+        assert_ne!(rows, sample(7, 20, 1, 1));
+        assert_eq!(sample(99, 20, 1, 0), (1..20).collect::<Vec<_>>());
+    }
+}

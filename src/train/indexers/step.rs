@@ -1,0 +1,195 @@
+//! One step: the frozen model runs layer by layer, and each trained indexer meets the attention that it should predict.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::recipe::IndexerRecipe;
+use crate::checkpoint::Config;
+use crate::domain::Selection;
+use crate::model::ops::RowTargets;
+use crate::model::{Attend, Indexer, IndexerInput, Indices, Model, Ops, Pass};
+use crate::train::TrainError;
+use crate::train::optimizer::Gradients;
+use crate::train::params::Params;
+
+/// What a step found for one indexer, nats per row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Divergence {
+    /// Mean over the served layers of KL(p_j ‖ q): what training lowers.
+    pub kl: f64,
+    /// The part of it that no indexer could lower, mean KL(p_j ‖ p̄) to the layers' average; 0 for a single layer.
+    pub floor: f64,
+}
+
+/// What a step found: for each trained indexer its divergence and its gradients.
+pub type Found = Vec<(Divergence, Gradients)>;
+
+/// The average of the served layers' attention, as it comes in.
+pub(super) struct Average {
+    /// Σ over layers so far of p_j, renormalised over each row's support.
+    sum: Vec<f32>,
+    /// Σ over layers and rows of Σ p ln p.
+    entropy: f64,
+    layers: usize,
+}
+
+/// An indexer whose layers are passing.
+struct Open {
+    /// Its place in the recipe's list of layers.
+    index: usize,
+    indexer: Indexer,
+    leaves: Vec<Tensor>,
+    input: IndexerInput,
+    support: Option<Arc<Selection>>,
+    average: Average,
+}
+
+/// Returns Σ p ln p.
+fn negentropy(p: &[f32]) -> f64 {
+    p.iter().filter(|p| **p > 0.0).map(|&p| f64::from(p) * f64::from(p).ln()).sum()
+}
+
+impl Average {
+    pub(super) fn new(len: usize) -> Self {
+        Self { sum: vec![0.0; len], entropy: 0.0, layers: 0 }
+    }
+
+    /// Adds a layer's attention `[R, T]`, renormalised over each row's support.
+    pub(super) fn add(&mut self, probs: &[f32], width: usize, support: Option<&Selection>, alone: bool) {
+        if alone {
+            // The loss renormalises; a single layer needs no average.
+            self.sum.copy_from_slice(probs);
+            self.layers = 1;
+            return;
+        }
+        let mut kept = Vec::new();
+        for (r, (sum, p)) in self.sum.chunks_mut(width).zip(probs.chunks(width)).enumerate() {
+            match support {
+                None => {
+                    sum.iter_mut().zip(p).for_each(|(sum, p)| *sum += p);
+                    self.entropy += negentropy(p);
+                }
+                Some(selection) => {
+                    let keys = selection.row(r);
+                    kept.clear();
+                    kept.extend(keys.iter().map(|&j| p[j as usize]));
+                    let mass: f32 = kept.iter().sum();
+                    if mass > 0.0 {
+                        kept.iter_mut().for_each(|p| *p /= mass);
+                        keys.iter().zip(&kept).for_each(|(&j, p)| sum[j as usize] += p);
+                        self.entropy += negentropy(&kept);
+                    }
+                }
+            }
+        }
+        self.layers += 1;
+    }
+
+    /// Returns the mean over layers, and the mean per row of mean KL(p_j ‖ p̄) for `rows` rows that count.
+    pub(super) fn finish(mut self, rows: usize) -> (Vec<f32>, f64) {
+        if self.layers < 2 {
+            return (self.sum, 0.0);
+        }
+        let layers = self.layers as f32;
+        self.sum.iter_mut().for_each(|p| *p /= layers);
+        let floor = (self.entropy / f64::from(layers) - negentropy(&self.sum)) / rows.max(1) as f64;
+        (self.sum, floor)
+    }
+}
+
+/// Runs one sequence through the frozen `model` and returns divergence and gradients of every trained indexer.
+///
+/// `rows` are the sampled query positions, ascending. In the sparse stage the trained layers select with `params`, the
+/// layers that they serve use the same keys, Full layers that are not trained use their own indexer or, without one,
+/// attend to everything.
+///
+/// # Errors
+/// [`TrainError::Model`].
+pub fn step(
+    model: &Model,
+    config: &Config,
+    recipe: &IndexerRecipe,
+    params: &[Params],
+    (ids, rows, sparse): (&[u32], &[usize], bool),
+) -> Result<Found, TrainError> {
+    let mut x = model.embed(&[ids.to_vec()])?;
+    let rotary = model.rope(ids.len())?;
+    let (rows, width) = (Arc::new(rows.to_vec()), ids.len());
+    let last = recipe.layers.iter().map(|&l| recipe.served(l).end).max().unwrap_or(0);
+    let mut found = Vec::with_capacity(recipe.layers.len());
+    let (mut open, mut held): (Option<Open>, Option<Indices>) = (None, None);
+    for layer in 0..last {
+        let mut own = None;
+        if let Ok(index) = recipe.layers.binary_search(&layer) {
+            let (indexer, leaves) = leaves(&params[index], config, layer)?;
+            let input = model.indexer_input(layer, &x)?;
+            if sparse {
+                own = Some(indexer.select(&input, &rotary, recipe.index_topk)?);
+            }
+            let support = own.as_ref().map(|own| Arc::new(at(&own[0], &rows)));
+            let average = Average::new(rows.len() * width);
+            open = Some(Open { index, indexer, leaves, input, support, average });
+        }
+        let serves = |open: &Open| recipe.served(recipe.layers[open.index]);
+        if let Some(current) = open.as_mut().filter(|open| serves(open).contains(&layer)) {
+            let probs = model.mean_attention(layer, &x, &rotary, &rows)?.flatten_all()?.to_vec1::<f32>()?;
+            let alone = serves(current).len() == 1;
+            current.average.add(&probs, width, current.support.as_deref(), alone);
+        }
+        if let Some(done) = open.take_if(|open| serves(open).end == layer + 1) {
+            found.push(done.finish(&rows, &rotary)?);
+        }
+        if layer + 1 == last {
+            break;
+        }
+        let attend = match (&own, &held) {
+            _ if !sparse => Attend::Dense,
+            (Some(own), _) => Attend::Given(own),
+            (None, _) if recipe.pattern.is_full(layer) && model.has_indexer(layer) => Attend::Own,
+            (None, Some(held)) if !recipe.pattern.is_full(layer) => Attend::Given(held),
+            (None, _) => Attend::Dense,
+        };
+        let mut pass = Pass { ops: Ops::Fast, ..Pass::new(attend) };
+        let out = model.layer(layer, &x, &rotary, &mut pass)?;
+        (x, held) = (out.hidden, out.indices);
+    }
+    Ok(found)
+}
+
+/// Builds an indexer whose weights are leaves of a graph.
+fn leaves(params: &Params, config: &Config, layer: usize) -> Result<(Indexer, Vec<Tensor>), TrainError> {
+    let tensors = params.leaves(Some(crate::train::Stage::Warmup))?;
+    let indexer = Indexer::of(&tensors, config, layer)?;
+    Ok((indexer, params.0.iter().map(|p| tensors[&p.name].clone()).collect()))
+}
+
+/// Returns the rows of some positions.
+fn at(selection: &Selection, rows: &[usize]) -> Selection {
+    let mut picked = Selection::default();
+    rows.iter().for_each(|&i| picked.push(selection.row(i)));
+    picked
+}
+
+impl Open {
+    /// Computes loss and gradients, once every served layer has passed.
+    fn finish(
+        self,
+        rows: &Arc<Vec<usize>>,
+        rotary: &crate::model::Rotary,
+    ) -> Result<(Divergence, Gradients), TrainError> {
+        let choice = |r: usize| self.support.as_ref().map_or(rows[r] + 1, |s| s.row(r).len()) > 1;
+        let counted = (0..rows.len()).filter(|&r| choice(r)).count();
+        let (probs, floor) = self.average.finish(counted);
+        let target = RowTargets { rows: Arc::clone(rows), probs: Arc::new(probs), support: self.support };
+        let loss = self.indexer.divergence(&self.input, rotary, &target)?;
+        let mut store = loss.backward()?;
+        let gradients = self
+            .leaves
+            .iter()
+            .map(|leaf| store.remove(leaf).map(|g| g.flatten_all()?.to_vec1::<f32>()).transpose())
+            .collect::<Result<_, _>>()?;
+        let kl = f64::from(loss.to_scalar::<f32>()?) + floor;
+        Ok((Divergence { kl, floor }, gradients))
+    }
+}
