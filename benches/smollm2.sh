@@ -28,12 +28,9 @@ for k in 64 128 256; do
     $program eval "$model" "${data[@]}" --index-topk "$k" --format md --quiet \
         --pattern dense --pattern all-full --pattern uniform:2 --pattern uniform:4 --pattern "$only_first"
     $program record "$model" "${data[@]}" --index-topk "$k" --quiet --out "$work/$k.trace" >"$work/record.txt"
-    $program overlap "$work/$k.trace" --json | python3 -c '
-import json, sys
-o = json.load(sys.stdin)
-m = o["matrix"]
-adjacent = [m[i + 1][i] for i in range(len(m) - 1)]
-mean, low, high = sum(adjacent) / len(adjacent), min(adjacent), max(adjacent)
-print(f"\noverlap of adjacent layers: mean {mean:.3f} ({low:.3f} to {high:.3f}) over {o["counted"]} queries;"
-      f" two random sets would share {o["chance"]:.3f}\n")'
+    echo
+    $program overlap "$work/$k.trace" | awk '
+        NR == 1 { print }
+        NR > 3 { v = $($1 + 1); sum += v; n++; if (n == 1 || v < low) low = v; if (v > high) high = v }
+        END { printf "of adjacent layers: mean %.3f, %.3f to %.3f\n\n", sum / n, low, high }'
 done
