@@ -14,7 +14,7 @@ use super::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace, TraceMeta, Unit, hash_ids};
-use crate::model::{Attend, Indices, Layer, Ops, Pass, Stream};
+use crate::model::{Attend, Indices, Layer, Ops, Pass, Stop, Stream};
 
 /// Rows given away at once.
 const ROWS: usize = 4096;
@@ -165,14 +165,15 @@ impl<'a> Recorder<'a> {
 
     /// Takes one batch through one layer.
     fn advance(&mut self, layer: usize, weights: &Layer, batch: &Batch, entry: Entry) -> Result<Entry, BackendError> {
-        if self.cancel.is_stale() {
+        let stale = || self.cancel.is_stale();
+        if stale() {
             return Err(BackendError::Cancelled);
         }
         let attend = match &entry.indices {
             Some(indices) if !self.head.meta.pattern.is_full(layer) => Attend::Given(indices),
             _ => Attend::Own,
         };
-        let mut pass = Pass { ops: self.ops, ..Pass::new(attend) };
+        let mut pass = Pass { ops: self.ops, stop: Stop::when(&stale), ..Pass::new(attend) };
         let output = weights.forward(&entry.hidden, &batch.rotary, &mut pass)?;
         self.peak.sample();
         if let Some(sets) = &output.indices {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{Calibration, Cancel, DeviceChoice, LocalBackend, Placement, Recorded, Recording, Sequence, Settings};
+use super::{
+    BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Recorded, Recording,
+    Sequence, Settings,
+};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Estimate, QuerySampling, Selection};
 use crate::model::{Attend, Pass};
@@ -57,6 +60,37 @@ fn layer_by_layer_gives_what_sequence_by_sequence_gives() {
         let trace = backend.record_pattern(recording.pattern, recording.queries, &Cancel::never(), &mut |_| {});
         assert_eq!(trace.unwrap().selections, sets);
     }
+}
+
+#[test]
+fn a_stale_recording_stops_in_either_order_of_work() {
+    let recording = recording("FFFFFF", 9);
+    let backend = LocalBackend::load(&checkpoint(), calibration(), settings()).unwrap();
+    for streamed in [false, true] {
+        let generation = Generation::default();
+        let cancel = generation.advance();
+        let mut calls = 0;
+        let mut sink = |_: usize, _: usize, _: &Selection| {
+            calls += 1;
+            generation.advance();
+            Ok(())
+        };
+        let recorded = if streamed {
+            recording.stream(&checkpoint(), &calibration(), &settings(), &cancel, &mut |_| {}, &mut sink)
+        } else {
+            recording.run(&backend, &cancel, &mut |_| {}, &mut sink)
+        };
+        assert!(matches!(recorded, Err(BackendError::Cancelled)));
+        assert_eq!(calls, 1);
+    }
+}
+
+#[test]
+fn what_the_sink_refuses_ends_the_recording() {
+    let backend = LocalBackend::load(&checkpoint(), calibration(), settings()).unwrap();
+    let mut full = |_: usize, _: usize, _: &Selection| Err(std::io::Error::other("the disk is full"));
+    let error = recording("FFFFFF", 9).run(&backend, &Cancel::never(), &mut |_| {}, &mut full).unwrap_err();
+    assert_eq!(error.to_string(), "the recording cannot be written: the disk is full");
 }
 
 #[test]

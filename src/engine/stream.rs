@@ -16,7 +16,7 @@ use super::targets::Targets;
 use super::{BackendError, Cancel, ModelInfo, Settings};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Subject};
-use crate::model::{Attend, Layer, Pass, Stream};
+use crate::model::{Attend, Layer, Pass, Stop, Stream};
 
 /// Bytes of stack of the thread that reads ahead: it calls the system and nothing else.
 const READER_STACK: usize = 128 << 10;
@@ -186,13 +186,14 @@ impl Run {
         group: &Group,
         cancel: &Cancel,
     ) -> Result<Vec<Group>, BackendError> {
+        let stale = || cancel.is_stale();
         let mut parts = Vec::new();
         let Batch { ids, rotary, .. } = &self.batches[batch];
         for way in [Way::Dense, Way::Full, Way::Shared] {
             let goes = |&s: &usize| Way::of(self.subjects[s], layer) == way;
             let subjects: Vec<usize> = group.subjects.iter().copied().filter(goes).collect();
             let Some(&first) = subjects.first() else { continue };
-            if cancel.is_stale() {
+            if stale() {
                 return Err(BackendError::Cancelled);
             }
             let attend = match (way, &group.entry.indices) {
@@ -200,7 +201,7 @@ impl Run {
                 (Way::Shared, Some(indices)) => Attend::Given(indices),
                 _ => Attend::Own,
             };
-            let mut pass = Pass { ops: self.settings.ops, ..Pass::new(attend) };
+            let mut pass = Pass { ops: self.settings.ops, stop: Stop::when(&stale), ..Pass::new(attend) };
             let output = weights.forward(&group.entry.hidden, rotary, &mut pass)?;
             self.peak.sample();
             self.forwards[first] += ids.len();
