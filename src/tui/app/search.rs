@@ -241,6 +241,8 @@ pub struct SearchView {
     pub form: Form,
     /// Where the last search stands; `None` before the first.
     pub progress: Option<SearchProgress>,
+    /// What was asked for while the worker is still at something else.
+    pub waiting: Option<SearchSettings>,
     /// Full layers at which the flip order is cut; `None` for the search's own result.
     pub cut: Option<usize>,
 }
@@ -263,7 +265,7 @@ impl App {
 
     /// Returns whether stopping means the search: on its screen, or where nothing else runs.
     pub fn stops_search(&self) -> bool {
-        let alive = self.is_searching() || self.is_search_paused();
+        let alive = self.is_searching() || self.is_search_paused() || self.search.waiting.is_some();
         alive && (self.screen == Screen::Search || !self.is_busy())
     }
 

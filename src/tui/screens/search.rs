@@ -52,9 +52,13 @@ pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
 /// Shows what would be searched for, before anything was.
 fn empty(app: &App, body: Rect, buf: &mut Buffer) {
     let theme = app.theme;
-    let text = match crate::tui::hint::no_engine(app) {
-        Some(why) => why,
-        None => {
+    let text = match (crate::tui::hint::no_engine(app), &app.search.waiting) {
+        (Some(why), _) => why,
+        (None, Some(settings)) => {
+            let job = app.progress.map_or("starting", |p| App::job_name(p.job));
+            format!("{} begins once the worker is free; now: {job}. 'x' takes it back.", search_told(settings))
+        }
+        (None, None) => {
             "No search yet. Enter starts one with these settings, 'c' changes them; the dashboard stays usable, and \
                  an edit is answered first."
                 .to_owned()

@@ -93,6 +93,8 @@ fn enter_starts_with_what_the_form_says() {
     let expected = SearchSettings::new(Strategy::Lazy, Goal::Keep(3));
     assert_eq!(scene.posted, [Command::Search(expected)]);
     assert_eq!(scene.app.message.text, "searching: lazy to 3 Full");
+    scene.worker(Update::Progress(Progress { job: Job::Speed, share: 0.5, eta: None }));
+    assert!(scene.text(120, 40).contains("lazy to 3 Full begins once the worker is free; now: speed"));
     scene.type_keys("c");
     // Racing, with swaps, at most 0.02 nats, two stages, layer 5 stays Full, seed 7.
     scene.press(KeyCode::Right);

@@ -35,7 +35,12 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             app.profile.extend(speeds);
         }
         Update::Search(progress) => search::told_progress(app, *progress),
-        Update::Failed(failure) => failed(app, failure),
+        Update::Failed(failure) => {
+            if failure.job == Job::Search {
+                app.search.waiting = None;
+            }
+            failed(app, failure);
+        }
         Update::Idle => {
             app.progress = None;
             app.partial = None;

@@ -33,6 +33,7 @@ pub fn begin(app: &mut App, form: Form) -> Vec<Effect> {
             app.search.cut = None;
             app.search.progress = None;
             app.failure = None;
+            app.search.waiting = Some(settings.clone());
             vec![Effect::Send(Command::Search(settings))]
         }
         Err(why) => {
@@ -66,6 +67,7 @@ fn pause(app: &mut App) -> Vec<Effect> {
 /// Ends the search; what it found stays.
 pub fn stop(app: &mut App) -> Vec<Effect> {
     app.say(Tone::Info, "the search is stopped; what it found stays");
+    app.search.waiting = None;
     vec![Effect::Send(Command::StopSearch)]
 }
 
@@ -101,6 +103,7 @@ pub fn told_progress(app: &mut App, progress: SearchProgress) {
         SearchState::Running => None,
     };
     app.search.progress = Some(progress);
+    app.search.waiting = None;
     if let Some(text) = text {
         app.say(Tone::Info, text);
     }
