@@ -37,7 +37,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         Update::Search(progress) => search::told_progress(app, *progress),
         Update::Failed(failure) => {
             if failure.job == Job::Search {
-                app.search.waiting = None;
+                search::ended(app);
             }
             failed(app, failure);
         }
@@ -46,6 +46,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             app.partial = None;
         }
         Update::Crashed(why) => {
+            search::ended(app);
             app.progress = None;
             app.partial = None;
             app.say(Tone::Bad, format!("the engine stopped: {why}; 'r' starts it again, everything measured is kept"));

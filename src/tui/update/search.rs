@@ -112,3 +112,11 @@ pub fn told_progress(app: &mut App, progress: SearchProgress) {
         edit::put_aside_soon(app);
     }
 }
+
+/// The search has ended without a word of its own; what it found stays.
+pub fn ended(app: &mut App) {
+    app.search.waiting = None;
+    if let Some(progress) = app.search.progress.as_mut().filter(|p| p.record.state == SearchState::Running) {
+        progress.record.state = SearchState::Stopped;
+    }
+}
