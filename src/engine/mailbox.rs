@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Cancel, Command, Generation};
+use super::{AffinityKind, Cancel, Command, Generation};
 use crate::domain::{Pattern, SearchSettings, SearchState};
 
 /// What the worker does next.
@@ -19,6 +19,8 @@ pub(super) enum Task {
     Measure(Pattern),
     /// Time at shorter contexts.
     Profile(Pattern),
+    /// Measure how well layers could lend each other their indices.
+    Affinity(AffinityKind),
     /// Search, or go on with it.
     Search(SearchSettings),
 }
@@ -44,6 +46,7 @@ struct Slots {
     coverage: Option<Pattern>,
     measure: Option<Pattern>,
     profile: Option<Pattern>,
+    affinity: Option<AffinityKind>,
     speed: Option<Pattern>,
     search: Option<SearchSettings>,
     search_paused: bool,
@@ -79,6 +82,7 @@ impl Mailbox {
             Command::Record => slots.record = true,
             Command::Measure(pattern) => slots.measure = Some(pattern),
             Command::Profile(pattern) => slots.profile = Some(pattern),
+            Command::Affinity(kind) => slots.affinity = Some(kind),
             Command::Evaluate(pattern) => {
                 (slots.evaluate, slots.measure, slots.coverage, slots.speed) = (Some(pattern), None, None, None);
                 slots.profile = None;
@@ -184,7 +188,7 @@ impl Slots {
     /// Forgets all work but the search.
     fn clear(&mut self) {
         (self.evaluate, self.record, self.coverage) = (None, false, None);
-        (self.measure, self.speed, self.profile) = (None, None, None);
+        (self.measure, self.speed, self.profile, self.affinity) = (None, None, None, None);
     }
 
     /// Takes the most urgent task that need not wait for quiet.
@@ -198,6 +202,9 @@ impl Slots {
         if let Some(pattern) = self.coverage.take() {
             return Some(Task::Coverage(pattern));
         }
-        self.measure.take().map(Task::Measure).or_else(|| self.profile.take().map(Task::Profile))
+        if let Some(pattern) = self.measure.take() {
+            return Some(Task::Measure(pattern));
+        }
+        self.profile.take().map(Task::Profile).or_else(|| self.affinity.take().map(Task::Affinity))
     }
 }

@@ -33,6 +33,7 @@ mod worker;
 #[cfg(test)]
 mod worker_tests;
 
+pub use crate::search::{Affinity, AffinityKind};
 pub use backend::{Backend, BackendError, Coverage, LayerCoverage, ModelInfo};
 pub use cancel::{Cancel, Generation};
 pub use data::{Calibration, Sequence};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Coverage, ModelInfo};
+use super::{Affinity, AffinityKind, Coverage, ModelInfo};
 use crate::domain::{Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace};
 
 /// What the dashboard asks of the worker.
@@ -16,6 +16,8 @@ pub enum Command {
     Measure(Pattern),
     /// Measure the speed of this pattern at shorter contexts too, so that other contexts can be predicted.
     Profile(Pattern),
+    /// Measure how well layers could lend each other their indices, under the reference.
+    Affinity(AffinityKind),
     /// Search for a pattern, instead of any search that goes on; everything else comes first.
     Search(SearchSettings),
     /// Let the search wait; what it measured stays.
@@ -43,6 +45,8 @@ pub enum Job {
     Coverage,
     /// Timing.
     Speed,
+    /// Measuring how well layers could lend each other their indices.
+    Affinity,
     /// Searching for a pattern.
     Search,
 }
@@ -88,6 +92,8 @@ pub enum Update {
     Measured(Vec<Speed>),
     /// Speed measured at shorter contexts, from the shortest; prefill before decode.
     Profiled(Vec<Speed>),
+    /// How well layers could lend each other their indices.
+    Affinity(AffinityKind, Arc<Affinity>),
     /// Where the search stands; also told when it is paused, stopped or done.
     Search(Box<SearchProgress>),
     /// A job failed; everything measured before stays.

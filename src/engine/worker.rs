@@ -158,6 +158,10 @@ impl Worker {
                     backend.profile(pattern, cancel, &mut |share| outbox.progress(Job::Speed, share, started))?;
                 outbox.send(Update::Profiled(measured));
             }
+            Task::Affinity(kind) => {
+                outbox.progress(Job::Affinity, 0.0, started);
+                outbox.send(Update::Affinity(kind, Arc::new(backend.affinity(kind, cancel)?)));
+            }
             Task::Search(ref settings) => {
                 let result = searching.run(settings, backend.as_mut(), outbox, cancel);
                 if !matches!(result, Err(BackendError::Cancelled)) {
@@ -177,6 +181,7 @@ impl Task {
             Self::Record => Job::Record,
             Self::Coverage(_) => Job::Coverage,
             Self::Measure(_) | Self::Profile(_) => Job::Speed,
+            Self::Affinity(_) => Job::Affinity,
             Self::Search(_) => Job::Search,
         }
     }

@@ -42,6 +42,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Evaluated(e) => format!("evaluated {}", e.subject),
             Update::Covered(c) => format!("covered {}", c.pattern),
             Update::Measured(s) => format!("measured {}", s[0].pattern),
+            Update::Affinity(kind, _) => format!("affinity {kind:?}"),
             Update::Profiled(s) => format!("profiled {}", s[0].pattern),
             Update::Recorded(_) => "recorded".into(),
             Update::Crashed(message) => format!("crashed: {message}"),

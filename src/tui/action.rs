@@ -140,7 +140,7 @@ actions! {
     GoToEntry "go-to-entry" History ["Enter"] "Make the entry's pattern the current one; undo returns" 2 hint::go_to_entry, hint::cannot_go_to_entry;
     PinEntry "pin-entry" History ["b"] "Pin the entry as B, or unpin it" 3 hint::pin_entry, hint::no_pattern;
     NameEntry "name-entry" History ["N"] "Name the entry's pattern; no name removes it" 6 |_| "name".into(), hint::no_pattern;
-    Axes "axes" History ["a"] "Plot Δloss against speed, Full layers, or overlap given up" 4 hint::axes, hint::no_pattern;
+    Axes "axes" History ["a"] "Plot Δloss against speed, Full layers, or overlap, mass recall, cosine given up" 4 hint::axes, hint::no_pattern;
     FrontierOnly "frontier-only" History ["f"] "List only entries that no other one beats, or all" 5 hint::frontier_only, hint::no_pattern;
     SearchEnter "search-enter" Search ["Enter"] "Start the search, or apply what it found" 1 hint::search_enter, hint::cannot_search;
     PauseSearch "pause-search" Search ["Space"] "Pause the search, or let it go on" 2 hint::pause_search, hint::cannot_pause_search;

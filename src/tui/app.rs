@@ -21,7 +21,7 @@ use super::layout::{Layout, Wish, layout};
 use super::theme::Theme;
 use crate::analysis::OverlapMatrix;
 use crate::domain::{Constraints, Evaluation, LayerSet, Pattern, Speed, Trace};
-use crate::engine::{Failure, Job, ModelInfo, Progress};
+use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
 
 pub use known::{Engine, Results};
 pub use looks::{Click, Cursor, Marks, Measure};
@@ -83,6 +83,8 @@ pub struct App {
     pub message: Message,
     /// What happened so far.
     pub log: Log,
+    /// How well layers could lend each other their indices, as far as that was measured.
+    pub affinities: Vec<(AffinityKind, Arc<Affinity>)>,
     /// What the History screen remembers.
     pub view: HistoryView,
     /// What the Search screen remembers.
@@ -132,6 +134,7 @@ impl App {
             overlay: Overlay::None,
             message: Message::default(),
             log: Log::default(),
+            affinities: Vec::new(),
             view: HistoryView::default(),
             search: SearchView::default(),
             mouse: None,
@@ -260,6 +263,7 @@ impl App {
             Job::Record => "recording",
             Job::Coverage => "coverage",
             Job::Speed => "speed",
+            Job::Affinity => "affinity",
             Job::Search => "search",
         }
     }

@@ -39,7 +39,8 @@ pub fn dots(app: &App) -> Vec<Dot> {
         .into_iter()
         .flat_map(|record| record.order.iter().enumerate().map(|(i, flip)| (record.after(i + 1), flip.delta)));
     for (pattern, delta) in searched.filter(|(p, _)| !dots.iter().any(|d| d.pattern == *p)).collect::<Vec<_>>() {
-        if let (Axes::Full | Axes::Lost, Some(x)) = (app.view.axes, place(app, pattern)) {
+        let axes = app.view.axes;
+        if let Some(x) = place(app, pattern).filter(|_| axes == Axes::Full || axes.is_lost()) {
             dots.push(Dot { pattern, entry: None, x, delta });
         }
     }
@@ -55,21 +56,25 @@ fn place(app: &App, pattern: Pattern) -> Option<f64> {
         Axes::Prefill => speed("prefill"),
         Axes::Decode => speed("decode"),
         Axes::Full => Some(pattern.full_count() as f64),
-        Axes::Lost => lost(app, pattern),
+        Axes::Lost => {
+            let matrix = app.matrix(Metric::Overlap).filter(|m| m.layers == pattern.len())?;
+            let covered = coverage::predicted(matrix, pattern);
+            lost(app, pattern, |l| covered[l].map(|e| e.value))
+        }
+        Axes::MassLost | Axes::CosineLost => {
+            let kind = app.view.axes.affinity()?;
+            let (_, affinity) = app.affinities.iter().find(|(k, a)| *k == kind && a.layers == pattern.len())?;
+            lost(app, pattern, |l| Some(affinity.get(l, pattern.source(l))))
+        }
     }
 }
 
-/// Returns the overlap that `pattern` gives up, Σ (1 − overlap with the serving layer) over the layers that it shares
-/// and the reference does not; `None` without the recording's own sets of all of them, and for the reference itself.
-fn lost(app: &App, pattern: Pattern) -> Option<f64> {
-    let reference = app.reference()?;
-    let matrix = app.matrix(Metric::Overlap).filter(|m| m.layers == pattern.len())?;
-    let covered = coverage::predicted(matrix, pattern);
+/// Returns what `pattern` gives up, Σ (1 − what is kept) over the layers that it shares and the reference does not;
+/// `None` where that is not known of all of them, and for the reference itself.
+fn lost(app: &App, pattern: Pattern, kept: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+    let reference = app.reference().filter(|r| *r != pattern)?;
     let shared = (0..pattern.len()).filter(|&l| !pattern.is_full(l) && reference.is_full(l));
-    if pattern == reference {
-        return None;
-    }
-    shared.map(|l| covered[l].map(|e| 1.0 - e.value)).sum()
+    shared.map(|l| kept(l).map(|kept| 1.0 - kept)).sum()
 }
 
 /// Returns the indices of the dots that no other beats; empty where neither direction of the axis is better.
@@ -77,7 +82,7 @@ pub fn frontier(app: &App, dots: &[Dot]) -> Vec<usize> {
     let gain = |dot: &Dot| match app.view.axes {
         Axes::Prefill | Axes::Decode => Some(dot.x),
         Axes::Full => Some(-dot.x),
-        Axes::Lost => None,
+        _ => None,
     };
     let points: Option<Vec<(f64, f64)>> = dots.iter().map(|d| Some((gain(d)?, d.delta.value))).collect();
     points.map_or_else(Vec::new, |points| pareto::frontier(&points))
@@ -86,5 +91,5 @@ pub fn frontier(app: &App, dots: &[Dot]) -> Vec<usize> {
 /// Returns how well what is plotted ranks Δloss, where that is the question.
 pub fn correlation(app: &App, dots: &[Dot]) -> Option<Correlation> {
     let pairs: Vec<(f64, f64)> = dots.iter().map(|d| (d.x, d.delta.value)).collect();
-    (app.view.axes == Axes::Lost).then(|| spearman(&pairs)).flatten()
+    app.view.axes.is_lost().then(|| spearman(&pairs)).flatten()
 }

@@ -1,5 +1,6 @@
 //! The screens, and what each one remembers.
 
+use crate::engine::AffinityKind;
 use crate::tui::action::Context;
 
 /// One whole view on the same state.
@@ -53,6 +54,10 @@ pub enum Axes {
     Full,
     /// Overlap that sharing gives up, from the recording.
     Lost,
+    /// Attention mass that sharing gives up, measured under the reference.
+    MassLost,
+    /// Cosine of attention outputs that sharing gives up, measured under the reference.
+    CosineLost,
 }
 
 impl Axes {
@@ -62,7 +67,9 @@ impl Axes {
             Self::Prefill => Self::Decode,
             Self::Decode => Self::Full,
             Self::Full => Self::Lost,
-            Self::Lost => Self::Prefill,
+            Self::Lost => Self::MassLost,
+            Self::MassLost => Self::CosineLost,
+            Self::CosineLost => Self::Prefill,
         }
     }
 
@@ -73,7 +80,23 @@ impl Axes {
             Self::Decode => "decode speed",
             Self::Full => "Full layers",
             Self::Lost => "overlap given up",
+            Self::MassLost => "mass recall given up",
+            Self::CosineLost => "output cosine given up",
         }
+    }
+
+    /// Returns what has to be measured for it beside loss and speed.
+    pub fn affinity(self) -> Option<AffinityKind> {
+        match self {
+            Self::MassLost => Some(AffinityKind::MassRecall),
+            Self::CosineLost => Some(AffinityKind::OutputCosine),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it is something that sharing gives up, so that its rank is compared with that of Δloss.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Lost | Self::MassLost | Self::CosineLost)
     }
 }
 

@@ -74,7 +74,7 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
             let interval = c.interval.map_or_else(String::new, |(low, high)| format!(" ({low:+.2} to {high:+.2})"));
             format!("Spearman's ρ {:+.2}{interval}, {} patterns", c.rho, c.n).replace('-', "−")
         }
-        None if axes == Axes::Lost => format!("{} patterns", dots.len()),
+        None if axes.is_lost() => format!("{} patterns", dots.len()),
         None => {
             let searched = dots.iter().filter(|d| d.entry.is_none()).count();
             let also = if searched > 0 { format!(" ({searched} · by the search)") } else { String::new() };
@@ -85,10 +85,13 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
     write(buf, inner, 0, &[(format::fit(&found, inner.width as usize), theme.role(Role::Dim))]);
     let inner = Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner };
     if dots.is_empty() {
-        let why = match (axes, &app.trace) {
-            (Axes::Lost, None) => "overlap needs a recording",
-            (Axes::Full | Axes::Lost, _) => "no pattern's loss is measured yet",
-            _ => "no pattern's loss and speed are both measured yet",
+        let why = match (axes.affinity(), axes, &app.trace) {
+            (Some(kind), ..) if !app.affinities.iter().any(|(k, _)| *k == kind) => {
+                "it is being measured, or needs a model"
+            }
+            (_, Axes::Lost, None) => "overlap needs a recording",
+            (_, Axes::Prefill | Axes::Decode, _) => "no pattern's loss and speed are both measured yet",
+            _ => "no pattern's loss is measured yet",
         };
         let text = format!("{why} ({entries} in the history)");
         for (row, line) in wrapped(&text, inner.width as usize).into_iter().enumerate() {
@@ -132,7 +135,7 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
     let across: fn(f64) -> String = match axes {
         Axes::Prefill | Axes::Decode => |x| format!("{x:.2}×"),
         Axes::Full => |x| if x.fract() == 0.0 { format!("{x:.0}") } else { String::new() },
-        Axes::Lost => |x| format!("{x:.2}"),
+        _ => |x| format!("{x:.2}"),
     };
     // Better is to the right, whatever is plotted.
     let falling = axes == Axes::Full;

@@ -3,7 +3,7 @@ use ratatui::crossterm::event::KeyCode;
 use super::scene::{Scene, evaluation, model, speeds};
 use super::snapshot::dump;
 use crate::domain::Pattern;
-use crate::engine::Update;
+use crate::engine::{Affinity, AffinityKind, Command, Update};
 use crate::tui::app::{Axes, Screen};
 use crate::tui::msg::{Effect, Msg};
 use crate::tui::plotted;
@@ -58,7 +58,7 @@ fn only_what_was_measured_is_plotted() {
     scene.type_keys("aa");
     assert_eq!((scene.app.view.axes, entries(&scene)), (Axes::Full, vec![0, 1, 2, 3, 4, 5]));
     scene.worker(Update::Measured(speeds(p("FFSFSFFSFFFF"))));
-    scene.type_keys("aa");
+    scene.type_keys("aaaa");
     assert_eq!(entries(&scene), [0, 1, 2, 3, 4]);
     // Two patterns with three Shared layers are as fast and as good: the first is kept.
     scene.type_keys("f");
@@ -160,4 +160,27 @@ fn what_a_search_accepted_is_plotted_too() {
     let dots = plotted::dots(&scene.app);
     assert_eq!((dots.len(), dots.iter().filter(|d| d.entry.is_none()).count()), (13, 7));
     assert!(scene.text(120, 40).contains("13 measured (7 · by the search)"), "{}", scene.text(120, 40));
+}
+
+#[test]
+fn mass_recall_is_measured_when_it_is_plotted() {
+    let mut scene = tried();
+    scene.posted.clear();
+    scene.type_keys("3aaaa");
+    assert_eq!(
+        (scene.app.view.axes, scene.posted.as_slice()),
+        (Axes::MassLost, &[Command::Affinity(AffinityKind::MassRecall)][..])
+    );
+    assert!(scene.text(120, 40).contains("it is being measured"));
+    // A lender that lies farther away keeps less.
+    let values = (0..144).map(|at| 1.0 - 0.02 * (at / 12usize).abs_diff(at % 12) as f64).collect();
+    let affinity = Affinity { layers: 12, values, layer_forwards: 12.0, seconds: 1.0 };
+    scene.worker(Update::Affinity(AffinityKind::MassRecall, affinity.into()));
+    let dots = plotted::dots(&scene.app);
+    assert_eq!(dots.len(), 5);
+    assert!((dots[0].x - 0.02).abs() < 1e-9, "one layer shared with the layer before: {dots:?}");
+    assert!(scene.text(120, 40).contains("mass recall given up"));
+    scene.posted.clear();
+    scene.type_keys("aaaaaa");
+    assert_eq!(scene.posted, [Command::Affinity(AffinityKind::OutputCosine)], "what is known is not measured again");
 }

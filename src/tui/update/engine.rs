@@ -34,6 +34,10 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             app.profile.retain(|known| speeds.iter().all(|s| (s.pattern, s.context) != (known.pattern, known.context)));
             app.profile.extend(speeds);
         }
+        Update::Affinity(kind, affinity) => {
+            app.affinities.retain(|(known, _)| *known != kind);
+            app.affinities.push((kind, affinity));
+        }
         Update::Search(progress) => search::told_progress(app, *progress),
         Update::Failed(failure) => {
             if failure.job == Job::Search {

@@ -2,8 +2,9 @@
 
 use super::edit;
 use crate::domain::Pattern;
+use crate::engine::Command;
 use crate::tui::action::Action;
-use crate::tui::app::{App, Overlay, Question, Tone};
+use crate::tui::app::{App, Engine, Overlay, Question, Tone};
 use crate::tui::input::Input;
 use crate::tui::msg::Effect;
 
@@ -22,11 +23,27 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             let name = app.entry_pattern().and_then(|p| app.name_of(p)).unwrap_or_default();
             app.overlay = Overlay::Prompt(Question::Name, Input::new(name));
         }
-        Action::Axes => app.view.axes = app.view.axes.next(),
+        Action::Axes => return axes(app),
         Action::FrontierOnly => app.view.frontier_only = !app.view.frontier_only,
         _ => {}
     }
     Vec::new()
+}
+
+/// Plots the next thing, and has it measured where that was never done.
+fn axes(app: &mut App) -> Vec<Effect> {
+    app.view.axes = app.view.axes.next();
+    let missing = app.view.axes.affinity().filter(|kind| app.affinities.iter().all(|(known, _)| known != kind));
+    match missing.filter(|_| app.engine == Engine::Ready) {
+        Some(kind) => {
+            app.say(
+                Tone::Info,
+                format!("measuring what layers could lend each other, for the {}", app.view.axes.name()),
+            );
+            vec![Effect::Send(Command::Affinity(kind))]
+        }
+        None => Vec::new(),
+    }
 }
 
 /// Looks at the entry that is so many lines further down in the list.
