@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
-use crate::domain::Pattern;
+use crate::domain::{Pattern, SearchRecord};
 use crate::interop::{self, Engine, Target};
 use crate::session::{
     FileError, NamedPattern, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
@@ -165,7 +165,7 @@ pub(super) fn work_of(session: &Session) -> Work {
         });
     }
     let named = session.named.iter().map(|n| (n.name.clone(), n.pattern)).collect();
-    Work { steps, current: session.current, named }
+    Work { steps, current: session.current, named, search: session.searches.last().cloned().map(Box::new) }
 }
 
 fn current(work: &Work) -> Pattern {
@@ -177,6 +177,12 @@ fn update(session: &mut Session, calibration: &str, work: &Work) {
     session.pattern = current(work);
     session.current = work.current;
     calibration.clone_into(&mut session.calibration);
+    if let Some(record) = &work.search {
+        // A search that goes on takes the place of what was kept of it before.
+        let same = |kept: &SearchRecord| kept.settings == record.settings && kept.calibration == record.calibration;
+        session.searches.retain(|kept| !same(kept));
+        session.searches.push((**record).clone());
+    }
     let names = std::mem::take(&mut session.named);
     let other = |name: &str| names.iter().find(|n| n.name == name).map(|n| n.other.clone()).unwrap_or_default();
     session.named = work
@@ -211,6 +217,7 @@ fn problem(message: impl Display) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Goal, SearchSettings, Strategy};
 
     fn step(pattern: &str, parent: Option<usize>) -> Step {
         Step {
@@ -231,7 +238,10 @@ mod tests {
     fn work_comes_back_and_goes_on_under_the_same_name() {
         let folder = tempfile::tempdir().unwrap();
         let named = vec![("safe".to_owned(), "FS".parse().unwrap())];
-        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1, named };
+        let settings = SearchSettings::new(Strategy::Greedy, Goal::Keep(1));
+        let record = Box::new(SearchRecord::new(settings, "FF".parse().unwrap()));
+        let steps = vec![step("FF", None), step("FS", Some(0))];
+        let work = Work { steps, current: 1, named, search: Some(record) };
         let mut first = files(folder.path());
         let path = first.save(None, &work).unwrap();
         assert_eq!(path, folder.path().join("a-b.toml"));
@@ -243,13 +253,14 @@ mod tests {
         drop(first);
         let undone = Work { current: 0, ..work };
         assert_eq!(second.save(Some(&path), &undone).unwrap(), path);
-        assert_eq!(Session::read(&path).unwrap().pattern.to_string(), "FF");
+        let session = Session::read(&path).unwrap();
+        assert_eq!((session.pattern.to_string().as_str(), session.searches.len()), ("FF", 1));
     }
 
     #[test]
     fn an_autosave_ends_with_the_save_whatever_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1, named: vec![] };
+        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1, named: vec![], search: None };
         let [usual, other] = ["a-b.toml", "other.toml"].map(|name| folder.path().join(name));
         let mut first = files(folder.path());
         first.save(None, &work).unwrap();

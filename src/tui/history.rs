@@ -175,10 +175,18 @@ mod tests {
     fn unsound_work_is_refused() {
         let step =
             |parent| Step { pattern: p("FF"), parent, change: String::new(), evaluation: None, speed: Vec::new() };
-        assert!(History::from_work(&Work { steps: vec![], current: 0, named: vec![] }).is_none());
-        assert!(History::from_work(&Work { steps: vec![step(Some(0))], current: 0, named: vec![] }).is_none());
+        assert!(History::from_work(&Work { steps: vec![], current: 0, named: vec![], search: None }).is_none());
         assert!(
-            History::from_work(&Work { steps: vec![step(None), step(Some(0))], current: 1, named: vec![] }).is_some()
+            History::from_work(&Work { steps: vec![step(Some(0))], current: 0, named: vec![], search: None }).is_none()
+        );
+        assert!(
+            History::from_work(&Work {
+                steps: vec![step(None), step(Some(0))],
+                current: 1,
+                named: vec![],
+                search: None
+            })
+            .is_some()
         );
     }
 

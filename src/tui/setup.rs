@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use crate::domain::{Evaluation, Pattern, Speed, Trace};
+use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Trace};
 use crate::engine::{Command, Update};
 
 /// The way to the worker: posting never waits.
@@ -38,6 +38,8 @@ pub struct Work {
     pub current: usize,
     /// Patterns with names, each name once.
     pub named: Vec<(String, Pattern)>,
+    /// What the last search has found, complete or not.
+    pub search: Option<Box<SearchRecord>>,
 }
 
 /// An error for a person: what is wrong, and what to do.

@@ -1,6 +1,7 @@
 //! The state as a saved piece of work, and back.
 
 use super::{App, HistoryView};
+use crate::domain::{SearchProgress, SearchState};
 use crate::tui::history::{History, Node};
 use crate::tui::{Step, Work};
 
@@ -19,6 +20,15 @@ impl App {
         }
         self.named.clone_from(&work.named);
         self.view = HistoryView { axes: self.view.axes, ..HistoryView::default() };
+        self.search.cut = None;
+        self.search.progress = work.search.clone().map(|mut record| {
+            // Nothing goes on in a file.
+            if matches!(record.state, SearchState::Running | SearchState::Paused) {
+                record.state = SearchState::Stopped;
+            }
+            let steps = record.order.len();
+            SearchProgress { record: *record, steps: (steps, steps), candidate: None, measured: (0, 0), eta: None }
+        });
         self.begin(history);
         true
     }
@@ -37,6 +47,7 @@ impl App {
             }
         };
         let steps = history.nodes().iter().map(step).collect();
-        Some(Work { steps, current: history.current(), named: self.named.clone() })
+        let search = self.search_record().cloned().map(Box::new);
+        Some(Work { steps, current: history.current(), named: self.named.clone(), search })
     }
 }

@@ -238,3 +238,17 @@ fn a_search_and_an_edit_share_one_worker() {
     assert_eq!(scene.pattern(), p("FSSSSF"));
     assert!(!scene.asked.contains(&Effect::Quit));
 }
+
+#[test]
+fn what_was_found_is_saved_and_comes_back() {
+    let mut scene = ready();
+    told(&mut scene, 6, SearchState::Running);
+    scene.type_keys("w");
+    let Some(Effect::Save { work, .. }) = scene.asked.pop() else { panic!("{:?}", scene.asked) };
+    assert_eq!(work.search.as_ref().map(|r| r.order.len()), Some(6));
+    let mut other = ready();
+    other.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
+    assert_eq!(other.app.search_record().map(|r| (r.order.len(), r.state)), Some((6, SearchState::Stopped)));
+    other.press(KeyCode::Right);
+    assert_eq!(other.app.found().map(Pattern::full_count), Some(7), "the flip order can still be cut");
+}
