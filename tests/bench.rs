@@ -73,3 +73,43 @@ fn wrong_usage_ends_with_2() {
         assert!(stderr.starts_with("error: ") && stderr.contains(needle), "{arguments:?}: {stderr}");
     }
 }
+
+#[test]
+fn a_geometry_is_timed_with_random_weights_and_traced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace.json");
+    let small = "num_hidden_layers=4,hidden_size=64,num_attention_heads=4,q_lora_rank=32,kv_lora_rank=64,\
+        qk_nope_head_dim=16,qk_rope_head_dim=8,v_head_dim=16,intermediate_size=64,moe_intermediate_size=32,\
+        n_routed_experts=4,num_experts_per_tok=2,vocab_size=100,index_topk=8,index_n_heads=2,index_head_dim=16";
+    let mut arguments =
+        vec!["--geometry", "glm-5", "--context", "24", "--pattern", "uniform:2", "--chunk", "9", "--json"];
+    arguments.extend(small.split(',').flat_map(|change| ["--set", change]));
+    let path = trace.to_str().expect("a path");
+    arguments.extend(["--timeline", path]);
+    let json = json_of(&arguments);
+    assert_eq!(json["results"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&json["results"][0]["pattern"], &json["index_topk"]), (&"FSFS".into(), &8.into()));
+    assert!(
+        json["model"].as_str().is_some_and(|name| name.starts_with("glm-5 ") && name.ends_with("(random weights)"))
+    );
+    let trace: Value = serde_json::from_slice(&std::fs::read(&trace).expect("the trace")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let names: Vec<&str> = events.iter().filter_map(|e| e["name"].as_str()).collect();
+    assert_eq!(names.len(), 4 * 6, "a layer and its five phases");
+    assert_eq!((names[0], names[1], names[6]), ("layer 0 (Full)", "indexer", "layer 1 (Shared)"));
+}
+
+#[test]
+fn what_cannot_be_timed_is_told() {
+    let told = |arguments: &[&str]| {
+        let output = bench(arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = told(&["--geometry", "glm-9", "--context", "24", "--pattern", "all-full"]);
+    assert!(code == Some(1) && text.contains("'glm-9' is neither a known geometry nor a file"), "{text}");
+    let (code, text) = told(&["--geometry", "deepseek-v3.2", "--context", "24", "--pattern", "all-full"]);
+    assert!(code == Some(1) && text.contains("the weights need 2") && text.contains("num_hidden_layers"), "{text}");
+    assert_eq!(told(&["--context", "24", "--pattern", "all-full"]).0, Some(2));
+    let (code, text) = told(&["--gpu-check", "--device", "cpu"]);
+    assert!(code == Some(1) && text.contains("without a CUDA device"), "{text}");
+}

@@ -133,6 +133,14 @@ impl DataArgs {
         Self { tokens: Some(format!("random:{count}")), seq_len, ..self.clone() }
     }
 
+    /// Returns `len` random tokens of a vocabulary as one sequence.
+    ///
+    /// # Errors
+    /// Never for two tokens or more.
+    pub fn only_random(len: usize, vocab: usize) -> Result<Calibration, CliError> {
+        Calibration::new(random(len, None, vocab), "random tokens", vocab).map_err(CliError::run)
+    }
+
     /// Returns whether the tokens are random.
     pub fn is_random(&self) -> bool {
         self.tokens.as_ref().is_some_and(|t| t.starts_with("random:"))

@@ -10,6 +10,7 @@ mod error;
 mod eval;
 mod export;
 mod files;
+mod gpu_check;
 mod index;
 mod info;
 mod model;
@@ -59,6 +60,8 @@ enum Command {
     Search(search::Args),
     /// Times forwards of patterns against the reference pattern, per phase, at several contexts.
     Bench(bench::Args),
+    /// Lists the devices that --device takes, with their free memory.
+    Devices(gpu_check::DevicesArgs),
     /// Predicts from config.json alone what sharing indices would save: prefill, decode, index keys.
     Worth(worth::Args),
     /// Trains a model from a recipe.
@@ -89,6 +92,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Search(args)) => search::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Devices(args)) => gpu_check::list(args),
         Some(Command::Worth(args)) => worth::run(args),
         Some(Command::Train(args)) => train::run(args),
         None => dashboard::run(cli.dashboard),

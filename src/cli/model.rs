@@ -5,7 +5,7 @@ use super::output::OutputArgs;
 use super::{CliError, bytes, target};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{PatternSpec, Subject};
-use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, Settings};
+use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, Settings, devices};
 use crate::model::Ops;
 use crate::model::tokenizer::Tokenizer;
 use crate::train::demo;
@@ -19,7 +19,8 @@ pub struct RunArgs {
     /// f32, bf16 or f16; f32 on the CPU and bf16 on CUDA by default.
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<DtypeChoice>,
-    /// reference scores every key, fast reads only the selected ones; fast by default where it runs (CPU).
+    /// reference scores every key, fast reads only the selected ones; fast by default on the CPU. On CUDA fast runs
+    /// kernels of our own (bf16), which 'bench --gpu-check' compares with the CPU.
     #[arg(long, value_enum, value_name = "FORM")]
     attention: Option<Attention>,
     /// Bytes of intermediate results kept between evaluations, such as 512MiB or 4GiB; 1GiB by default.
@@ -71,6 +72,11 @@ impl RunArgs {
         Ok(checkpoint)
     }
 
+    /// Returns the device asked for.
+    pub fn device(&self) -> DeviceChoice {
+        self.device
+    }
+
     /// Returns the engine's settings, after opening the device.
     ///
     /// # Errors
@@ -83,11 +89,6 @@ impl RunArgs {
             Some(Attention::Reference) => Ops::Reference,
             Some(Attention::Fast) => Ops::Fast,
         };
-        if ops == Ops::Fast && !settings.placement.device.is_cpu() {
-            let device = settings.placement.device_name();
-            return Err(CliError::usage(format!("--attention fast does not run on {device}"))
-                .hint("use --attention reference, or --device cpu"));
-        }
         Ok(Settings { ops, ..settings })
     }
 }
@@ -134,12 +135,26 @@ pub fn warn(checkpoint: &Checkpoint, calibration: &Calibration, output: &OutputA
 /// # Errors
 /// One that names needed and free bytes.
 pub fn check_room(checkpoint: &Checkpoint, settings: &Settings) -> Result<(), CliError> {
-    if !settings.placement.device.is_cpu() {
-        return Ok(());
-    }
     let needed = checkpoint.needed_bytes(settings.placement.dtype.size_in_bytes());
-    check_memory("the weights need", needed, free_bytes())
-        .map_err(|e| e.hint("use 'eval --stream', --dtype bf16, or a machine with more memory"))
+    check_weights(needed, settings, "use 'eval --stream', --dtype bf16, or a machine with more memory")
+}
+
+/// Refuses random weights that cannot fit into this machine's memory.
+///
+/// # Errors
+/// One that names needed and free bytes.
+pub fn check_random_room(model: &RandomModel, settings: &Settings) -> Result<(), CliError> {
+    let needed = model.needed_bytes(settings.placement.dtype.size_in_bytes());
+    check_weights(needed, settings, "use fewer layers, such as --set num_hidden_layers=4, or --dtype bf16")
+}
+
+fn check_weights(needed: u64, settings: &Settings, hint: &str) -> Result<(), CliError> {
+    let name = settings.placement.device_name();
+    let free = match devices().0.into_iter().find(|device| device.name == name).and_then(|device| device.memory) {
+        Some((free, _)) => free,
+        None => free_bytes(),
+    };
+    check_memory("the weights need", needed, free).map_err(|e| e.hint(hint))
 }
 
 /// Refuses a model of which not even one layer fits beside the states of all sequences under `subjects` patterns.

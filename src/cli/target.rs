@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::domain::{Pattern, PatternSpec};
+use crate::domain::{Constraints, Pattern, PatternSpec};
 use crate::session::Session;
 use crate::train::demo;
 
@@ -30,14 +30,21 @@ pub fn open(model: &str) -> Result<Checkpoint, CliError> {
 /// # Errors
 /// When the model cannot have the pattern, or a file that should hold one cannot be read.
 pub fn resolve(spec: &PatternSpec, checkpoint: &Checkpoint) -> Result<Option<Pattern>, CliError> {
-    let native = checkpoint.native().map_err(told)?;
+    bind(spec, checkpoint.native().map_err(told)?, &checkpoint.constraints())
+}
+
+/// Returns the pattern that is meant for a model with this native one and these constraints.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn bind(spec: &PatternSpec, native: Pattern, constraints: &Constraints) -> Result<Option<Pattern>, CliError> {
     let pattern = match spec {
         PatternSpec::File(path) => read(path)?.resolve(native)?,
         PatternSpec::Session(path) => Some(Session::read(path)?.pattern),
         other => other.resolve(native)?,
     };
     if let Some(pattern) = pattern {
-        checkpoint.constraints().check(pattern)?;
+        constraints.check(pattern)?;
     }
     Ok(pattern)
 }

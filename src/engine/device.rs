@@ -74,9 +74,18 @@ impl Placement {
     pub fn open(device: DeviceChoice, dtype: Option<DtypeChoice>) -> Result<Self, BackendError> {
         let cuda = candle_core::utils::cuda_is_available();
         let (device, number) = match device {
-            DeviceChoice::Auto if cuda => (Device::new_cuda(0)?, 0),
+            // A build with CUDA runs everywhere: without a device on the CPU.
+            DeviceChoice::Auto if cuda => (Device::new_cuda_with_stream(0).unwrap_or(Device::Cpu), 0),
             DeviceChoice::Cpu | DeviceChoice::Auto => (Device::Cpu, 0),
-            DeviceChoice::Cuda(number) if cuda => (Device::new_cuda(number)?, number),
+            DeviceChoice::Cuda(number) if cuda => match Device::new_cuda_with_stream(number) {
+                Ok(device) => (device, number),
+                Err(error) => {
+                    return Err(BackendError::Failed {
+                        message: format!("cannot open cuda:{number}: {}", first_line(&error)),
+                        hint: Some("'indexscope devices' says what is there; or use --device cpu".to_owned()),
+                    });
+                }
+            },
             DeviceChoice::Cuda(_) => {
                 return Err(BackendError::Failed {
                     message: "this build cannot use --device cuda".to_owned(),
@@ -102,6 +111,10 @@ impl Placement {
     pub fn dtype_name(&self) -> &'static str {
         self.dtype.as_str()
     }
+}
+
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::compare::Predictions;
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
+use super::measure::LayerTime;
 use super::search::Baseline;
 use super::tally::Tally;
 use super::targets::Targets;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub ops: Ops,
     /// Tokens of the forwards that are timed; `None` takes the longest calibration sequence.
     pub speed_context: Option<usize>,
+    /// Tokens that are run at once in a prefill that is timed; `None` for all.
+    pub chunk: Option<usize>,
     /// Bytes of residual states and of the reference's logits kept between evaluations.
     pub cache_bytes: usize,
     /// Whether a recording will be asked for: the reference forwards then keep their selections for it.
@@ -42,7 +45,7 @@ impl Settings {
     /// Returns the usual settings.
     pub fn new(placement: Placement) -> Self {
         let ops = if placement.device.is_cpu() { Ops::Fast } else { Ops::Reference };
-        Self { placement, ops, speed_context: None, cache_bytes: CACHE_BYTES, keep_selections: false }
+        Self { placement, ops, speed_context: None, chunk: None, cache_bytes: CACHE_BYTES, keep_selections: false }
     }
 }
 
@@ -127,6 +130,14 @@ impl LocalBackend {
     ) -> Result<Vec<Speed>, BackendError> {
         self.info.check(Subject::Pattern(pattern))?;
         super::measure::measure(self, pattern, context, cancel, progress)
+    }
+
+    /// Runs one prefill of `context` tokens and returns where each layer spent its time.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn trace(&self, pattern: Pattern, context: usize, cancel: &Cancel) -> Result<Vec<LayerTime>, BackendError> {
+        super::measure::trace(self, pattern, context, cancel)
     }
 
     /// Returns the logits of every position, `[T, vocab]` per sequence.

@@ -49,6 +49,44 @@ pub(super) fn measure(
     Ok(vec![speed("prefill", prefill, 1.0), speed("decode", decode, DECODE_TOKENS as f64)])
 }
 
+/// Where one layer of a prefill spent its time.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerTime {
+    /// The layer.
+    pub layer: usize,
+    /// Whether it ran its own indexer.
+    pub full: bool,
+    /// When it began, from the beginning of the forward.
+    pub begin: Duration,
+    /// How long it took.
+    pub length: Duration,
+    /// Its phases and how long each took, all in all.
+    pub phases: [(&'static str, Duration); 5],
+}
+
+/// Runs one prefill to warm up, and one of which every layer is timed.
+pub(super) fn trace(
+    backend: &LocalBackend,
+    pattern: Pattern,
+    context: usize,
+    cancel: &Cancel,
+) -> Result<Vec<LayerTime>, BackendError> {
+    let bench = Bench::new(backend, context, cancel)?;
+    bench.prefill(pattern)?;
+    let mut layers = Vec::with_capacity(pattern.len());
+    bench.forward(&bench.ids[..bench.context], &bench.rotary, pattern, None, &mut |layer, begin, length, t| {
+        let phases = [
+            ("indexer", t.indexer),
+            ("topk", t.topk),
+            ("attention", t.attention),
+            ("mlp", t.mlp),
+            ("rest", length.saturating_sub(t.indexer + t.topk + t.attention + t.mlp)),
+        ];
+        layers.push(LayerTime { layer, full: pattern.is_full(layer), begin, length, phases });
+    })?;
+    Ok(layers)
+}
+
 /// What alternating runs gave.
 #[derive(Default)]
 struct Runs {
@@ -94,6 +132,8 @@ struct Bench<'a> {
     cancel: &'a Cancel,
     ids: Vec<u32>,
     context: usize,
+    /// Tokens that are run at once in a prefill; `None` for all.
+    chunk: Option<usize>,
     rotary: Rotary,
 }
 
@@ -102,17 +142,37 @@ impl<'a> Bench<'a> {
         let model = &backend.runner.model;
         let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
         let ids = all.cycle().take(context + DECODE_TOKENS).collect();
-        Ok(Self { model, ops: backend.settings.ops, cancel, ids, context, rotary: model.rope(context)? })
+        let (ops, chunk) = (backend.settings.ops, backend.settings.chunk);
+        Ok(Self { model, ops, cancel, ids, context, chunk, rotary: model.rope(context)? })
     }
 
+    /// Runs the context, in chunks after one another where chunks are shorter.
     fn prefill(&self, pattern: Pattern) -> Result<PhaseTimes, BackendError> {
-        self.forward(&self.ids[..self.context], &self.rotary, pattern, None)
+        if let Some(chunk) = self.chunk.filter(|&chunk| chunk < self.context) {
+            let mut cache = self.model.cache(self.context)?;
+            return self.chunks(chunk, pattern, &mut cache);
+        }
+        self.forward(&self.ids[..self.context], &self.rotary, pattern, None, &mut |_, _, _, _| {})
+    }
+
+    fn chunks(&self, chunk: usize, pattern: Pattern, cache: &mut Cache) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        for start in (0..self.context).step_by(chunk) {
+            let ids = &self.ids[start..self.context.min(start + chunk)];
+            let rotary = self.model.rope_at(start, ids.len())?;
+            times = add(times, self.forward(ids, &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?);
+        }
+        Ok(times)
     }
 
     /// Returns the cache after the context.
     fn filled(&self, pattern: Pattern) -> Result<Cache, BackendError> {
         let mut cache = self.model.cache(self.context + DECODE_TOKENS)?;
-        self.forward(&self.ids[..self.context], &self.rotary, pattern, Some(&mut cache))?;
+        if let Some(chunk) = self.chunk.filter(|&chunk| chunk < self.context) {
+            self.chunks(chunk, pattern, &mut cache)?;
+            return Ok(cache);
+        }
+        self.forward(&self.ids[..self.context], &self.rotary, pattern, Some(&mut cache), &mut |_, _, _, _| {})?;
         Ok(cache)
     }
 
@@ -120,19 +180,25 @@ impl<'a> Bench<'a> {
         let mut times = PhaseTimes::default();
         for position in self.context..self.ids.len() {
             let rotary = self.model.rope_at(position, 1)?;
-            times = add(times, self.forward(&self.ids[position..=position], &rotary, pattern, Some(cache))?);
+            times = add(
+                times,
+                self.forward(&self.ids[position..=position], &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?,
+            );
         }
         cache.truncate(self.context);
         Ok(times)
     }
 
     /// Runs every layer and the head for the last token; returns where the time went, all of it booked somewhere.
+    ///
+    /// `each` hears of every layer: when it began, how long it took, and its phases.
     fn forward(
         &self,
         ids: &[u32],
         rotary: &Rotary,
         pattern: Pattern,
         mut cache: Option<&mut Cache>,
+        each: &mut dyn FnMut(usize, Duration, Duration, &PhaseTimes),
     ) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         let started = Instant::now();
@@ -147,9 +213,12 @@ impl<'a> Bench<'a> {
                 _ => Attend::Own,
             };
             let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
-            let mut pass = Pass { ops: self.ops, cache, times: Some(&mut times), ..Pass::new(attend) };
+            let (begin, mut spent) = (started.elapsed(), PhaseTimes::default());
+            let mut pass = Pass { ops: self.ops, cache, times: Some(&mut spent), ..Pass::new(attend) };
             let output = self.model.layer(layer, &hidden, rotary, &mut pass)?;
             (hidden, indices) = (output.hidden, output.indices);
+            each(layer, begin, started.elapsed().saturating_sub(begin), &spent);
+            times = add(times, spent);
         }
         let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
         // Reading the logits waits for the device.

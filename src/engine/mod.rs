@@ -7,6 +7,7 @@ mod compare;
 mod coverage;
 mod data;
 mod device;
+mod devices;
 #[cfg(test)]
 pub(crate) mod fake;
 mod forward;
@@ -19,6 +20,7 @@ mod mailbox;
 mod measure;
 mod memory;
 mod protocol;
+mod random;
 mod record;
 mod recorder;
 #[cfg(test)]
@@ -38,9 +40,12 @@ pub use backend::{Backend, BackendError, Coverage, LayerCoverage, ModelInfo};
 pub use cancel::{Cancel, Generation};
 pub use data::{Calibration, Sequence};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
+pub use devices::{DeviceInfo, check_kernels, devices};
 pub use geometry::geometry;
 pub use local::{LocalBackend, Settings};
+pub use measure::LayerTime;
 pub use protocol::{Command, Failure, Job, Progress, Update};
+pub use random::{GEOMETRIES, RandomModel};
 pub use record::splitmix;
 pub use recorder::{Recorded, Recording, Sink};
 pub use search::Evaluator;

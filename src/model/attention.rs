@@ -11,7 +11,7 @@ use super::indexer::{Indexer, IndexerInput, Projected};
 use super::mla::Mla;
 use super::ops::{
     Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mla_attention, prefers_grouped,
-    prefers_latent, select, sparse_expanded, sparse_grouped, sparse_latent, top_k_rows,
+    prefers_latent, runs_sparse, select, sparse_expanded, sparse_grouped, sparse_latent, top_k_rows,
 };
 use super::pass::{Attend, Ops, Pass};
 use super::weights::{Linear, Scope};
@@ -158,7 +158,7 @@ impl Attention {
         pass.check()?;
         let Operands { q, kept, shared, .. } = &operands;
         let heads = match &allowed {
-            Allowed::Selected(indices) if pass.ops == Ops::Fast && !pass.want_probs && x.device().is_cpu() => {
+            Allowed::Selected(indices) if pass.ops == Ops::Fast && !pass.want_probs && self.runs_sparse(q) => {
                 self.sparse(q, kept, shared, Picked { indices, stop: pass.stop })?
             }
             _ => {
@@ -184,8 +184,15 @@ impl Attention {
         Ok(mean_attention(&q, &keys, rows, self.scale)?)
     }
 
+    fn runs_sparse(&self, q: &Tensor) -> bool {
+        runs_sparse(q, self.shape, self.heads.latent().and_then(|weight| weight.dim(1).ok()))
+    }
+
     /// Attends to the selected keys only, in the cheaper of the two forms.
     fn sparse(&self, q: &Tensor, kept: &Tensor, shared: &Tensor, picked: Picked) -> Result<Tensor> {
+        if let Some(weight) = self.heads.latent().filter(|_| !q.device().is_cpu()) {
+            return Ok(sparse_latent(q, kept, shared, weight, self.shape, self.scale, picked)?);
+        }
         let wide = |x: &Tensor| x.to_dtype(DType::F32);
         let (q32, shared) = (wide(q)?, wide(shared)?);
         let out = match self.heads.latent() {
@@ -223,7 +230,10 @@ impl Attention {
         let stop = pass.stop;
         let (indexer, p) = self.project(o, pass)?;
         clock.lap(|t| &mut t.indexer)?;
-        let (indices, scoring, selecting) = select(&p.q, &p.k, &p.w, indexer.scale(), self.topk, stop)?;
+        // In f32 the reference form selects as the oracle does, whatever the model's dtype.
+        let form = |x: &Tensor| if pass.ops == Ops::Reference { x.to_dtype(DType::F32) } else { Ok(x.clone()) };
+        let (q, k) = (form(&p.q)?, form(&p.k)?);
+        let (indices, scoring, selecting) = select(&q, &k, &p.w, indexer.scale(), self.topk, stop)?;
         clock.split(scoring, selecting);
         Ok(indices)
     }

@@ -41,7 +41,7 @@ pub fn indexer_scores(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<
 
 /// Selects the `topk` best keys of every query without ever holding a `[queries, keys]` tensor on the CPU.
 ///
-/// Operands as in [`indexer_scores`]. Also returns the wall time split into scoring and selecting.
+/// Operands as in [`indexer_scores`]; those in bf16 on a CUDA device go to a kernel of our own. Also returns the wall time split into scoring and selecting.
 ///
 /// # Errors
 /// Where shapes disagree.
@@ -53,6 +53,10 @@ pub fn select(
     topk: usize,
     stop: Stop,
 ) -> Result<(Indices, Duration, Duration)> {
+    #[cfg(feature = "cuda")]
+    if let Some(selected) = super::cuda::select(q, k, w, scale, topk, stop)? {
+        return Ok(selected);
+    }
     let begin = Instant::now();
     let (q, k, w) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, w.to_dtype(DType::F32)?);
     if !on_cpu(&[&q, &k, &w]) {

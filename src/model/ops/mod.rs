@@ -2,17 +2,23 @@
 //!
 //! *Plain*: candle's stock ops, on any device; the oracle. *CPU*: a fused loop over f32 with its own backward, which
 //! never holds more than a block of rows of any `[T, T]` intermediate. A function picks the CPU form for f32 tensors
-//! on the CPU and the plain form elsewhere; both are differentiable. Ties go to the lowest index everywhere.
+//! on the CPU and the plain form elsewhere; both are differentiable. *CUDA* (feature `cuda`): kernels of our own, without
+//! gradient, for the indexer's selection and for attention over it, in bf16. Ties go to the lowest index everywhere.
 
 mod allowed;
 mod attention;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gemm;
+mod gpu_check;
 mod grouped;
 mod indexer;
 mod indexer_kl;
 mod kl;
 mod mean_attention;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
 mod rms_norm;
 mod rope;
 mod shared_rows;
@@ -30,6 +36,7 @@ pub use allowed::Allowed;
 use allowed::check;
 pub use attention::{MlaShape, mla_attention};
 pub use cross_entropy::cross_entropy;
+pub use gpu_check::{GpuCheck, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
 pub use indexer::{indexer_scores, select};
 pub use indexer_kl::{RowTargets, indexer_kl};
@@ -38,7 +45,7 @@ pub use mean_attention::mean_attention;
 pub use rms_norm::{layer_norm, rms_norm};
 pub use rope::{Pairing, Rotary, rope};
 pub use softmax::{divergence, log_sum_exp};
-pub use sparse::{Picked, prefers_latent, sparse_expanded, sparse_latent};
+pub use sparse::{Picked, prefers_latent, runs_sparse, sparse_expanded, sparse_latent};
 pub use stop::Stop;
 pub use storage::with_floats;
 pub use swiglu::swiglu;

@@ -43,6 +43,17 @@ pub fn prefers_latent(shape: MlaShape, latent: usize) -> bool {
     heads >= LATENT_HEADS && 2 * latent + rope <= 4 * (nope + rope + value)
 }
 
+/// Returns whether attention over selected keys runs where `q` is: on the CPU, and in bf16 on a CUDA device where a
+/// kernel of our own takes the sizes.
+pub fn runs_sparse(q: &Tensor, shape: MlaShape, latent: Option<usize>) -> bool {
+    #[cfg(feature = "cuda")]
+    if let Some(latent) = latent.filter(|_| q.device().is_cuda()) {
+        return super::cuda::takes(q, shape, latent);
+    }
+    let _ = (shape, latent);
+    q.device().is_cpu()
+}
+
 /// Attends in the expanded form; operands as in [`super::mla_attention`], and the picked keys.
 ///
 /// # Errors
@@ -103,7 +114,7 @@ pub fn sparse_expanded(
 /// Attends in the latent form; `c_kv` is `[B, keys, latent]` and `w` is kv_b's weight `[heads · (nope + value), latent]`.
 ///
 /// # Errors
-/// Where shapes disagree or a tensor is not f32 on the CPU.
+/// Where shapes disagree, or a tensor is neither f32 on the CPU nor bf16 on a CUDA device.
 pub fn sparse_latent(
     q: &Tensor,
     c_kv: &Tensor,
@@ -113,6 +124,10 @@ pub fn sparse_latent(
     scale: f64,
     picked: Picked,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        return super::cuda::sparse_latent(q, c_kv, k_rope, w, shape, scale, picked);
+    }
     let (b, t, wq) = q.dims3()?;
     let MlaShape { heads, nope, rope, value } = shape;
     let (_, tokens, latent) = c_kv.dims3()?;

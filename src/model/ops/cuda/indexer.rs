@@ -1,0 +1,218 @@
+//! Launches of `kernels/indexer_topk.cu`: scores of a block of query rows, then the selection from them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, PushKernelArg};
+use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+use half::bf16;
+
+use super::device::{File, Form, gpu, kernel, view};
+use crate::domain::Selection;
+use crate::model::ops::Stop;
+use crate::model::ops::plan::{self, Format, Launch};
+use crate::model::ops::topk::Indices;
+
+/// The indexer's operands of one sequence, in the format in which they are multiplied.
+struct Operands {
+    q: Codes,
+    k: Codes,
+    w: Tensor,
+    scale: f32,
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    dim: usize,
+}
+
+/// Rows as they are, or as codes with one scale per row.
+enum Codes {
+    Bf16(Tensor),
+    Fp8 { codes: CudaSlice<u8>, scales: CudaSlice<f32> },
+}
+
+/// Selects on the device; `None` for operands that no kernel takes. Operands and times as in [`super::super::select`].
+pub(in crate::model::ops) fn select(
+    q: &Tensor,
+    k: &Tensor,
+    w: &Tensor,
+    scale: f64,
+    topk: usize,
+    stop: Stop,
+) -> Result<Option<(Indices, Duration, Duration)>> {
+    let (Device::Cuda(device), DType::BF16, DType::BF16) = (q.device(), q.dtype(), k.dtype()) else { return Ok(None) };
+    let (b, t, heads) = w.dims3()?;
+    let (_, keys, dim) = k.dims3()?;
+    let form = Form::asked();
+    if topk == 0 || plan::scores(Format::Bf16, heads, dim, t, keys, gpu(device, form)?).is_none() {
+        return Ok(None);
+    }
+    let (mut selections, mut times) = (Vec::with_capacity(b), (Duration::ZERO, Duration::ZERO));
+    for n in 0..b {
+        let mut selection = Selection::with_capacity(t, topk.min(keys));
+        if stop.asked() {
+            (0..t).for_each(|_| selection.push(&[]));
+            selections.push(selection);
+            continue;
+        }
+        let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
+        let (q, k, w) = (one(q)?, one(k)?, one(&w.to_dtype(DType::F32)?)?);
+        let (rows, scored, selected) = run(device, form, Format::Bf16, (&q, &k, &w), scale, topk)?;
+        for (i, row) in rows.chunks(topk).enumerate() {
+            selection.push(&row[..topk.min(keys - t + i + 1)]);
+        }
+        selections.push(selection);
+        times = (times.0 + scored, times.1 + selected);
+    }
+    Ok(Some((Arc::new(selections), times.0, times.1)))
+}
+
+/// What one sequence's queries chose, on the device: `[T, topk]`.
+pub(super) struct Chosen {
+    pub(super) keys: CudaSlice<u32>,
+    /// Beginning and end of each selection.
+    marks: Vec<(CudaEvent, CudaEvent)>,
+}
+
+impl Chosen {
+    /// Returns the time spent in selecting, once the device is done.
+    pub(super) fn selecting(&self) -> Result<Duration> {
+        let mut millis = 0.0;
+        for (from, to) in &self.marks {
+            millis += f64::from(from.elapsed_ms(to).w()?);
+        }
+        Ok(Duration::from_secs_f64(millis / 1e3))
+    }
+}
+
+/// As [`launch`], with the result on the host and the times of scoring, quantisation included, and of selecting.
+pub(super) fn run(
+    device: &CudaDevice,
+    form: Form,
+    format: Format,
+    operands: (&Tensor, &Tensor, &Tensor),
+    scale: f64,
+    topk: usize,
+) -> Result<(Vec<u32>, Duration, Duration)> {
+    let begin = Instant::now();
+    let chosen = launch(device, form, format, operands, scale, topk)?;
+    let keys = device.clone_dtoh(&chosen.keys)?;
+    let selecting = chosen.selecting()?;
+    Ok((keys, begin.elapsed().saturating_sub(selecting), selecting))
+}
+
+/// Selects for one sequence: `q` `[T, heads · dim]` and `k` `[keys, dim]` in bf16, `w` `[T, heads]` in f32.
+pub(super) fn launch(
+    device: &CudaDevice,
+    form: Form,
+    format: Format,
+    (q, k, w): (&Tensor, &Tensor, &Tensor),
+    scale: f64,
+    topk: usize,
+) -> Result<Chosen> {
+    let ((queries, heads), (keys, dim)) = (w.dims2()?, k.dims2()?);
+    let codes = |x: &Tensor| match format {
+        Format::Bf16 => Ok(Codes::Bf16(x.contiguous()?)),
+        Format::Fp8 => quantise(device, form, x, dim),
+    };
+    let (q, k) = (codes(q)?, codes(k)?);
+    let operands = Operands { q, k, w: w.contiguous()?, scale: scale as f32, queries, keys, heads, dim };
+    let width = keys.next_multiple_of(4);
+    let at_once = plan::rows_at_once(width).min(queries);
+    let stream = device.cuda_stream();
+    // SAFETY: every entry that is read was written before: scores of visible keys, all of a row of the selection.
+    #[allow(unsafe_code)]
+    let (mut scores, mut chosen) =
+        unsafe { (device.alloc::<f32>(at_once * width)?, device.alloc::<u32>(queries * topk)?) };
+    let mut marks = Vec::new();
+    for start in (0..queries).step_by(at_once) {
+        let rows = at_once.min(queries - start);
+        score(device, form, format, &operands, start, rows, &mut scores)?;
+        let mark = || stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
+        let from = mark()?;
+        let launch = plan::select(rows);
+        let (function, config) = kernel(device, form, File::Indexer, &launch)?;
+        let (width, first, keys, k) = (width as u32, (keys - queries + start + 1) as i32, keys as i32, topk as i32);
+        let mut out = chosen.slice_mut(start * topk..(start + rows) * topk);
+        let mut builder = stream.launch_builder(&function);
+        builder.arg(&scores).arg(&width).arg(&first).arg(&keys).arg(&k).arg(&mut out);
+        // SAFETY: one block per row; `scores` holds `rows` rows of `width`, `out` `rows` rows of `k`.
+        #[allow(unsafe_code)]
+        unsafe { builder.launch(config) }.w()?;
+        marks.push((from, mark()?));
+    }
+    Ok(Chosen { keys: chosen, marks })
+}
+
+/// Scores `rows` queries from `start`.
+fn score(
+    device: &CudaDevice,
+    form: Form,
+    format: Format,
+    o: &Operands,
+    start: usize,
+    rows: usize,
+    scores: &mut CudaSlice<f32>,
+) -> Result<()> {
+    let first = o.keys - o.queries + start + 1;
+    let visible = (first + rows - 1).min(o.keys);
+    let Some(launch) = plan::scores(format, o.heads, o.dim, rows, visible, gpu(device, form)?) else {
+        bail!("no kernel takes {} indexer heads of {}", o.heads, o.dim)
+    };
+    let (function, config) = kernel(device, form, File::Indexer, &launch)?;
+    let stream = device.cuda_stream();
+    let (w, w_layout) = o.w.storage_and_layout();
+    let w = view::<f32>(&w, w_layout)?;
+    let w = w.slice(start * o.heads..);
+    let (heads, rows, first, keys) = (o.heads as i32, rows as i32, first as i32, o.keys as i32);
+    let width = o.keys.next_multiple_of(4) as u32;
+    let mut builder = stream.launch_builder(&function);
+    match (&o.q, &o.k) {
+        (Codes::Bf16(q), Codes::Bf16(k)) => {
+            let ((q, q_layout), (k, k_layout)) = (q.storage_and_layout(), k.storage_and_layout());
+            let (q, k) = (view::<bf16>(&q, q_layout)?, view::<bf16>(&k, k_layout)?);
+            let q = q.slice(start * o.heads * o.dim..);
+            let (bytes, nothing) = (2 * o.dim as i32, 0u64);
+            builder.arg(&q).arg(&k).arg(&w).arg(&nothing).arg(&nothing).arg(scores);
+            builder.arg(&o.scale).arg(&heads).arg(&bytes).arg(&rows).arg(&first).arg(&keys).arg(&width);
+            // SAFETY: the views hold `rows` queries, all keys and the weights; `scores` holds `rows` rows of `width`.
+            #[allow(unsafe_code)]
+            unsafe { builder.launch(config) }.w()?;
+        }
+        (Codes::Fp8 { codes: q, scales: q_scales }, Codes::Fp8 { codes: k, scales: k_scales }) => {
+            let (q, q_scales) = (q.slice(start * o.heads * o.dim..), q_scales.slice(start * o.heads..));
+            let bytes = o.dim as i32;
+            builder.arg(&q).arg(k).arg(&w).arg(&q_scales).arg(k_scales).arg(scores);
+            builder.arg(&o.scale).arg(&heads).arg(&bytes).arg(&rows).arg(&first).arg(&keys).arg(&width);
+            // SAFETY: as above; scales are one per (query, head) and one per key.
+            #[allow(unsafe_code)]
+            unsafe { builder.launch(config) }.w()?;
+        }
+        _ => bail!("queries and keys are in different formats"),
+    }
+    Ok(())
+}
+
+/// Makes codes of rows of `width` (kernels/fp8_dequant.cu, `fp8_quantise_rows`).
+fn quantise(device: &CudaDevice, form: Form, x: &Tensor, width: usize) -> Result<Codes> {
+    let rows = x.elem_count() / width;
+    // SAFETY: the kernel writes every code and every scale.
+    #[allow(unsafe_code)]
+    let (mut codes, mut scales) = unsafe { (device.alloc::<u8>(rows * width)?, device.alloc::<f32>(rows)?) };
+    let grid = (rows.div_ceil(8) as u32, 1, 1);
+    let launch = Launch { name: "fp8_quantise_rows".to_owned(), grid, threads: 256, shared: 0 };
+    let (function, config) = kernel(device, form, File::Fp8, &launch)?;
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let values = view::<bf16>(&storage, layout)?;
+    let (rows, width) = (rows as i32, width as i32);
+    let stream = device.cuda_stream();
+    let mut builder = stream.launch_builder(&function);
+    builder.arg(&values).arg(&mut codes).arg(&mut scales).arg(&rows).arg(&width);
+    // SAFETY: one warp per row; all three hold `rows` rows.
+    #[allow(unsafe_code)]
+    unsafe { builder.launch(config) }.w()?;
+    Ok(Codes::Fp8 { codes, scales })
+}

@@ -1,0 +1,13 @@
+//! Launches of `kernels/*.cu` on candle's stream: the CUDA forms of ops.
+//!
+//! What no kernel takes (other dtypes than bf16, odd widths) runs in the plain form. No GPU has run them yet:
+//! `indexscope bench --gpu-check` compares each with its CPU twin.
+
+mod check;
+mod device;
+mod indexer;
+mod sparse;
+
+pub(super) use check::gpu_check;
+pub(super) use indexer::select;
+pub(super) use sparse::{sparse_latent, takes};

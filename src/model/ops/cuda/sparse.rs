@@ -1,0 +1,173 @@
+//! Launches of `kernels/sparse_mla.cu`: queries absorb W_k, the kernel mixes latents, the mixed ones go through W_v.
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, PushKernelArg};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
+use half::bf16;
+
+use super::device::{File, Form, gpu, kernel, tensor, view};
+use crate::domain::Selection;
+use crate::model::ops::Picked;
+use crate::model::ops::attention::MlaShape;
+use crate::model::ops::plan::{self, Launch, Sparse};
+
+/// Query rows at once: what bounds the absorbed queries, `[heads, rows, latent]`.
+const ROWS: usize = 4096;
+
+/// Returns whether [`sparse_latent`] runs for these operands.
+pub(in crate::model::ops) fn takes(q: &Tensor, shape: MlaShape, latent: usize) -> bool {
+    let Device::Cuda(device) = q.device() else { return false };
+    let sizes = Sparse { rows: 1, heads: shape.heads, groups: 1, latent, rope: shape.rope, topk: 1, grouped: false };
+    let planned = gpu(device, Form::asked()).is_ok_and(|gpu| plan::sparse(sizes, gpu).is_some());
+    q.dtype() == DType::BF16 && planned && shape.nope.is_multiple_of(8)
+}
+
+/// Attends in the latent form; operands as in [`super::super::sparse_latent`], in bf16 on a CUDA device.
+pub(in crate::model::ops) fn sparse_latent(
+    q: &Tensor,
+    c_kv: &Tensor,
+    k_rope: &Tensor,
+    w: &Tensor,
+    shape: MlaShape,
+    scale: f64,
+    Picked { indices, stop }: Picked,
+) -> Result<Tensor> {
+    let Device::Cuda(device) = q.device() else { bail!("the queries are not on a CUDA device") };
+    let (b, t, _) = q.dims3()?;
+    let mut sequences = Vec::with_capacity(b);
+    for n in 0..b {
+        let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
+        let (q, c_kv, k_rope) = (one(q)?, one(c_kv)?, one(k_rope)?);
+        let mut blocks = Vec::new();
+        for start in (0..t).step_by(ROWS) {
+            let q = q.narrow(0, start, ROWS.min(t - start))?;
+            if stop.asked() {
+                blocks.push(Tensor::zeros((q.dim(0)?, shape.heads * shape.value), q.dtype(), q.device())?);
+                continue;
+            }
+            let before = c_kv.dim(0)? - t + start;
+            let block = Block { selection: &indices[n], start, before };
+            blocks.push(run(device, Form::asked(), (&q, &c_kv, &k_rope, w), shape, scale, block)?);
+        }
+        sequences.push(Tensor::cat(&blocks, 0)?);
+    }
+    Tensor::stack(&sequences, 0)
+}
+
+/// Which rows of a selection are attended to.
+pub(super) struct Block<'a> {
+    pub(super) selection: &'a Selection,
+    /// Row of the first query.
+    pub(super) start: usize,
+    /// Keys before the first query's own.
+    pub(super) before: usize,
+}
+
+/// The sets of a block of rows on the device: `[rows, topk]`.
+pub(super) struct Chosen {
+    keys: CudaSlice<u32>,
+    topk: usize,
+    before: usize,
+}
+
+impl Chosen {
+    /// Uploads the sets of `rows` rows.
+    pub(super) fn of(device: &CudaDevice, rows: usize, block: &Block) -> Result<Self> {
+        let lists: Vec<&[u32]> = (0..rows).map(|i| block.selection.row(block.start + i)).collect();
+        let topk = lists.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
+        if lists.iter().enumerate().any(|(i, row)| row.len() != topk.min(block.before + i + 1)) {
+            bail!("a row of the selection has neither all visible keys nor k = {topk}");
+        }
+        let mut padded = vec![u32::MAX; rows * topk];
+        lists.iter().zip(padded.chunks_mut(topk)).for_each(|(row, to)| to[..row.len()].copy_from_slice(row));
+        Ok(Self { keys: device.clone_htod(&padded)?, topk, before: block.before })
+    }
+}
+
+/// Attends for a block of rows of one sequence: `q` `[rows, heads · (nope + rope)]` gives `[rows, heads · value]`.
+pub(super) fn run(
+    device: &CudaDevice,
+    form: Form,
+    operands: (&Tensor, &Tensor, &Tensor, &Tensor),
+    shape: MlaShape,
+    scale: f64,
+    block: Block,
+) -> Result<Tensor> {
+    let chosen = Chosen::of(device, operands.0.dim(0)?, &block)?;
+    launch(device, form, operands, shape, scale, &chosen)
+}
+
+/// As [`run`], with sets that are on the device.
+pub(super) fn launch(
+    device: &CudaDevice,
+    form: Form,
+    (q, c_kv, k_rope, w): (&Tensor, &Tensor, &Tensor, &Tensor),
+    shape: MlaShape,
+    scale: f64,
+    chosen: &Chosen,
+) -> Result<Tensor> {
+    let MlaShape { heads, nope, rope, value } = shape;
+    let (rows, (keys, latent), topk) = (q.dim(0)?, c_kv.dims2()?, chosen.topk);
+    let q = q.contiguous()?;
+    let w = w.reshape((heads, nope + value, latent))?;
+    let q_nope = q.reshape((rows, heads, nope + rope))?.narrow(2, 0, nope)?.transpose(0, 1)?.contiguous()?;
+    let q_latent = q_nope.matmul(&w.narrow(1, 0, nope)?.contiguous()?)?; // heads, rows, latent
+
+    let sizes = Sparse { rows, heads, groups: 1, latent, rope, topk, grouped: false };
+    let Some(planned) = plan::sparse(sizes, gpu(device, form)?) else {
+        bail!("no kernel takes {heads} heads over a latent of {latent} and {rope}")
+    };
+    let splits = planned.grid.1 as usize;
+    let (function, config) = kernel(device, form, File::Sparse, &planned)?;
+    let parts = if splits > 1 { splits * rows * heads } else { 0 };
+    // SAFETY: the kernels write every entry that is read: all of `mixed`, and all parts where there are splits.
+    #[allow(unsafe_code)]
+    let (mut mixed, mut part, mut sums) = unsafe {
+        (
+            device.alloc::<bf16>(heads * rows * latent)?,
+            device.alloc::<f32>((parts * latent).max(1))?,
+            device.alloc::<f32>((parts * 2).max(1))?,
+        )
+    };
+    let stream = device.cuda_stream();
+    {
+        let ((q, q_layout), (q_latent, latent_layout)) = (q.storage_and_layout(), q_latent.storage_and_layout());
+        let ((c_kv, c_layout), (k_rope, r_layout)) = (c_kv.storage_and_layout(), k_rope.storage_and_layout());
+        let (q, q_latent) = (view::<bf16>(&q, q_layout)?, view::<bf16>(&q_latent, latent_layout)?);
+        let (c_kv, k_rope) = (view::<bf16>(&c_kv, c_layout)?, view::<bf16>(&k_rope, r_layout)?);
+        let q_rope = q.slice(nope..);
+        let scale = (scale * std::f64::consts::LOG2_E) as f32;
+        let [count, heads_, groups, width, rotated] = [rows, heads, 1, latent, rope].map(|n| n as i32);
+        let [topk, first, keys] = [topk, chosen.before + 1, keys].map(|n| n as i32);
+        let (token, head) = (latent as i64, (rows * latent) as i64);
+        let (rope_token, rope_head) = ((heads * (nope + rope)) as i64, (nope + rope) as i64);
+        let nothing = 0u64;
+        let mut builder = stream.launch_builder(&function);
+        builder.arg(&q_latent).arg(&q_rope).arg(&c_kv).arg(&k_rope).arg(&c_kv).arg(&chosen.keys).arg(&mut mixed);
+        if splits > 1 {
+            builder.arg(&mut part);
+        } else {
+            builder.arg(&nothing);
+        }
+        builder.arg(&mut sums).arg(&scale).arg(&count).arg(&heads_).arg(&groups).arg(&width).arg(&rotated).arg(&topk);
+        builder.arg(&first).arg(&keys).arg(&token).arg(&head).arg(&rope_token).arg(&rope_head).arg(&token).arg(&head);
+        // SAFETY: views hold what the sizes say; every index of `chosen` below a row's count is a key.
+        #[allow(unsafe_code)]
+        unsafe { builder.launch(config) }.w()?;
+        if splits > 1 {
+            let grid = (rows as u32, heads as u32, 1);
+            let merge = Launch { name: "sparse_merge".to_owned(), grid, threads: 128, shared: 0 };
+            let (function, config) = kernel(device, form, File::Sparse, &merge)?;
+            let splits = splits as i32;
+            let mut builder = stream.launch_builder(&function);
+            builder.arg(&part).arg(&sums).arg(&mut mixed).arg(&splits).arg(&count).arg(&heads_).arg(&width);
+            builder.arg(&token).arg(&head);
+            // SAFETY: the parts are those of the launch before, on the same stream.
+            #[allow(unsafe_code)]
+            unsafe { builder.launch(config) }.w()?;
+        }
+    }
+    let mixed = tensor(CudaStorage::wrap_cuda_slice(mixed, device.clone()), (heads, rows, latent));
+    let w_v = w.narrow(1, nope, value)?.transpose(1, 2)?.contiguous()?; // heads, latent, value
+    mixed.matmul(&w_v)?.transpose(0, 1)?.contiguous()?.reshape((rows, heads * value))
+}

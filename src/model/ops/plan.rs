@@ -1,0 +1,261 @@
+//! Which kernel of `kernels/*.cu` runs, in how many blocks: sizes only, so that it is tested without a GPU.
+
+/// Shared memory that every supported GPU gives to a block: 99 KiB.
+pub(super) const PORTABLE_SHARED: usize = 99 * 1024;
+
+/// What a launch depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gpu {
+    /// Bytes of shared memory that a block may ask for.
+    pub shared: usize,
+    /// Streaming multiprocessors.
+    pub processors: usize,
+}
+
+/// A launch of one kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Launch {
+    /// Name of the kernel.
+    pub name: String,
+    /// Blocks.
+    pub grid: (u32, u32, u32),
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+/// In which format the indexer's queries and keys are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Bf16,
+    Fp8,
+}
+
+// The constants of kernels/indexer_topk.cu.
+const TILE: usize = 128;
+const COLUMNS: usize = 64;
+const WARPS: usize = 8;
+
+/// Bytes of scores held at once: what the L2 cache of a large GPU takes.
+const SCORES: usize = 32 << 20;
+
+/// Returns how many query rows are scored at once, where rows of scores are `width` wide.
+pub(super) fn rows_at_once(width: usize) -> usize {
+    let rows = SCORES / (width * size_of::<f32>()).max(1);
+    // Whole blocks of the kernel with the most queries per block.
+    let block = COLUMNS / 16 * WARPS;
+    if rows > block { rows / block * block } else { rows.max(1) }
+}
+
+/// Plans the scores of `rows` queries, the last of which sees `visible` keys; `None` for sizes that no kernel takes.
+pub(super) fn scores(
+    format: Format,
+    heads: usize,
+    dim: usize,
+    rows: usize,
+    visible: usize,
+    gpu: Gpu,
+) -> Option<Launch> {
+    let padded = [16, 32, 64].into_iter().find(|&padded| heads <= padded)?;
+    let bytes = dim * if format == Format::Bf16 { 2 } else { 1 };
+    let (kind, row, stages) = match (format, dim) {
+        (Format::Bf16, 1..=64) => ("bf16_d64", 128, 4),
+        (Format::Bf16, 65..=128) => ("bf16_d128", 256, 3),
+        (Format::Fp8, 1..=128) => ("fp8_d128", 128, 4),
+        _ => return None,
+    };
+    let shared = stages * TILE * row + WARPS * COLUMNS * size_of::<f32>();
+    if !bytes.is_multiple_of(16) || heads == 0 || rows == 0 || shared > gpu.shared {
+        return None;
+    }
+    let per_warp = COLUMNS / padded;
+    let split = rows <= per_warp;
+    let blocks = rows.div_ceil(if split { per_warp } else { per_warp * WARPS });
+    let shares = (gpu.processors / blocks).clamp(1, visible.div_ceil(TILE).max(1));
+    let name = format!("indexer_scores_{kind}{}_h{padded}", if split { "_split" } else { "" });
+    Some(Launch { name, grid: (blocks as u32, shares as u32, 1), threads: 32 * WARPS as u32, shared: shared as u32 })
+}
+
+/// Plans the selection of `rows` queries.
+pub(super) fn select(rows: usize) -> Launch {
+    // Bins, kept keys, one sum per warp, the counter and what was found.
+    let words = 2048 + 8192 + 16 + 4;
+    Launch { name: "indexer_select".to_owned(), grid: (rows as u32, 1, 1), threads: 512, shared: 4 * words }
+}
+
+/// One instance of the kernel of kernels/sparse_mla.cu: the arguments of its `SPARSE` line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Variant {
+    name: &'static str,
+    mg: usize,
+    ng: usize,
+    nk: usize,
+    latent: usize,
+    rope: usize,
+    grouped: bool,
+}
+
+const fn variant(
+    name: &'static str,
+    mg: usize,
+    ng: usize,
+    nk: usize,
+    latent: usize,
+    rope: usize,
+    grouped: bool,
+) -> Variant {
+    Variant { name, mg, ng, nk, latent, rope, grouped }
+}
+
+/// Those with the most heads per block last.
+const VARIANTS: [Variant; 6] = [
+    variant("sparse_mla_l128_m1", 1, 4, 32, 128, 64, false),
+    variant("sparse_mla_l512_m1", 1, 4, 32, 512, 64, false),
+    variant("sparse_mla_l512_m2", 2, 4, 64, 512, 64, false),
+    variant("sparse_mla_l512_m4", 4, 2, 64, 512, 64, false),
+    variant("sparse_gqa_d64_m1", 1, 4, 32, 64, 0, true),
+    variant("sparse_gqa_d128_m1", 1, 4, 32, 128, 0, true),
+];
+
+impl Variant {
+    fn shared(self) -> usize {
+        let (row, heads) = (2 * (self.latent + self.rope), 16 * self.mg);
+        let values = if self.grouped { 2 * self.latent } else { 0 };
+        heads * row + 2 * self.nk * (row + values) + heads * (self.nk + 8) * 2 + 2 * heads * self.ng * size_of::<f32>()
+    }
+}
+
+/// Sizes of attention over selected keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sparse {
+    /// Query rows.
+    pub rows: usize,
+    /// Heads of queries.
+    pub heads: usize,
+    /// Heads of keys; 1 for a latent.
+    pub groups: usize,
+    /// Width of the latent, or of a head.
+    pub latent: usize,
+    /// Width of the rotated part.
+    pub rope: usize,
+    /// Keys per query, at most.
+    pub topk: usize,
+    /// Whether values are kept apart from keys.
+    pub grouped: bool,
+}
+
+/// Plans attention over selected keys; the second part of the grid are splits over the keys, to be merged if above 1.
+///
+/// `None` for sizes that no kernel takes.
+pub(super) fn sparse(s: Sparse, gpu: Gpu) -> Option<Launch> {
+    if ![s.latent, s.rope].iter().all(|width| width.is_multiple_of(8)) || s.latent == 0 || s.rows == 0 || s.topk == 0 {
+        return None;
+    }
+    let per_group = s.heads / s.groups.max(1);
+    let fits =
+        |v: &&Variant| v.grouped == s.grouped && s.latent <= v.latent && s.rope <= v.rope && v.shared() <= gpu.shared;
+    let narrow = VARIANTS.iter().filter(fits).map(|v| v.latent).min()?;
+    // The narrowest rows; of these the one whose block leaves the fewest heads empty, then the largest.
+    let empty = |v: &Variant| per_group.div_ceil(16 * v.mg) * 16 * v.mg - per_group;
+    let best =
+        VARIANTS.iter().filter(fits).filter(|v| v.latent == narrow).min_by_key(|v| (empty(v), usize::MAX - v.mg))?;
+    let blocks = s.groups * per_group.div_ceil(16 * best.mg);
+    let splits = (gpu.processors / (s.rows * blocks)).clamp(1, s.topk.div_ceil(best.nk));
+    Some(Launch {
+        name: best.name.to_owned(),
+        grid: (s.rows as u32, splits as u32, blocks as u32),
+        threads: (32 * best.mg * best.ng) as u32,
+        shared: best.shared() as u32,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOPPER: Gpu = Gpu { shared: 227 * 1024, processors: 132 };
+    const SMALL: Gpu = Gpu { shared: PORTABLE_SHARED, processors: 128 };
+
+    const INDEXER: &str = include_str!("../../../kernels/indexer_topk.cu");
+    const SPARSE: &str = include_str!("../../../kernels/sparse_mla.cu");
+
+    fn constant(source: &str, name: &str) -> usize {
+        let text = source.split(&format!("{name} = ")).nth(1).expect("the constant is in the source");
+        text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    }
+
+    #[test]
+    fn constants_and_variants_are_those_of_the_kernels() {
+        let of_kernel =
+            ["TILE", "COLUMNS", "WARPS", "BINS", "KEPT", "SELECT_THREADS"].map(|name| constant(INDEXER, name));
+        assert_eq!(of_kernel, [TILE, COLUMNS, WARPS, 2048, 8192, 512]);
+        let launch = select(3);
+        assert_eq!((launch.grid.0, launch.threads), (3, 512));
+        assert!(launch.shared as usize >= 4 * (2048 + 8192 + 512 / 32 + 4));
+        let lines: Vec<&str> = SPARSE.lines().filter(|line| line.starts_with("SPARSE(sparse_")).collect();
+        assert_eq!(lines.len(), VARIANTS.len());
+        for Variant { name, mg, ng, nk, latent, rope, grouped } in VARIANTS {
+            let line = format!("SPARSE({name}, {mg}, {ng}, {nk}, {latent}, {rope}, {grouped})");
+            assert!(lines.contains(&line.as_str()), "{line}");
+        }
+    }
+
+    #[test]
+    fn planned_kernels_of_the_indexer_exist() {
+        for (format, dims) in [(Format::Bf16, [32, 64, 128]), (Format::Fp8, [32, 64, 128])] {
+            for dim in dims {
+                for heads in [1, 4, 16, 20, 32, 64] {
+                    for rows in [1, 4, 5, 1000] {
+                        let launch = scores(format, heads, dim, rows, 70_000, SMALL).unwrap();
+                        let (kind, heads) = launch.name.rsplit_once('_').unwrap();
+                        assert!(INDEXER.contains(&format!("INDEXER_HEADS({kind}, ")), "{kind}");
+                        assert!(INDEXER.contains(&format!("INDEXER_SCORES(NAME##_{heads}, ")), "{heads}");
+                        assert!(launch.shared as usize <= PORTABLE_SHARED && launch.grid.1 >= 1);
+                    }
+                }
+            }
+        }
+        assert_eq!(scores(Format::Bf16, 65, 128, 1, 1, HOPPER), None);
+        assert_eq!(scores(Format::Bf16, 32, 129, 1, 1, HOPPER), None);
+        assert_eq!(scores(Format::Bf16, 32, 12, 1, 1, HOPPER), None);
+    }
+
+    #[test]
+    fn large_tiles_need_large_shared_memory() {
+        let glm = Sparse { rows: 4096, heads: 64, groups: 1, latent: 512, rope: 64, topk: 2048, grouped: false };
+        let plan = |s, gpu| sparse(s, gpu).unwrap();
+        assert_eq!(plan(glm, HOPPER).name, "sparse_mla_l512_m4");
+        assert_eq!(plan(Sparse { heads: 20, ..glm }, HOPPER).name, "sparse_mla_l512_m2");
+        assert_eq!((plan(glm, SMALL).name.as_str(), plan(glm, SMALL).grid), ("sparse_mla_l512_m1", (4096, 1, 4)));
+        assert_eq!(plan(Sparse { latent: 64, rope: 16, ..glm }, HOPPER).name, "sparse_mla_l128_m1");
+        // One token: its keys are split so that every multiprocessor has some.
+        assert_eq!(plan(Sparse { rows: 1, ..glm }, HOPPER).grid, (1, 32, 1));
+        assert_eq!(sparse(Sparse { latent: 520, ..glm }, HOPPER), None);
+        assert!(VARIANTS.iter().all(|v| v.shared() <= HOPPER.shared));
+    }
+
+    proptest! {
+        /// The kernels' rule: share y of the tiles is `y·s .. min(tiles, (y + 1)·s)` with `s = ⌈tiles / shares⌉`.
+        #[test]
+        fn shares_cover_every_visible_tile_once(rows in 1usize..3000, before in 0usize..200_000, heads in 1usize..=64) {
+            let visible = before + rows;
+            let launch = scores(Format::Bf16, heads, 128, rows, visible, HOPPER).unwrap();
+            let tiles = visible.div_ceil(TILE);
+            let share = tiles.div_ceil(launch.grid.1 as usize);
+            let covered: usize = (0..launch.grid.1 as usize).map(|y| tiles.min((y + 1) * share).saturating_sub(y * share)).sum();
+            prop_assert_eq!(covered, tiles);
+            let per_block = COLUMNS / [16, 32, 64].into_iter().find(|&p| heads <= p).unwrap() * if launch.name.contains("split") { 1 } else { WARPS };
+            prop_assert!(launch.grid.0 as usize * per_block >= rows && (launch.grid.0 as usize - 1) * per_block < rows);
+        }
+
+        #[test]
+        fn blocks_of_rows_stay_within_the_workspace(width in 1usize..(1 << 20)) {
+            let rows = rows_at_once(width);
+            prop_assert!(rows >= 1 && (rows == 1 || rows * width * 4 <= SCORES));
+            // Offsets within a block of scores are 32 bits wide.
+            prop_assert!(rows * width < 1 << 31);
+        }
+    }
+}
