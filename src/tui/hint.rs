@@ -2,7 +2,7 @@
 
 use super::app::{App, Engine};
 use super::layout::MapView;
-use crate::domain::Role;
+use crate::domain::{Role, SearchState};
 
 /// Says what Space would do.
 pub fn toggle(app: &App) -> String {
@@ -75,7 +75,13 @@ pub fn stop(app: &App) -> String {
 
 /// Refuses to search without a model.
 pub fn cannot_search(app: &App) -> Option<String> {
-    if app.search.progress.is_some() { no_pattern(app) } else { no_engine(app).or_else(|| no_pattern(app)) }
+    match app.search_record() {
+        Some(r) if r.state == SearchState::Running && r.pattern == r.start => {
+            Some("the search has found nothing yet; 'c' starts another one".into())
+        }
+        Some(_) => no_pattern(app),
+        None => no_engine(app).or_else(|| no_pattern(app)),
+    }
 }
 
 /// Refuses to pause where no search goes on or waits.

@@ -244,7 +244,7 @@ fn other_contexts_are_predicted_once_shorter_ones_are_timed() {
         speeds
     };
     scene.worker(Update::Profiled([at(512), at(1024), at(2048)].concat()));
-    assert!(scene.text(120, 40).contains("prefill≈1.00× at 16K 1.00× at 64K"), "{}", scene.text(120, 40));
+    assert!(scene.text(120, 40).contains("prefill≈1.00× at 16K 1.00× at 64K ±0 %"), "{}", scene.text(120, 40));
     scene.type_keys("PFSFSFSFSFSFS\n");
     // Half the indexers, which take 24 % of the time that was measured: 1 / (0.12 + 0.76).
     assert!(scene.text(120, 40).contains("prefill≈1.14× at 16K 1.14× at 64K"), "{}", scene.text(120, 40));

@@ -42,6 +42,7 @@ pub fn progress(layers: usize, flips: usize, goal: Goal) -> SearchProgress {
     record.delta = Some(estimate(sum));
     record.work = Work { evaluations: 41.5, layer_forwards: 212.0, seconds: 192.0 };
     record.audit = Some(Audit { audited: 6, violations: 0 });
+    record.delta = record.delta.filter(|_| flips > 0);
     let untested = (1..layers).find(|&l| record.pattern.is_full(l)).unwrap();
     SearchProgress {
         candidate: record.pattern.with(untested, Role::Shared).ok(),
@@ -126,6 +127,9 @@ fn enter_starts_with_what_the_form_says() {
 #[test]
 fn a_search_is_paused_stopped_and_applied() {
     let mut scene = ready();
+    told(&mut scene, 0, SearchState::Running);
+    scene.type_keys("\n");
+    assert!(scene.app.message.text.contains("found nothing yet"), "{}", scene.app.message.text);
     told(&mut scene, 4, SearchState::Running);
     scene.type_keys(" ");
     assert_eq!(scene.posted, [Command::PauseSearch]);

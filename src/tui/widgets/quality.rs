@@ -171,12 +171,16 @@ fn projection(app: &App, width: usize) -> Option<Line> {
     let longest = points.iter().map(|p| p.context).max()?;
     let fit = Fit::of(&points)?;
     let mut line = vec![label(app, "prefill≈")];
+    // The error of the fit, at the longest context from the shorter ones alone, goes before a third context.
+    let error = (format!("±{} ", format::percent(fit.held_out)), app.theme.role(Role::Dim));
     for times in [4, 16, 64] {
         let context = times * longest;
         let ratio = fit.seconds(reference.full_count(), context) / fit.seconds(pattern.full_count(), context);
         add_if_fits(&mut line, (format!("{ratio:.2}× at {} ", thousands(context)), app.theme.role(Role::Dim)), width);
+        if times == 16 {
+            add_if_fits(&mut line, error.clone(), width);
+        }
     }
-    add_if_fits(&mut line, (format!("±{}", format::percent(fit.held_out)), app.theme.role(Role::Dim)), width);
     Some(line)
 }
 
