@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use indexscope::checkpoint::{Checkpoint, CheckpointError, Config, Dtype, Family, MlpKind, Part};
+use indexscope::checkpoint::{Checkpoint, CheckpointError, Config, Dtype, Family, HubId, MlpKind, Part};
+use indexscope::domain::IndexSource;
 use serde_json::{Map, Value, json};
 
 fn data(name: &str) -> PathBuf {
@@ -76,6 +77,39 @@ fn given_fixtures_open_and_hold_what_their_config_demands() {
         assert!(checkpoint.constraints().locked_shared.is_empty());
         assert_eq!(checkpoint.fingerprint().len(), 16);
     }
+}
+
+#[test]
+fn names_of_the_hub_are_found_in_its_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("models--org--tiny/snapshots/abc");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(cache.path().join("models--org--tiny/refs")).unwrap();
+    std::fs::write(cache.path().join("models--org--tiny/refs/main"), "abc").unwrap();
+    for file in ["config.json", SINGLE] {
+        std::fs::copy(data("qwen3_norm").join(file), snapshot.join(file)).unwrap();
+    }
+    let open = |name: &str| Checkpoint::open_cached(&HubId::parse(name).unwrap(), cache.path());
+    let checkpoint = open("org/tiny").unwrap();
+    checkpoint.check().unwrap();
+    assert_eq!((checkpoint.name(), checkpoint.config().family), ("org/tiny", Family::Qwen3));
+    let missing = open("org/tiny@v2").unwrap_err();
+    assert!(missing.to_string().contains("'org/tiny'") && missing.to_string().contains("cache"), "{missing}");
+    assert!(missing.hint().unwrap().contains("hf download org/tiny --revision v2"));
+}
+
+#[test]
+fn the_oracle_frees_every_layer_and_k_may_be_chosen() {
+    let locked = Checkpoint::open(&data("glm_locked_shared")).unwrap();
+    assert!(!locked.constraints().locked_shared.is_empty());
+    let oracle = locked.with_oracle().with_topk(5).unwrap();
+    oracle.check().unwrap();
+    assert!(oracle.constraints().locked_shared.is_empty());
+    assert_eq!((oracle.config().index_topk, &oracle.config().index), (5, &IndexSource::Oracle));
+    assert_eq!(oracle.native().unwrap(), locked.native().unwrap());
+    assert_ne!(oracle.fingerprint(), locked.fingerprint());
+    assert_eq!(oracle.base().fingerprint(), locked.fingerprint());
+    assert!(locked.with_topk(0).unwrap_err().to_string().contains("index_topk is 0"));
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn patterns_come_from_files_and_sessions_too() {
 fn wrong_usage_ends_with_2() {
     refused(2, "--patern", &["eval", MODEL, "--patern", "FFFFFF"]);
     refused(2, "--pattern", &["eval", MODEL]);
-    refused(2, "neither --tokens nor --text", &["eval", MODEL, "--pattern", "native"]);
+    refused(2, "none of --tokens, --text and --chat", &["eval", MODEL, "--pattern", "native"]);
     let random = |option: &str, value: &str, needle| {
         refused(2, needle, &["eval", MODEL, "--pattern", "native", "--tokens", "random:40", option, value]);
     };
@@ -356,4 +356,38 @@ fn indexers_are_trained_for_a_dense_model_and_used() {
     refused(1, "--max-memory allows 1024", &[&train[..], &["--max-memory", "1KiB"]].concat());
     refused(2, "'x' of --layers", &[&train[..], &["--layers", "0,x"]].concat());
     refused(2, "layer 99 does not exist", &[&train[..], &["--layers", "99"]].concat());
+}
+
+#[test]
+fn dense_models_open_by_folder_and_by_name_and_say_what_chooses() {
+    let folder = Folder::new();
+    let info = json_of(&["info", "tests/data/llama_rope3", "--index-topk", "9", "--json"]);
+    assert_eq!((&info["index"], &info["index_topk"], &info["full"]), (&json!("oracle"), &json!(9), &json!(4)));
+    let arguments = ["--index-topk", "9", "--tokens", "random:48", "--pattern", "FSFS", "--json"];
+    let output = indexscope(&[&["eval", "tests/data/llama_rope3"], &arguments[..]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("runs without indexers"), "{stderr}");
+    let json: Value = serde_json::from_slice(&output.stdout).expect("stdout is JSON");
+    assert_eq!((&json["index_topk"], &json["eligible"]), (&json!(9), &json!(38)));
+    // The oracle of a DSA model is another index source of the same weights.
+    let oracle = json_of(&["info", MODEL, "--index", "oracle", "--json"]);
+    assert_eq!(oracle["index"], json!("oracle"));
+    refused(1, "'elsewhere'", &["info", MODEL, "--index", "elsewhere"]);
+    refused(1, "model type 'llama'", &["export", "tests/data/llama_rope3", "--engine", "vllm", "--pattern", "FSFS"]);
+    let named = |id: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_indexscope"));
+        command.args(["info", id]).env_remove("HF_HUB_CACHE").env_remove("HUGGINGFACE_HUB_CACHE");
+        command.env("HF_HOME", folder.path("home")).output().expect("the binary runs")
+    };
+    let missing = named("org/tiny");
+    let stderr = String::from_utf8_lossy(&missing.stderr);
+    assert!(missing.status.code() == Some(1) && stderr.contains("hf download org/tiny"), "{stderr}");
+    let snapshot = folder.path("home/hub/models--org--tiny/snapshots/main");
+    std::fs::create_dir_all(&snapshot).expect("the folder is writable");
+    for file in ["config.json", "model.safetensors"] {
+        let copied = std::fs::copy(format!("tests/data/qwen3_norm/{file}"), format!("{snapshot}/{file}"));
+        copied.expect("the folder is writable");
+    }
+    let found = named("org/tiny");
+    assert!(String::from_utf8_lossy(&found.stdout).starts_with("org/tiny: qwen3"));
 }

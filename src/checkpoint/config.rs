@@ -40,6 +40,13 @@ impl Family {
         }
     }
 
+    /// Returns the family of a `model_type`; `None` for those that are not supported.
+    pub fn from_model_type(text: &str) -> Option<Self> {
+        [Self::GlmMoeDsa, Self::DeepseekV32, Self::Llama, Self::Qwen2, Self::Qwen3]
+            .into_iter()
+            .find(|family| family.model_type() == text)
+    }
+
     /// Returns whether models of this type are made without lightning indexers.
     pub fn is_dense(self) -> bool {
         matches!(self, Self::Llama | Self::Qwen2 | Self::Qwen3)
@@ -198,14 +205,8 @@ impl Config {
         }
         // The type first: other architectures may spell other keys in ways that `Raw` cannot hold.
         let kind: Kind = serde_json::from_str(json)?;
-        let family = match kind.model_type.as_deref() {
-            Some("glm_moe_dsa") => Family::GlmMoeDsa,
-            Some("deepseek_v32") => Family::DeepseekV32,
-            Some("llama") => Family::Llama,
-            Some("qwen2") => Family::Qwen2,
-            Some("qwen3") => Family::Qwen3,
-            other => return Err(CheckpointError::ModelType(other.unwrap_or("(none given)").to_owned())),
-        };
+        let kind = kind.model_type.unwrap_or_else(|| "(none given)".to_owned());
+        let family = Family::from_model_type(&kind).ok_or(CheckpointError::ModelType(kind))?;
         let config = if family.is_dense() {
             serde_json::from_str::<RawDense>(json)?.read(family)?
         } else {

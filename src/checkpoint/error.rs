@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::PatternError;
 
-use super::{Dtype, SidecarError};
+use super::{Dtype, HubId, SidecarError};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,14 @@ pub enum CheckpointError {
     /// The folder does not exist or is not a folder.
     #[error("'{}' is not a folder", .0.display())]
     NotAFolder(PathBuf),
+    /// Neither a folder nor a downloaded checkpoint.
+    #[error("'{}' is neither a folder nor in the Hugging Face cache '{}'", .id.repo, .cache.display())]
+    NotCached {
+        /// What was asked for.
+        id: HubId,
+        /// The cache that was looked at.
+        cache: PathBuf,
+    },
     /// A file cannot be read.
     #[error("'{}' cannot be read: {source}", .path.display())]
     Io {
@@ -144,7 +152,15 @@ impl CheckpointError {
     pub fn hint(&self) -> Option<String> {
         Some(
             match self {
-                Self::NotAFolder(_) => "give the folder that holds config.json and the .safetensors files",
+                Self::NotCached { id, .. } => {
+                    let HubId { repo, revision } = id;
+                    return Some(format!(
+                        "download it by 'hf download {repo} --revision {revision}', or give a folder or .gguf file"
+                    ));
+                }
+                Self::NotAFolder(_) => {
+                    "give the folder that holds config.json and the .safetensors files, a .gguf file, or ORG/NAME of the Hub"
+                }
                 Self::Io { path, .. } if path.ends_with("config.json") => {
                     "give the folder of a Hugging Face checkpoint, which holds config.json and the .safetensors files"
                 }

@@ -44,12 +44,8 @@ impl Vocabulary {
 /// Returns the architecture of a file.
 pub(super) fn config(file: &str, metadata: &Metadata, weights: &Weights) -> Result<Config, CheckpointError> {
     let kind = metadata.text("general.architecture").unwrap_or("(none given)");
-    let family = match kind {
-        "llama" => Family::Llama,
-        "qwen2" => Family::Qwen2,
-        "qwen3" => Family::Qwen3,
-        other => return Err(CheckpointError::ModelType(other.to_owned())),
-    };
+    let family = Family::from_model_type(kind).filter(|family| family.is_dense());
+    let family = family.ok_or_else(|| CheckpointError::ModelType(kind.to_owned()))?;
     let bad = |reason: String| CheckpointError::malformed(file, reason);
     let size = |key: &str| metadata.size(&format!("{kind}.{key}"));
     let need = |key: &str| size(key).ok_or_else(|| bad(format!("its metadata lacks '{kind}.{key}'")));

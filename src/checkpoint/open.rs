@@ -104,6 +104,14 @@ impl Checkpoint {
         }))
     }
 
+    /// Returns the checkpoint under another name for people.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            name.clone_into(&mut inner.name);
+        }
+        self
+    }
+
     /// Returns the same weights with another config.
     pub(super) fn with(&self, config: Config, weights: Weights) -> Self {
         let Inner { name, place, blocks, skipped, .. } = &*self.0;

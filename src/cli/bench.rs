@@ -20,7 +20,7 @@ const PHASES: [&str; 2] = ["prefill", "decode"];
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a checkpoint.
+    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
     #[arg(required_unless_present_any = ["geometry", "gpu_check"])]
     model: Option<String>,
     /// Random weights instead of a checkpoint: glm-4.7-flash-dsa, glm-5, deepseek-v3.2, or a file like config.json.

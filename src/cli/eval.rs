@@ -18,7 +18,7 @@ use crate::session::write_atomic;
 /// Arguments of `eval`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a checkpoint.
+    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
     model: String,
     /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], dense, @FILE or session:FILE; may be repeated.
     #[arg(long = "pattern", required = true, value_name = "P")]

@@ -14,7 +14,7 @@ use crate::domain::IndexSource;
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A checkpoint's folder.
+    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
     model: String,
     #[command(flatten)]
     index: IndexArgs,

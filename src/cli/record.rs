@@ -21,7 +21,7 @@ type Run<'a> = dyn FnMut(&mut Sink) -> Result<Recorded, BackendError> + 'a;
 /// Arguments of `record`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a checkpoint.
+    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
     model: String,
     /// The file to write: packed, a quarter of the size or less, if its name ends in .trace; only the matrix of
     /// overlap if it ends in .json, the sets going through a file beside it; else safetensors.

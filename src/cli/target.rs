@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::CliError;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, HubId, hub_cache};
 use crate::domain::{Constraints, Pattern, PatternSpec};
 use crate::session::Session;
 use crate::train::demo;
@@ -14,7 +14,8 @@ pub fn told(error: CheckpointError) -> CliError {
     CliError::run(error).hint(hint)
 }
 
-/// Opens MODEL: a folder, or `demo` (a folder of that name is `./demo`).
+/// Opens MODEL: a folder, a .gguf file, a Hub name whose files are in the local cache, or `demo` (a folder of that name
+/// is `./demo`).
 ///
 /// # Errors
 /// When there is no such checkpoint, or its config or headers are wrong.
@@ -22,7 +23,12 @@ pub fn open(model: &str) -> Result<Checkpoint, CliError> {
     if model == demo::NAME {
         return demo::checkpoint().map_err(told);
     }
-    Checkpoint::open(Path::new(model)).map_err(told)
+    let path = Path::new(model);
+    match HubId::parse(model) {
+        Some(id) if !path.exists() => Checkpoint::open_cached(&id, &hub_cache()),
+        _ => Checkpoint::open(path),
+    }
+    .map_err(told)
 }
 
 /// Returns the pattern that is meant for this model; `None` for dense attention.

@@ -19,6 +19,9 @@ pub enum ExportError {
         /// The model type.
         model_type: String,
     },
+    /// The model is dense, and no engine runs it with indexers.
+    #[error("no serving engine runs model type '{0}' with top-k attention, so that there is nothing to export")]
+    Dense(String),
     /// The model cannot have the pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 pub use error::ExportError;
 pub use prune::{Pruned, prune};
 
-use crate::checkpoint::{CONFIG_FILE, Checkpoint};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, Family};
 use crate::domain::{Constraints, Pattern, Role};
 
 /// A serving engine.
@@ -135,8 +135,11 @@ pub struct Export {
 ///
 /// # Errors
 /// [`ExportError::Pattern`] where the model cannot have the pattern, [`ExportError::NotRead`] where the engine ignores
-/// sharing for this model type.
+/// sharing for this model type, [`ExportError::Dense`] for models that no engine runs with indexers.
 pub fn export(engine: Engine, target: &Target, pattern: Pattern) -> Result<Export, ExportError> {
+    if Family::from_model_type(&target.model_type).is_some_and(Family::is_dense) {
+        return Err(ExportError::Dense(target.model_type.clone()));
+    }
     target.constraints.check(pattern)?;
     let (argument, mut warnings) = match engine {
         Engine::Vllm => vllm::export(target, pattern),

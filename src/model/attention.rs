@@ -217,7 +217,7 @@ impl Attention {
     /// Returns the layer's own selection.
     fn choose(&self, o: &Operands, pass: &mut Pass, clock: &mut Clock, extras: &mut Extras) -> Result<Indices> {
         if self.oracle {
-            return self.oracle(o, clock);
+            return self.oracle(o, pass, clock);
         }
         if pass.want_scores {
             let scores = self.scores(o, pass)?;
@@ -239,7 +239,7 @@ impl Attention {
     }
 
     /// Selects the keys to which the layer's own dense attention, averaged over heads, gives most.
-    fn oracle(&self, o: &Operands, clock: &mut Clock) -> Result<Indices> {
+    fn oracle(&self, o: &Operands, pass: &Pass, clock: &mut Clock) -> Result<Indices> {
         let (b, t, _) = o.q.dims3()?;
         let keys = o.kept.dim(1)?;
         let mut selections = Vec::with_capacity(b);
@@ -247,6 +247,7 @@ impl Attention {
             let (q, kept, shared) = (o.q.get(n)?.detach(), o.kept.get(n)?.detach(), o.shared.get(n)?.detach());
             let mut selection = Selection::with_capacity(t, self.topk.min(keys));
             for start in (0..t).step_by(ORACLE_ROWS) {
+                pass.check()?;
                 let rows = ORACLE_ROWS.min(t - start);
                 let end = keys - t + start + rows;
                 let (q, k) = self.heads.scored(

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn mean_attention_is_that_of_the_dense_pass() {
-        for name in ["glm_dsa_tiny", "deepseek_groups_yarn", "glm_bias_yarn"] {
+        for name in ["glm_dsa_tiny", "deepseek_groups_yarn", "glm_bias_yarn", "llama_rope3", "qwen3_norm"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
             let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
             let ids: Vec<u32> = (0..60).map(|i| i * 7 % model.config().vocab_size as u32).collect();

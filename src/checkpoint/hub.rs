@@ -1,0 +1,106 @@
+//! Checkpoints by their name on the Hugging Face Hub, found in the local cache without any network.
+//!
+//! The cache holds `models--ORG--NAME/refs/REVISION`, a file with a commit, and `models--ORG--NAME/snapshots/COMMIT/`,
+//! the files of that commit.
+
+use std::path::{Path, PathBuf};
+
+use super::safetensors::CONFIG_FILE;
+use super::{Checkpoint, CheckpointError};
+
+/// Revision where none is given.
+const MAIN: &str = "main";
+
+/// A name such as `HuggingFaceTB/SmolLM2-135M` with a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubId {
+    /// Owner and name.
+    pub repo: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+}
+
+impl HubId {
+    /// Reads `ORG/NAME[@REVISION]`; `None` for anything else, such as paths.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (repo, revision) = text.split_once('@').unwrap_or((text, MAIN));
+        let (org, name) = repo.split_once('/')?;
+        let is_word = |word: &str| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !word.is_empty() && !word.starts_with(['.', '-']) && word.chars().all(fits)
+        };
+        let is_revision = !revision.is_empty() && !revision.contains("..") && !revision.starts_with('/');
+        (is_word(org) && is_word(name) && is_revision)
+            .then(|| Self { repo: repo.to_owned(), revision: revision.to_owned() })
+    }
+
+    /// Returns the folder of the revision's files in a cache.
+    fn snapshot(&self, cache: &Path) -> Option<PathBuf> {
+        let model = cache.join(format!("models--{}", self.repo.replace('/', "--")));
+        let commit = std::fs::read_to_string(model.join("refs").join(&self.revision));
+        let commit = commit.map_or_else(|_| self.revision.clone(), |text| text.trim().to_owned());
+        Some(model.join("snapshots").join(commit)).filter(|folder| folder.is_dir())
+    }
+}
+
+/// Returns the cache's folder: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` of the user's caches.
+pub fn hub_cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    set("HF_HUB_CACHE")
+        .or_else(|| set("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| set("HF_HOME").map(|home| home.join("hub")))
+        .unwrap_or_else(|| user().unwrap_or_default().join("huggingface/hub"))
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint of a Hub cache: safetensors, or the only GGUF file of a repository without config.json.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotCached`] where it was never downloaded; else as [`Checkpoint::open`].
+    pub fn open_cached(id: &HubId, cache: &Path) -> Result<Self, CheckpointError> {
+        let not_cached = || CheckpointError::NotCached { id: id.clone(), cache: cache.to_owned() };
+        let folder = id.snapshot(cache).ok_or_else(not_cached)?;
+        if folder.join(CONFIG_FILE).is_file() {
+            return Ok(Self::open(&folder)?.named(&id.repo));
+        }
+        let files = std::fs::read_dir(&folder).map_err(|e| CheckpointError::io(&folder, e))?;
+        let files = files.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut files = files.filter(|path| path.extension().is_some_and(|e| e == "gguf"));
+        match (files.next(), files.next()) {
+            (Some(file), None) => Self::open(&file),
+            // Which one is meant only the caller knows; the folder's lack of config.json is told.
+            _ => Self::open(&folder),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_from_paths() {
+        let id = |repo: &str, revision: &str| Some(HubId { repo: repo.into(), revision: revision.into() });
+        assert_eq!(HubId::parse("org/name"), id("org/name", "main"));
+        assert_eq!(HubId::parse("Qwen/Qwen2.5-0.5B@refs/pr/3"), id("Qwen/Qwen2.5-0.5B", "refs/pr/3"));
+        for path in ["name", "./name", "../name", "/org/name", "a/b/c", "org/", "org/name@", "org/name@../x", "o r/g"] {
+            assert_eq!(HubId::parse(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn branches_and_commits_lead_to_their_snapshot() {
+        let cache = tempfile::tempdir().unwrap();
+        let model = cache.path().join("models--org--name");
+        std::fs::create_dir_all(model.join("refs/pr")).unwrap();
+        std::fs::create_dir_all(model.join("snapshots/abc")).unwrap();
+        std::fs::write(model.join("refs/main"), "abc\n").unwrap();
+        std::fs::write(model.join("refs/pr/1"), "gone").unwrap();
+        let found = |text: &str| HubId::parse(text).unwrap().snapshot(cache.path());
+        assert_eq!(found("org/name"), Some(model.join("snapshots/abc")));
+        assert_eq!(found("org/name@abc"), Some(model.join("snapshots/abc")));
+        assert_eq!(found("org/name@pr/1"), None);
+        assert_eq!(found("org/other"), None);
+    }
+}
