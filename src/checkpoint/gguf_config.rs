@@ -21,7 +21,11 @@ pub struct Vocabulary {
     pub merges: Vec<String>,
     /// The token that begins a text.
     pub bos: Option<u32>,
-    /// Whether a text begins with it; `None` where the file does not say.
+    /// The token that ends one.
+    pub eos: Option<u32>,
+    /// The template by which conversations become text.
+    pub chat_template: Option<String>,
+    /// Whether a text begins with BOS; `None` where the file does not say.
     pub add_bos: Option<bool>,
 }
 
@@ -36,6 +40,8 @@ impl Vocabulary {
             kinds: metadata.ints(&at("token_type")).unwrap_or_default(),
             merges: metadata.texts(&at("merges")).unwrap_or_default(),
             bos: metadata.size(&at("bos_token_id")).map(|id| id as u32),
+            eos: metadata.size(&at("eos_token_id")).map(|id| id as u32),
+            chat_template: metadata.text("tokenizer.chat_template").map(str::to_owned),
             add_bos: metadata.flag(&at("add_bos_token")),
         }
     }

@@ -14,11 +14,14 @@ use crate::model::chat::{ChatError, ChatTemplate, Conversation};
 /// # Errors
 /// Where there is no template or tokenizer, or a line is no conversation that the template takes.
 pub(super) fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<Sequence>, CliError> {
-    let Some(folder) = checkpoint.dir() else {
-        return Err(CliError::usage(format!("--chat needs a chat template, and '{}' has none", checkpoint.name()))
-            .hint("give --text FILE or --tokens FILE"));
+    let template = match (checkpoint.dir(), checkpoint.vocabulary()) {
+        (Some(folder), _) => ChatTemplate::open(folder)?,
+        (None, Some(vocabulary)) => ChatTemplate::of(vocabulary, Path::new(checkpoint.name()))?,
+        (None, None) => {
+            return Err(CliError::usage(format!("--chat needs a chat template, and '{}' has none", checkpoint.name()))
+                .hint("give --text FILE or --tokens FILE"));
+        }
     };
-    let template = ChatTemplate::open(folder)?;
     let tokenizer = model::tokenizer(checkpoint)?;
     let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());

@@ -105,7 +105,7 @@ impl DataArgs {
     ) -> Result<(Calibration, Option<Calibration>), CliError> {
         let vocab = checkpoint.config().vocab_size;
         let told = |e: String| CliError::run(e);
-        if checkpoint.dir().is_none() && !self.is_given() {
+        if checkpoint.is_embedded() && !self.is_given() {
             let unseen =
                 Self { split: Some(Split::Validation), sequences: judged.and_then(NonZeroUsize::new), ..self.clone() };
             return Ok((self.load(checkpoint)?, Some(unseen.load(checkpoint)?)));

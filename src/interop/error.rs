@@ -28,8 +28,8 @@ pub enum ExportError {
     /// The checkpoint cannot be read, or what was written is wrong.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A checkpoint that is part of the program has no files to copy.
-    #[error("'{0}' is part of the program and has no folder to copy from")]
+    /// A GGUF file, or a checkpoint that is part of the program, has no folder to copy.
+    #[error("'{0}' is no Hugging Face folder that could be copied")]
     NoFolder(String),
     /// Something exists where the new checkpoint should go.
     #[error("'{}' exists already and is left as it is", .0.display())]

@@ -15,6 +15,7 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
 
 use super::tokenizer::{Tokenizer, TokenizerError};
+use crate::checkpoint::Vocabulary;
 use marks::{MARKS, mark_generations, take_marks};
 
 mod marks;
@@ -121,6 +122,20 @@ impl ChatTemplate {
         let (path, text) =
             read("chat_template.jinja")?.or(template).ok_or_else(|| ChatError::NoTemplate(folder.to_owned()))?;
         Self::parse(&text, special).map_err(|e| ChatError::Read { path, reason: described(&e) })
+    }
+
+    /// Reads the template inside a GGUF file.
+    ///
+    /// # Errors
+    /// [`ChatError::NoTemplate`] where it has none, [`ChatError::Read`].
+    pub fn of(vocabulary: &Vocabulary, file: &Path) -> Result<Self, ChatError> {
+        let text = vocabulary.chat_template.as_ref().ok_or_else(|| ChatError::NoTemplate(file.to_owned()))?;
+        let ends = [("bos_token", vocabulary.bos), ("eos_token", vocabulary.eos)];
+        let special = ends.into_iter().filter_map(|(key, id)| {
+            Some((key.to_owned(), Value::String(vocabulary.tokens.get(id? as usize)?.clone())))
+        });
+        Self::parse(text, special.collect())
+            .map_err(|e| ChatError::Read { path: file.to_owned(), reason: described(&e) })
     }
 
     fn parse(text: &str, special: Map<String, Value>) -> Result<Self, Error> {

@@ -116,3 +116,24 @@ fn the_template_is_found_in_either_file() {
     let error = open().unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja cannot be read as a chat template"), "{error}");
 }
+
+#[test]
+fn a_gguf_file_brings_its_own_template() {
+    let tokens = ["<s>", "a", "</s>"].map(str::to_owned).to_vec();
+    let template = |text: Option<&str>| Vocabulary {
+        model: "gpt2".into(),
+        pre: "default".into(),
+        tokens: tokens.clone(),
+        kinds: Vec::new(),
+        merges: Vec::new(),
+        bos: Some(0),
+        eos: Some(2),
+        chat_template: text.map(str::to_owned),
+        add_bos: None,
+    };
+    let open = |text| ChatTemplate::of(&template(text), Path::new("m.gguf"));
+    let turns = chat(&[("user", "a"), ("assistant", "b")]);
+    let text = open(Some("{{ bos_token }}{{ messages[1].content }}{{ eos_token }}")).unwrap().text(&turns, 2, false);
+    assert_eq!(text.unwrap(), "<s>b</s>");
+    assert!(open(None).unwrap_err().to_string().contains("m.gguf"));
+}

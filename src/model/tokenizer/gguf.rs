@@ -109,6 +109,8 @@ mod tests {
             kinds,
             merges: vec!["a b".into(), "1 2".into()],
             bos: Some(256),
+            eos: None,
+            chat_template: None,
             add_bos: None,
         }
     }
