@@ -15,7 +15,9 @@ struct Rows {
 
 impl Rows {
     fn new(capacity: usize, width: usize, dtype: DType, device: &Device) -> Result<Self> {
-        Ok(Self { buffer: Tensor::zeros((1, capacity, width), dtype, device)?, len: 0 })
+        // Nothing at all cannot be allocated on every device.
+        let buffer = Tensor::zeros((1, capacity, width.max(1)), dtype, device)?.narrow(2, 0, width)?;
+        Ok(Self { buffer, len: 0 })
     }
 
     /// Appends `rows` `[1, n, width]` and returns everything so far.
