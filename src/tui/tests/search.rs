@@ -43,7 +43,7 @@ pub fn progress(layers: usize, flips: usize, goal: Goal) -> SearchProgress {
     record.work = Work { evaluations: 41.5, layer_forwards: 212.0, seconds: 192.0 };
     record.audit = Some(Audit { audited: 6, violations: 0 });
     record.delta = record.delta.filter(|_| flips > 0);
-    let untested = (1..layers).find(|&l| record.pattern.is_full(l)).unwrap();
+    let untested = (1..layers).find(|&l| record.pattern.is_full(l)).unwrap_or(0);
     SearchProgress {
         candidate: record.pattern.with(untested, Role::Shared).ok(),
         steps: (flips, 9.max(flips)),
@@ -255,4 +255,19 @@ fn what_was_found_is_saved_and_comes_back() {
     assert_eq!(other.app.search_record().map(|r| (r.order.len(), r.state)), Some((6, SearchState::Stopped)));
     other.press(KeyCode::Right);
     assert_eq!(other.app.found().map(Pattern::full_count), Some(7), "the flip order can still be cut");
+}
+
+#[test]
+fn every_screen_draws_at_every_size() {
+    for layers in [2, 12, 128] {
+        let mut scene = Scene::ready(model(layers, &[]), Scene::colours());
+        scene.worker(Update::Search(Box::new(progress(layers, (layers - 2).min(9), Goal::MaxDelta(0.01)))));
+        for screen in ["3", "4", "5", "6", "4c"] {
+            scene.type_keys(screen);
+            for (width, height) in (1..=130u16).step_by(3).flat_map(|w| (1..=44u16).step_by(4).map(move |h| (w, h))) {
+                scene.draw(width, height);
+            }
+            scene.press(KeyCode::Esc);
+        }
+    }
 }

@@ -64,6 +64,7 @@ pub fn disconnected(app: &mut App) -> Vec<Effect> {
     if matches!(app.engine, Engine::Loading | Engine::Ready) {
         app.engine = Engine::Failed("the engine has ended".into());
         app.progress = None;
+        search::ended(app);
         app.say(Tone::Bad, "the engine has ended; what was measured can still be saved with 'w'");
     }
     Vec::new()
