@@ -100,6 +100,10 @@ fn coverage(app: &App, (now, b): (Pattern, Pattern), area: Rect, buf: &mut Buffe
     let largest = differences.iter().flatten().fold(0.0, |m: f64, d| m.max(d.abs()));
     let theme = app.theme;
     let mark = if ours_measured && theirs_measured { "●" } else { "≈" };
+    if differences.iter().all(Option::is_none) {
+        write(buf, area, 0, &[("coverage needs a recording".into(), theme.role(Role::Dim))]);
+        return;
+    }
     let text = format!("{mark} coverage minus B's, at most {largest:.2}");
     write(buf, area, 0, &[(format::fit(&text, area.width as usize), theme.role(Role::Dim))]);
     let cell = |difference: &Option<f64>| -> (String, Style) {
