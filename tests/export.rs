@@ -154,7 +154,93 @@ fn the_command_prints_exactly_what_to_paste() {
     assert_eq!((code, &json["engine"], &json["version"]), (0, &json!("sglang"), &json!("0.5.23")));
     assert!(json["warnings"].as_array().unwrap().is_empty() && err.is_empty(), "{out}{err}");
     let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["schema", "engine", "version", "argument", "files", "warnings"]);
+    let wanted = ["schema", "engine", "version", "argument", "files", "warnings", "environment", "launch", "verified"];
+    assert_eq!(keys, wanted);
+}
+
+#[test]
+fn stages_are_taken_into_account() {
+    let model = path("glm_dsa_tiny");
+    let args = |engine| ["export", &model, "--engine", engine, "--pattern", "FFSSFS", "--stages", "2,4", "--json"];
+    let (code, out, err) = indexscope(&args("vllm"));
+    assert!(
+        code == 1 && out.is_empty() && err.contains("layer 2 begins one as Shared") && err.contains("hint: "),
+        "{err}"
+    );
+    let (code, out, _) = indexscope(&args("sglang"));
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["environment"]), (0, &json!({"SGLANG_PP_LAYER_PARTITION": "2,4"})));
+    let launch = json["launch"].as_str().unwrap();
+    assert!(
+        launch.starts_with("SGLANG_PP_LAYER_PARTITION=2,4 python -m sglang") && launch.ends_with("--pp-size 2"),
+        "{launch}"
+    );
+    let (code, _, err) = indexscope(&["export", &model, "--engine", "vllm", "--pattern", "native", "--stages", "2,3"]);
+    assert!(code == 2 && err.contains("5 layers but the model has 6"), "{err}");
+}
+
+#[test]
+fn a_bare_config_is_enough_and_its_copy_agrees_for_every_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, out) = (dir.path().join("config.json"), dir.path().join("new.json"));
+    std::fs::write(
+        &config,
+        r#"{"model_type": "glm_moe_dsa", "num_hidden_layers": 6, "index_topk": 2048, "index_topk_freq": 4, "vocab_size": 7}"#,
+    )
+    .unwrap();
+    let (config, out) = (config.display().to_string(), out.display().to_string());
+    let args = ["export", &config, "--pattern", "FSSFSS", "--engine", "sglang", "--write-config", &out];
+    let (code, text, err) = indexscope(&args);
+    assert!(
+        code == 0 && text.starts_with("--json-model-override-args '{") && err.contains("only config.json"),
+        "{text}{err}"
+    );
+    let written = read(Path::new(&out));
+    assert_eq!((&written["vocab_size"], &written["index_topk_pattern"]), (&json!(7), &json!("FSSFSS")));
+    assert!(written.get("index_topk_freq").is_none(), "{written}");
+    let (code, text, _) = indexscope(&["simulate", &out, "--json"]);
+    let simulated: Value = serde_json::from_str(&text).unwrap();
+    let strips = simulated["engines"].as_array().unwrap();
+    for strip in strips
+        .iter()
+        .filter(|s| ["transformers", "vLLM", "SGLang", "vllm-ascend"].contains(&s["engine"].as_str().unwrap()))
+    {
+        assert_eq!((&strip["strip"], &strip["differs"]), (&json!("FSSFSS"), &json!([])), "{strip}");
+    }
+    let (again, _, err) = indexscope(&args);
+    assert!((code, again) == (0, 1) && err.contains("exists already"), "{err}");
+    let (code, _, err) = indexscope(&["export", &config, "--pattern", "native", "--checkpoint", "x"]);
+    assert!(code == 2 && err.contains("without weights"), "{err}");
+}
+
+#[test]
+fn one_config_is_three_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    let types: Vec<&str> = (0..13).map(|l| if l < 3 { "full" } else { "shared" }).collect();
+    let keys = json!({"model_type": "glm_moe_dsa", "num_hidden_layers": 13, "index_topk": 2048, "indexer_types": types,
+        "index_topk_freq": 4, "index_skip_topk_offset": 3, "index_topk_pattern": null});
+    std::fs::write(&config, keys.to_string()).unwrap();
+    let config = config.display().to_string();
+    let (code, out, _) = indexscope(&["simulate", &config]);
+    assert_eq!(code, 0);
+    for line in ["FFFSSSSSSSSSS  3 F", "FFFSSSFSSSFSS  5 F", "differs at 6, 10", "TensorRT-LLM PR #16558 ?"] {
+        assert!(out.contains(line), "{out}");
+    }
+    assert!(!out.contains('\x1b'), "no colours where nobody sees them");
+    let (code, out, _) = indexscope(&["simulate", &config, "--format", "csv"]);
+    assert!(code == 0 && out.starts_with("engine,version,verified,strip"), "{out}");
+    let (code, out, _) =
+        indexscope(&["simulate", &config, "--overrides", r#"{"index_topk_pattern":"FSSSSSSSSSSSS"}"#, "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let full = |engine: &str| {
+        json["engines"].as_array().unwrap().iter().find(|s| s["engine"] == engine).unwrap()["full"].clone()
+    };
+    assert_eq!((code, full("vLLM"), full("SGLang")), (0, json!(1), json!(3)));
+    let (code, _, err) = indexscope(&["simulate", &config, "--overrides", "{"]);
+    assert!(code == 2 && err.contains("hint: "), "{err}");
+    let (code, _, err) = indexscope(&["simulate", &config, "--stages", "6,6"]);
+    assert!(code == 2 && err.contains("12 layers but the model has 13"), "{err}");
 }
 
 #[test]

@@ -7,24 +7,30 @@ use serde_json::json;
 use super::output::{Format, OutputArgs, print};
 use super::{CliError, target};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Pattern, PatternSpec};
-use crate::interop::{self, Engine, ExportError, Pruned, Target};
+use crate::domain::{Pattern, PatternSpec, Stages};
+use crate::interop::{self, Engine, ExportError, Pruned, SimulateError, Target};
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["engine", "checkpoint"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["engine", "checkpoint", "write_config"]))]
 pub struct Args {
-    /// A checkpoint's folder.
+    /// A checkpoint's folder, or a config.json.
     model: String,
-    /// The engine that will serve it: vllm, sglang or transformers.
+    /// The engine that will run it.
     #[arg(long, value_enum, value_name = "ENGINE")]
     engine: Option<EngineArg>,
     /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE.
     #[arg(long, value_name = "PATTERN")]
     pattern: PatternSpec,
+    /// Layers of every pipeline stage, such as 14,6x8,16: some engines cannot begin a stage with a Shared layer.
+    #[arg(long, value_name = "SIZES")]
+    stages: Option<Stages>,
     /// Writes a checkpoint to this new folder, without the indexer tensors of Shared layers.
     #[arg(long, value_name = "OUT")]
     checkpoint: Option<PathBuf>,
+    /// Writes a copy of config.json to this new file, in which every reader finds the pattern.
+    #[arg(long, value_name = "OUT")]
+    write_config: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -34,6 +40,9 @@ enum EngineArg {
     Vllm,
     Sglang,
     Transformers,
+    VllmAscend,
+    Automodel,
+    Megatron,
 }
 
 impl From<EngineArg> for Engine {
@@ -42,6 +51,9 @@ impl From<EngineArg> for Engine {
             EngineArg::Vllm => Self::Vllm,
             EngineArg::Sglang => Self::Sglang,
             EngineArg::Transformers => Self::Transformers,
+            EngineArg::VllmAscend => Self::VllmAscend,
+            EngineArg::Automodel => Self::Automodel,
+            EngineArg::Megatron => Self::Megatron,
         }
     }
 }
@@ -50,6 +62,7 @@ impl From<ExportError> for CliError {
     fn from(error: ExportError) -> Self {
         match error {
             ExportError::Pattern(error) => error.into(),
+            ExportError::Simulate(error @ SimulateError::Stages(_)) => error.into(),
             other => {
                 let hint = other.hint().unwrap_or_default();
                 Self::run(other).hint(hint)
@@ -58,7 +71,7 @@ impl From<ExportError> for CliError {
     }
 }
 
-/// Prints what to paste, and writes the checkpoint asked for.
+/// Prints what to paste, and writes the checkpoint or config asked for.
 ///
 /// # Errors
 /// When the model cannot have the pattern, the engine ignores it, or files cannot be read or written.
@@ -66,21 +79,27 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if matches!(args.output.format(), Format::Csv | Format::Md) {
         return Err(CliError::usage("export prints text or JSON, no tables").hint("use --format text or --json"));
     }
-    let mut checkpoint = target::open(&args.model)?;
-    let Some(pattern) = target::resolve(&args.pattern, &checkpoint)? else {
-        return Err(CliError::usage("'dense' is no pattern of layers that an engine could run")
-            .hint("give F/S letters, or all-full"));
-    };
-    let mut json = json!({ "schema": 1 });
+    let (mut target, pattern, checkpoint) = open(&args)?;
+    let mut json = json!({"schema": 1});
     let mut text = String::new();
     if let Some(out) = &args.checkpoint {
+        let checkpoint = checkpoint.ok_or_else(|| {
+            CliError::usage(format!("'{}' is a config without weights", args.model))
+                .hint("give the checkpoint's folder, or --write-config OUT")
+        })?;
         let report = interop::prune(&checkpoint, pattern, out)?;
         json["checkpoint"] = json!({ "path": out, "pattern": pattern, "report": report });
         text = describe(&report, pattern, out);
-        checkpoint = Checkpoint::open(out).map_err(target::told)?;
+        target = Target::of(&Checkpoint::open(out).map_err(target::told)?);
+    }
+    if let Some(out) = &args.write_config {
+        interop::write_config(&target, pattern, out)?;
+        json["config"] = json!({ "path": out, "pattern": pattern });
+        text += &format!("{}: {pattern} for every reader\n", out.display());
     }
     if let Some(engine) = args.engine {
-        let export = interop::export(engine.into(), &Target::of(&checkpoint), pattern)?;
+        let stages = args.stages.unwrap_or_else(|| Stages::one(pattern.len()));
+        let export = interop::export(engine.into(), &target, pattern, &stages)?;
         export.warnings.iter().for_each(|warning| args.output.warn(warning));
         text = format!("{}\n", export.argument);
         if let (Some(all), Some(more)) = (json.as_object_mut(), json!(export).as_object()) {
@@ -88,6 +107,24 @@ pub fn run(args: Args) -> Result<(), CliError> {
         }
     }
     print(&if args.output.format() == Format::Json { format!("{json}\n") } else { text })
+}
+
+/// Opens MODEL as a checkpoint, or as a bare config.
+fn open(args: &Args) -> Result<(Target, Pattern, Option<Checkpoint>), CliError> {
+    let dense = || {
+        CliError::usage("'dense' runs no indexer at all, which no engine can be told")
+            .hint("name a pattern of F and S, or all-full")
+    };
+    let path = Path::new(&args.model);
+    if path.is_file() && path.extension().is_some_and(|ext| ext == "json") {
+        let target = Target::of_config(path)?;
+        let pattern = target::pattern_of(&args.pattern, target.native()?)?.ok_or_else(dense)?;
+        target.constraints.check(pattern)?;
+        return Ok((target, pattern, None));
+    }
+    let checkpoint = target::open(&args.model)?;
+    let pattern = target::resolve(&args.pattern, &checkpoint)?.ok_or_else(dense)?;
+    Ok((Target::of(&checkpoint), pattern, Some(checkpoint)))
 }
 
 fn describe(report: &Pruned, pattern: Pattern, out: &Path) -> String {

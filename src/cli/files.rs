@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Pattern, SearchRecord};
+use crate::domain::{Pattern, SearchRecord, Stages};
 use crate::interop::{self, Engine, Target};
 use crate::session::{
     FileError, NamedPattern, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
@@ -138,7 +138,7 @@ impl Files for SessionFiles {
         })?;
         let told = |e: interop::ExportError| Problem { hint: e.hint(), message: e.to_string() };
         let engine: Engine = engine.parse().map_err(told)?;
-        Ok(interop::export(engine, target, pattern).map_err(told)?.argument)
+        Ok(interop::export(engine, target, pattern, &Stages::one(pattern.len())).map_err(told)?.argument)
     }
 }
 

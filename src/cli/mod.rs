@@ -19,6 +19,7 @@ mod overlap;
 mod progress;
 mod record;
 mod search;
+mod simulate;
 mod target;
 mod train;
 mod train_distill;
@@ -48,6 +49,8 @@ enum Command {
     Info(info::Args),
     /// Prints what to paste so that a serving engine runs a pattern; writes checkpoints without unused indexers.
     Export(export::Args),
+    /// Shows which layers every serving engine would run the indexer of under a config, and why.
+    Simulate(simulate::Args),
     /// Measures the loss of patterns against the reference pattern.
     Eval(eval::Args),
     /// Records every layer's top-k index sets to a trace file.
@@ -86,6 +89,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Export(args)) => export::run(args),
+        Some(Command::Simulate(args)) => simulate::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Record(args)) => record::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),

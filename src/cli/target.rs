@@ -44,15 +44,23 @@ pub fn resolve(spec: &PatternSpec, checkpoint: &Checkpoint) -> Result<Option<Pat
 /// # Errors
 /// As [`resolve`].
 pub fn bind(spec: &PatternSpec, native: Pattern, constraints: &Constraints) -> Result<Option<Pattern>, CliError> {
-    let pattern = match spec {
-        PatternSpec::File(path) => read(path)?.resolve(native)?,
-        PatternSpec::Session(path) => Some(Session::read(path)?.pattern),
-        other => other.resolve(native)?,
-    };
+    let pattern = pattern_of(spec, native)?;
     if let Some(pattern) = pattern {
         constraints.check(pattern)?;
     }
     Ok(pattern)
+}
+
+/// Returns the pattern of a model with this native pattern, reading the file that it names; `None` for dense attention.
+///
+/// # Errors
+/// When the model cannot have the pattern, or a file that should hold one cannot be read.
+pub fn pattern_of(spec: &PatternSpec, native: Pattern) -> Result<Option<Pattern>, CliError> {
+    Ok(match spec {
+        PatternSpec::File(path) => read(path)?.resolve(native)?,
+        PatternSpec::Session(path) => Some(Session::read(path)?.pattern),
+        other => other.resolve(native)?,
+    })
 }
 
 /// Reads a pattern from the first line of a file.

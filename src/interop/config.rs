@@ -3,9 +3,13 @@
 //! vLLM reads `index_topk_pattern` and never `indexer_types`; transformers, SGLang and Automodel put `indexer_types`
 //! first; ROCm ATOM and vllm-ascend for V4 also want `use_index_cache`, which the others ignore.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
-use super::words;
+use super::{ExportError, Target, words};
 use crate::domain::Pattern;
 
 /// Keys of the frequency rule, which would contradict an explicit pattern, and which as nulls make transformers fail.
@@ -20,8 +24,29 @@ pub(super) fn keys(pattern: Pattern) -> Map<String, Value> {
     ])
 }
 
-/// Changes a config so that every reader finds the pattern; everything else stays as it is.
-pub(super) fn patch(config: &mut Map<String, Value>, pattern: Pattern) {
-    config.retain(|key, _| !STALE.contains(&key.as_str()));
-    config.extend(keys(pattern));
+/// Changes a config so that every reader finds these keys; everything else stays as it is.
+pub(super) fn patch(config: &mut Map<String, Value>, keys: Map<String, Value>) {
+    match config.get_mut("text_config").and_then(Value::as_object_mut) {
+        Some(inner) => patch(inner, keys),
+        None => {
+            config.retain(|key, _| !STALE.contains(&key.as_str()));
+            config.extend(keys);
+        }
+    }
+}
+
+/// Writes a copy of the model's config.json in which every reader finds `pattern` to the new file `out`.
+///
+/// # Errors
+/// [`ExportError::Pattern`] where the model cannot have the pattern, [`ExportError::Exists`] where `out` exists,
+/// [`ExportError::Io`] where it cannot be written.
+pub fn write_config(target: &Target, pattern: Pattern, out: &Path) -> Result<(), ExportError> {
+    target.constraints.check(pattern)?;
+    let mut config = target.config.clone();
+    patch(&mut config, target.keys(pattern));
+    let mut file = File::create_new(out).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => ExportError::Exists(out.to_owned()),
+        _ => ExportError::io(out, e),
+    })?;
+    writeln!(file, "{:#}", Value::Object(config)).map_err(|e| ExportError::io(out, e))
 }

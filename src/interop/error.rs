@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::SimulateError;
 use crate::checkpoint::CheckpointError;
-use crate::domain::PatternError;
+use crate::domain::{Pattern, PatternError};
 
 /// Why an export is impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// An engine that is not known.
-    #[error("engine '{0}' is not known; vllm, sglang and transformers are")]
+    #[error("engine '{0}' is not known; vllm, sglang, transformers, vllm-ascend, automodel and megatron are")]
     Engine(String),
     /// The engine ignores sharing for this model type.
     #[error("{engine} reads no index sharing for model type '{model_type}' and would run every layer as Full")]
@@ -22,6 +23,33 @@ pub enum ExportError {
     /// The model is dense, and no engine runs it with indexers.
     #[error("no serving engine runs model type '{0}' with top-k attention, so that there is nothing to export")]
     Dense(String),
+    /// The engine fails on this pattern.
+    #[error("{engine} cannot run the pattern: {reason}")]
+    Refused {
+        /// Engine and version.
+        engine: String,
+        /// What it raises.
+        reason: String,
+    },
+    /// The engine hands no indices from one stage to the next.
+    #[error("{engine} hands no indices to the next pipeline stage, and layer {layer} begins one as Shared")]
+    StageHead {
+        /// Engine and version.
+        engine: String,
+        /// The first layer of the stage.
+        layer: usize,
+    },
+    /// The engine can be told a frequency only.
+    #[error("{engine} reads a frequency and an offset only, and none gives {pattern}")]
+    NotExpressible {
+        /// Engine and version.
+        engine: String,
+        /// The pattern.
+        pattern: Pattern,
+    },
+    /// The config, or the stages, cannot be used.
+    #[error(transparent)]
+    Simulate(SimulateError),
     /// The model cannot have the pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -56,7 +84,13 @@ impl ExportError {
     /// Returns what a person can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotRead { .. } => Some("vllm and sglang read it for this model type".to_owned()),
+            Self::NotRead { .. } => {
+                Some("'indexscope simulate' shows what every engine makes of this model's config".to_owned())
+            }
+            Self::StageHead { layer, .. } => {
+                Some(format!("make layer {layer} Full, or move the boundary; sglang hands indices on"))
+            }
+            Self::NotExpressible { .. } => Some("freq:N,OFFSET names the patterns that it can run".to_owned()),
             Self::NoFolder(_) => Some("write it to a folder first: indexscope demo --write DIR".to_owned()),
             Self::Exists(_) => Some("name a folder that does not exist yet".to_owned()),
             Self::Pattern(PatternError::NoIndexer(_)) => {

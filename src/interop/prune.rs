@@ -110,7 +110,7 @@ impl Work {
             self.report.skipped.push(name);
         } else if name == CONFIG_FILE {
             let mut json = read_object(&path)?;
-            config::patch(&mut json, self.pattern);
+            config::patch(&mut json, config::keys(self.pattern));
             self.write_json(name, &Value::Object(json))?;
         } else if Path::new(&name).extension().is_some_and(|ext| ext == "safetensors") {
             self.shard(&path, &to, name)?;

@@ -1,0 +1,226 @@
+//! What an engine is started with: config.json, command-line overrides, pipeline stages, and which weights there are.
+
+use serde_json::{Map, Value};
+
+use super::SimulateError;
+use crate::domain::{LayerSet, MAX_LAYERS, Stages};
+
+/// The architectures whose readers differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// `glm_moe_dsa`: GLM-5 to 5.3.
+    Glm,
+    /// `deepseek_v32`.
+    DeepseekV32,
+    /// `glm5_next`: GLM-5.3-Flash.
+    Glm5Next,
+    /// `mistral_large4`.
+    MistralLarge4,
+    /// `hy_v4`.
+    HyV4,
+    /// `deepseek_v4`.
+    DeepseekV4,
+    /// `deepseek_v41`.
+    DeepseekV41,
+    /// `minimax_m3_vl`.
+    MinimaxM3,
+    /// `longcat_flash`.
+    Longcat,
+    /// `dots3_note`.
+    Dots3,
+    /// Any other.
+    Other,
+}
+
+impl Family {
+    fn of(model_type: &str) -> Self {
+        match model_type.strip_suffix("_text").unwrap_or(model_type) {
+            "glm_moe_dsa" => Self::Glm,
+            "deepseek_v32" => Self::DeepseekV32,
+            "glm5_next" => Self::Glm5Next,
+            "mistral_large4" => Self::MistralLarge4,
+            "hy_v4" => Self::HyV4,
+            "deepseek_v4" => Self::DeepseekV4,
+            "deepseek_v41" => Self::DeepseekV41,
+            "minimax_m3_vl" => Self::MinimaxM3,
+            "longcat_flash" => Self::Longcat,
+            "dots3_note" => Self::Dots3,
+            _ => Self::Other,
+        }
+    }
+
+    /// Returns whether patterns are read for this family as for DeepSeek-V3.2: one letter per layer.
+    pub fn is_plain(self) -> bool {
+        matches!(self, Self::Glm | Self::DeepseekV32)
+    }
+}
+
+/// The config that an engine is started with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// The architecture.
+    pub family: Family,
+    /// `model_type` as written.
+    pub model_type: String,
+    /// Attention layers, without MTP.
+    pub layers: usize,
+    /// k, where the config says.
+    pub index_topk: Option<u64>,
+    /// Whether the language model's keys lie in `text_config`.
+    pub nested: bool,
+    /// The split over pipeline stages.
+    pub stages: Stages,
+    /// Layers whose indexer weights the checkpoint has; `None` where nobody looked.
+    pub indexers: Option<LayerSet>,
+    /// Keys of `overrides` that do not reach a nested config.
+    pub stray: Vec<String>,
+    file: Map<String, Value>,
+    overrides: Map<String, Value>,
+}
+
+impl Served {
+    /// Reads config.json as the engines find it; keys of a nested `text_config` are those of the model.
+    ///
+    /// # Errors
+    /// [`SimulateError::Config`] where it is no JSON object or its number of layers cannot be told.
+    pub fn parse(json: &str) -> Result<Self, SimulateError> {
+        let wrong = |reason: String| SimulateError::Config(reason);
+        let top: Map<String, Value> = serde_json::from_str(json).map_err(|e| wrong(e.to_string()))?;
+        Self::new(top)
+    }
+
+    /// Returns the same for a config that was parsed before.
+    ///
+    /// # Errors
+    /// As [`Served::parse`].
+    pub fn new(mut top: Map<String, Value>) -> Result<Self, SimulateError> {
+        let text = |map: &Map<String, Value>| map.get("model_type").and_then(Value::as_str).map(str::to_owned);
+        let outer = text(&top);
+        let (file, nested) = match top.remove("text_config") {
+            Some(Value::Object(inner)) => (inner, true),
+            _ => (top, false),
+        };
+        let model_type = match (outer.as_deref().map(Family::of), text(&file)) {
+            (None | Some(Family::Other), Some(inner)) => Some(inner),
+            _ => outer,
+        };
+        let model_type = model_type.unwrap_or_default();
+        let family = Family::of(&model_type);
+        let number = |key: &str| file.get(key).and_then(Value::as_u64);
+        let layers = match family {
+            // Every block of LongCat has two attentions.
+            Family::Longcat => number("num_layers").map(|n| 2 * n).or(number("num_hidden_layers")),
+            Family::Glm => Some(number("num_hidden_layers").unwrap_or(78)),
+            Family::DeepseekV32 => Some(number("num_hidden_layers").unwrap_or(61)),
+            _ => number("num_hidden_layers"),
+        };
+        let layers = match layers {
+            Some(n) if (1..=MAX_LAYERS as u64).contains(&n) => n as usize,
+            Some(n) => {
+                return Err(SimulateError::Config(format!("it has {n} layers, and 1 to {MAX_LAYERS} are possible")));
+            }
+            None => return Err(SimulateError::Config("it does not say num_hidden_layers".to_owned())),
+        };
+        Ok(Self {
+            family,
+            model_type,
+            layers,
+            index_topk: number("index_topk"),
+            nested,
+            stages: Stages::one(layers),
+            indexers: None,
+            stray: Vec::new(),
+            file,
+            overrides: Map::new(),
+        })
+    }
+
+    /// Adds command-line overrides (`--hf-overrides`, `--json-model-override-args`), which engines set after loading.
+    ///
+    /// # Errors
+    /// [`SimulateError::Overrides`] where they are no JSON object.
+    pub fn with_overrides(mut self, json: &str) -> Result<Self, SimulateError> {
+        let mut top: Map<String, Value> =
+            serde_json::from_str(json).map_err(|e| SimulateError::Overrides(e.to_string()))?;
+        let inner = top.remove("text_config");
+        if self.nested {
+            self.stray = top.keys().cloned().collect();
+            self.overrides = inner.and_then(|v| v.as_object().cloned()).unwrap_or_default();
+        } else {
+            self.overrides = top;
+        }
+        Ok(self)
+    }
+
+    /// Adds the split over pipeline stages.
+    ///
+    /// # Errors
+    /// [`SimulateError::Stages`] where it holds another number of layers.
+    pub fn with_stages(mut self, stages: Stages) -> Result<Self, SimulateError> {
+        stages.check(self.layers)?;
+        self.stages = stages;
+        Ok(self)
+    }
+
+    /// Adds the layers whose indexer weights the checkpoint has.
+    pub fn with_indexers(mut self, indexers: LayerSet) -> Self {
+        self.indexers = Some(indexers);
+        self
+    }
+
+    /// Returns the value of a key in the file alone, as a config class sees it; `None` where it is absent.
+    pub(super) fn file(&self, key: &str) -> Option<&Value> {
+        self.file.get(key)
+    }
+
+    /// Returns the value of a key after overrides; `None` where it is absent.
+    pub(super) fn late(&self, key: &str) -> Option<&Value> {
+        self.overrides.get(key).or_else(|| self.file.get(key))
+    }
+
+    /// Returns an overridden value.
+    pub(super) fn overridden(&self, key: &str) -> Option<&Value> {
+        self.overrides.get(key)
+    }
+
+    /// Returns where [`Served::late`] found a key.
+    pub(super) fn origin(&self, key: &str) -> &'static str {
+        match (self.overrides.contains_key(key), self.file.contains_key(key)) {
+            (true, _) => "override",
+            (false, true) => "config.json",
+            (false, false) => "default",
+        }
+    }
+
+    /// Returns the layers that can own an indexer, in order; pattern letters of some engines count only these.
+    pub(super) fn sites(&self) -> Vec<usize> {
+        let words = |key: &str| self.late(key).and_then(Value::as_array);
+        let is = |list: &[Value], layer: usize, wanted: &[&str]| {
+            list.get(layer).and_then(Value::as_str).is_some_and(|word| wanted.contains(&word))
+        };
+        let ratio = |layer: usize| words("compress_ratios").and_then(|list| list.get(layer)).and_then(Value::as_u64);
+        let owns = |layer: usize| match (self.family, words("layer_types")) {
+            (Family::Glm5Next, Some(list)) => is(list, layer, &["indexed_attention", "full_attention"]),
+            (Family::Glm5Next, None) => layer % 4 == 3,
+            (Family::DeepseekV4, Some(list)) => is(list, layer, &["compressed_sparse_attention"]),
+            (Family::DeepseekV4, None) if words("compress_ratios").is_some() => ratio(layer) == Some(4),
+            (Family::DeepseekV4, None) => layer >= 2 && layer % 2 == 1,
+            (Family::DeepseekV41, _) => ratio(layer) != Some(0),
+            (Family::MinimaxM3, Some(list)) => is(list, layer, &["minimax_m3_sparse"]),
+            (Family::MinimaxM3, None) => {
+                let sparse = self.late("sparse_attention_config").and_then(|c| c.get("sparse_attention_freq"));
+                sparse.and_then(|list| list.get(layer)).is_some_and(|v| v.as_u64().is_some_and(|n| n > 0))
+            }
+            _ => true,
+        };
+        (0..self.layers).filter(|&layer| owns(layer)).collect()
+    }
+
+    /// Returns the stages' first layers among `sites`: those that an engine without transport needs to be Full.
+    pub(super) fn heads(&self, sites: &[usize]) -> Vec<usize> {
+        let first = |head: usize| sites.iter().copied().find(|&site| site >= head);
+        let mut heads: Vec<usize> = self.stages.heads().iter().filter_map(first).collect();
+        heads.dedup();
+        heads
+    }
+}

@@ -1,0 +1,359 @@
+//! Engines against vectors that were computed from their released sources, and against each formula said again.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::{Constraints, LayerSet, Role, Stages};
+
+/// GLM-5.2's own pattern: Full at 0, 1, 2, 6, 10, …, 74.
+const G: &str = "FFFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSS";
+
+/// Rows in the order of the columns: transformers, vLLM, SGLang, Automodel.
+const COLUMNS: [(&str, &str); 6] = [
+    ("transformers", "glm_moe_dsa"),
+    ("vLLM", "glm_moe_dsa"),
+    ("vLLM", "deepseek_v32"),
+    ("SGLang", "glm_moe_dsa"),
+    ("SGLang", "deepseek_v32"),
+    ("NeMo Automodel", "glm_moe_dsa"),
+];
+
+fn served(model_type: &str, layers: usize, keys: &Value) -> Served {
+    let mut config = json!({ "model_type": model_type, "num_hidden_layers": layers });
+    config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    Served::parse(&config.to_string()).unwrap()
+}
+
+/// The same, for where a variable has the name.
+fn of_keys(model_type: &str, layers: usize, keys: &Value) -> Served {
+    served(model_type, layers, keys)
+}
+
+fn strip(served: &Served, engine: &str) -> Strip {
+    simulate(served).engines.into_iter().find(|strip| strip.engine == engine).unwrap()
+}
+
+/// Returns a strip as the vectors write it: letters, then `!` and the failure's type, if any.
+fn outcome(strip: &Strip) -> String {
+    let failure = strip.failure.as_ref().map(|f| format!("!{} {}", f.error, f.when)).unwrap_or_default();
+    format!("{}{failure}", strip.letters())
+}
+
+fn types(full: usize, shared: usize) -> Value {
+    json!([vec!["full"; full], vec!["shared"; shared]].concat())
+}
+
+fn glm52() -> Value {
+    let words: Vec<&str> = G.chars().map(|c| if c == 'F' { "full" } else { "shared" }).collect();
+    json!({"indexer_types": words, "index_topk_freq": 4, "index_skip_topk_offset": 3, "index_topk_pattern": null})
+}
+
+#[test]
+fn the_vectors_of_released_sources_hold() {
+    let all = "FFFFFFFFFFFFF";
+    let (k, t) = ("!KeyError when the config is loaded", "!TypeError when the config is loaded");
+    let (tb, i) = ("!TypeError when the model is built", "!IndexError when the model is built");
+    let (z, a) = ("!ZeroDivisionError when the model is built", "!AssertionError at start");
+    let (v2, v3) = ("FFSSSFSSSFSSS", "FFFSSSFSSSFSS");
+    let (mixed, few) = ("FFFSSSFSSSFSS", "FFFSSSSSSSSSS");
+    let second = json!({"indexer_types": types(3, 10), "index_topk_freq": 4, "index_skip_topk_offset": 3, "index_topk_pattern": null});
+    let first_s = "SFFSSSFSSSFSS";
+    let first_s_error = "SFFSSSFSSSFSS!ValueError in the first forward";
+    let zero_error = "SSSFSSSFSSSFS!ValueError in the first forward";
+    let odd = "FFFSSFSSSFSSS";
+    let vectors: [(Value, [&str; 6]); 16] = [
+        (second.clone(), [few, mixed, mixed, few, few, few]),
+        (
+            json!({"index_topk_pattern": "FFSSSS"}),
+            [i, "FFSSSSFFFFFFF", "FFSSSSFFFFFFF", "FFSSSSFFFFFFF", "FFSSSSFFFFFFF", i],
+        ),
+        (json!({"index_topk_pattern": "ffsssfsssfsss"}), [k, k, all, k, all, k]),
+        (json!({"index_topk_freq": 4}), [v2; 6]),
+        (json!({"index_topk_freq": 4, "index_skip_topk_offset": 3}), [v3, v3, v3, v3, v3, v2]),
+        (json!({"index_topk_freq": null}), [t, t, tb, t, all, t]),
+        (json!({"index_topk_pattern": first_s}), [first_s_error, first_s, first_s, first_s, first_s, first_s_error]),
+        (
+            json!({"indexer_types": null, "index_topk_pattern": null, "index_topk_freq": null, "index_skip_topk_offset": null}),
+            [t, t, tb, t, all, t],
+        ),
+        (json!({}), [all; 6]),
+        (json!({"indexer_types": types(13, 0), "index_topk_pattern": v2}), [all, v2, v2, all, all, all]),
+        (
+            json!({"index_topk_freq": 4, "index_skip_topk_offset": 0}),
+            [zero_error, "SSSFSSSFSSSFS", "SSSFSSSFSSSFS", "SSSFSSSFSSSFS", a, v2],
+        ),
+        (
+            json!({"index_topk_pattern": types(2, 11)}),
+            ["FFSSSSSSSSSSS", all, all, "FFSSSSSSSSSSS", all, "FFSSSSSSSSSSS"],
+        ),
+        (json!({"index_topk_pattern": "FFXSSFSSSFSSS"}), [k, k, odd, k, odd, k]),
+        (
+            json!({"indexer_types": types(3, 10), "index_topk_freq": null, "index_skip_topk_offset": null, "index_topk_pattern": null}),
+            [few, tb, tb, few, few, few],
+        ),
+        (json!({"indexer_types": ["full", "full", "shared"]}), [i, all, all, "FFSFFFFFFFFFF", "FFSFFFFFFFFFF", i]),
+        (json!({"index_topk_freq": 0}), [all, z, z, all, a, all]),
+    ];
+    for (keys, wanted) in vectors {
+        for ((engine, model_type), wanted) in COLUMNS.into_iter().zip(wanted) {
+            let got = outcome(&strip(&served(model_type, 13, &keys), engine));
+            assert_eq!(got, wanted, "{engine} {model_type} {keys}");
+        }
+    }
+}
+
+#[test]
+fn glm_5_2_is_read_alike_and_its_overrides_are_not() {
+    for (engine, model_type) in COLUMNS {
+        let strip = strip(&served(model_type, 78, &glm52()), engine);
+        assert_eq!((strip.letters().as_str(), strip.full()), (G, 21), "{engine} {model_type}");
+    }
+    let mut fewer = G.to_owned();
+    fewer.replace_range(74..75, "S");
+    let pattern = json!({ "index_topk_pattern": fewer }).to_string();
+    let glm = served("glm_moe_dsa", 78, &glm52());
+    let with = |overrides: &str, engine| strip(&glm.clone().with_overrides(overrides).unwrap(), engine);
+    assert_eq!((with(&pattern, "vLLM").letters(), with(&pattern, "vLLM").full()), (fewer.clone(), 20));
+    let sglang = with(&pattern, "SGLang");
+    assert_eq!(sglang.letters(), G);
+    assert!(sglang.warnings.iter().any(|w| w.what.contains("does nothing")), "{sglang:?}");
+    let both = json!({ "index_topk_pattern": fewer, "indexer_types": null }).to_string();
+    assert_eq!((with(&both, "SGLang").letters(), with(&both, "vLLM").letters()), (fewer.clone(), fewer));
+}
+
+#[test]
+fn other_families_and_engines_follow_their_own_rules() {
+    let hy = served("hy_v4", 13, &json!({}));
+    for engine in ["transformers", "vLLM", "SGLang"] {
+        assert_eq!(strip(&hy, engine).letters(), "FFSSSFSSSFSSS", "{engine}");
+    }
+    let ratios = [vec![0; 2], vec![2; 18], vec![1; 20]].concat();
+    let v41 = json!({"index_source_layer_ids": [2, 8, 14, 20, 24, 28, 32, 36], "compress_ratios": ratios});
+    let v41 = served("deepseek_v41", 40, &v41);
+    for engine in ["vLLM", "SGLang", "mlx-lm"] {
+        assert_eq!(strip(&v41, engine).letters(), "--FSSSSSFSSSSSFSSSSSFSSSFSSSFSSSFSSSFSSS", "{engine}");
+    }
+    // V4-Flash: 21 layers of ratio 4, the even ones from 2 to 42.
+    let ratios: Vec<u32> = (0..43).map(|l| if l >= 2 && l % 2 == 0 { 4 } else { 128 }).collect();
+    let v4 = |more: Value| {
+        let mut keys = json!({ "compress_ratios": ratios, "index_topk_freq": 4 });
+        keys.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        served("deepseek_v4", 43, &keys)
+    };
+    let own = |strip: Strip| strip.letters().replace('-', "");
+    assert_eq!(own(strip(&v4(json!({})), "vllm-ascend")), "F".repeat(21));
+    let on = v4(json!({"use_index_cache": true}));
+    assert_eq!(own(strip(&on, "vllm-ascend")), "FFSSSFSSSFSSSFSSSFSSS");
+    let split = on.clone().with_stages("20,23".parse().unwrap()).unwrap();
+    assert_eq!(own(strip(&split, "vllm-ascend")), "FFSSSFSSSFSSSFSSSFSSS");
+    let split = on.with_stages("18,25".parse().unwrap()).unwrap();
+    assert_eq!(own(strip(&split, "vllm-ascend")), "FFSSSFSSFFSSSFSSSFSSS");
+    for engine in ["vLLM", "SGLang", "transformers"] {
+        let strip = strip(&v4(json!({})), engine);
+        assert_eq!(own(strip.clone()), "F".repeat(21), "{engine}");
+        assert!(strip.warnings.iter().any(|w| w.what.contains("index_topk_freq")), "{strip:?}");
+    }
+    let sparse: Vec<u32> = (0..60).map(|l| u32::from(l >= 3)).collect();
+    let m3 = json!({"model_type": "minimax_m3_vl", "text_config": {
+        "num_hidden_layers": 60, "sparse_attention_config": {"sparse_attention_freq": sparse},
+        "use_index_cache": true, "index_topk_freq": 4}});
+    let m3 = Served::parse(&m3.to_string()).unwrap();
+    assert_eq!(strip(&m3, "vLLM (ROCm, MiniMax-M3)").full(), 15);
+    assert_eq!(strip(&m3, "vLLM").full(), 57);
+    let flat = m3.with_overrides(r#"{"index_topk_freq": 2}"#).unwrap();
+    assert!(outcome(&strip(&flat, "vLLM (ROCm, MiniMax-M3)")).starts_with("!ValueError"));
+    let megatron = |freq, offset| {
+        let keys = json!({"dsa_indexer_topk_freq": freq, "dsa_indexer_skip_topk_offset": offset});
+        strip(&served("glm_moe_dsa", 13, &keys), "megatron-core").letters()
+    };
+    assert_eq!((megatron(4, 0).as_str(), megatron(4, 3).as_str()), ("FSSSFSSSFSSSF", "FFFSSSFSSSFSS"));
+    assert_eq!(
+        strip(&served("glm_moe_dsa", 78, &json!({"index_topk_freq": 4, "index_skip_topk_offset": 3})), "ROCm ATOM")
+            .full(),
+        22
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_config_is_said() {
+    let said = |served: &Served| -> String {
+        let simulation = simulate(served);
+        let own = simulation.engines.iter().flat_map(|strip| &strip.warnings);
+        simulation.warnings.iter().chain(own).map(|w| format!("{}; {}\n", w.what, w.advice)).collect()
+    };
+    let pattern = "FSSSFS";
+    for (model_type, keys, words) in [
+        ("glm_moe_dsa", json!({"index_topk_pattern": "FFS"}), "3 entries for 6 layers"),
+        ("deepseek_v32", json!({"index_topk_freq": null}), "index_topk_freq null"),
+        (
+            "glm_moe_dsa",
+            json!({"indexer_types": types(6, 0), "index_topk_pattern": pattern}),
+            "differ at layers 1, 2, 3, 5",
+        ),
+        ("glm_moe_dsa", json!({"index_topk_freq": 4}), "four different formulas"),
+        ("glm_moe_dsa", json!({"index_topk_pattern": pattern, "index_topk": 2048}), "at most 2048 visible tokens"),
+        ("glm_moe_dsa", json!({"index_topk_pattern": pattern, "num_nextn_predict_layers": 1}), "MTP"),
+        ("glm_moe_dsa", json!({"index_topk_pattern": pattern}), "--enable-dbo"),
+        ("glm_moe_dsa", json!({"index_topk_pattern": pattern}), "--enable-two-batch-overlap"),
+        ("deepseek_v32", json!({"index_topk_pattern": "fsssfs"}), "upper-case"),
+        ("deepseek_v4", json!({"index_topk_pattern": pattern}), "count either"),
+        ("deepseek_v32", json!({"index_topk_pattern": "SFSSFS"}), "layer 0 has no earlier indices on its stage"),
+    ] {
+        let text = said(&served(model_type, 6, &keys));
+        assert!(text.contains(words), "{keys}: {text}");
+    }
+    let staged = served("glm_moe_dsa", 6, &json!({ "index_topk_pattern": pattern }));
+    let staged = staged.with_stages("2,4".parse().unwrap()).unwrap();
+    assert!(said(&staged).contains("layer 2 has no earlier indices on its stage"), "{}", said(&staged));
+    let bare = served("glm_moe_dsa", 6, &json!({})).with_indexers(LayerSet::from_iter([0, 4]));
+    assert!(said(&bare).contains("runs the indexer of layers 1, 2, 3, 5"), "{}", said(&bare));
+    let full = served("glm_moe_dsa", 6, &json!({ "index_topk_pattern": pattern }));
+    assert!(said(&full.with_indexers((0..6).collect())).contains("KeyError"));
+    let late = served("glm_moe_dsa", 6, &json!({})).with_overrides(r#"{"index_topk_freq": 2}"#).unwrap();
+    assert!(said(&late).contains("the command line and config.json differ"), "{}", said(&late));
+    let nested = json!({"model_type": "wrapper", "text_config": {"model_type": "glm_moe_dsa", "num_hidden_layers": 6}});
+    let nested = Served::parse(&nested.to_string()).unwrap().with_overrides(r#"{"index_topk_freq": 2}"#).unwrap();
+    assert!(said(&nested).contains("not nested in text_config"), "{}", said(&nested));
+}
+
+#[test]
+fn configs_that_cannot_be_used_say_why() {
+    for (json, words) in [
+        ("[]", "invalid type"),
+        (r#"{"model_type": "x"}"#, "num_hidden_layers"),
+        (r#"{"num_hidden_layers": 999}"#, "999 layers"),
+    ] {
+        let error = Served::parse(json).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let glm = served("glm_moe_dsa", 6, &json!({}));
+    assert!(matches!(glm.clone().with_overrides("4"), Err(SimulateError::Overrides(_))));
+    assert!(matches!(glm.with_stages("2,3".parse().unwrap()), Err(SimulateError::Stages(_))));
+}
+
+fn target(model_type: &str, layers: usize) -> Target {
+    Target {
+        model: "/models/m".into(),
+        model_type: model_type.into(),
+        index_topk: 2048,
+        constraints: Constraints { layers, locked_shared: LayerSet::default() },
+        config: json!({ "model_type": model_type, "num_hidden_layers": layers, "index_topk_freq": 4 })
+            .as_object()
+            .cloned()
+            .unwrap(),
+        indexers: Some((0..layers).collect()),
+    }
+}
+
+/// Each formula, as its definition says: layers are counted until the next Full one is due.
+fn counted(layers: usize, freq: usize, fulls: usize) -> String {
+    let mut letters = String::new();
+    for layer in 0..layers {
+        let due = layer < fulls || (layer + 1 - fulls).is_multiple_of(freq);
+        letters.push(if due { 'F' } else { 'S' });
+    }
+    letters
+}
+
+proptest! {
+    #[test]
+    fn formulas_are_those_of_their_definition(layers in 1usize..80, freq in 1usize..9, offset in 1usize..9) {
+        let keys = json!({"index_topk_freq": freq, "index_skip_topk_offset": offset});
+        let glm = served("glm_moe_dsa", layers, &keys);
+        let v32 = served("deepseek_v32", layers, &keys);
+        // V: the first `offset` layers, then every freq-th.
+        for strip in [strip(&glm, "transformers"), strip(&glm, "vLLM"), strip(&v32, "vLLM"), strip(&v32, "SGLang"), strip(&v32, "vllm-ascend"), strip(&v32, "TensorRT-LLM"), strip(&v32, "xLLM"), strip(&v32, "slime, miles")] {
+            prop_assert_eq!(strip.letters(), counted(layers, freq, offset), "{}", strip.engine);
+        }
+        prop_assert_eq!(strip(&glm, "NeMo Automodel").letters(), counted(layers, freq, 2));
+        // A: one layer more than V before the first Shared one, where sharing is on at all.
+        let on = json!({"index_topk_freq": freq, "index_skip_topk_offset": offset, "use_index_cache": true});
+        prop_assert_eq!(strip(&served("deepseek_v32", layers, &on), "ROCm ATOM").letters(), counted(layers, freq, offset + 1));
+        // P: layer 0, then every freq-th.
+        let toml = json!({ "topk_freq": freq }).to_string();
+        let prime = served("deepseek_v32", layers, &json!({})).with_overrides(&toml).unwrap();
+        prop_assert_eq!(strip(&prime, "prime-rl").letters(), counted(layers, freq, 1));
+        let longcat = served("longcat_flash", layers, &json!({ "cli_factor": freq }));
+        prop_assert_eq!(strip(&longcat, "SGLang").letters(), counted(layers, freq, 1));
+        let megatron = json!({"dsa_indexer_topk_freq": freq, "dsa_indexer_skip_topk_offset": offset - 1});
+        let megatron = strip(&served("glm_moe_dsa", layers, &megatron), "megatron-core");
+        prop_assert_eq!(megatron.letters(), counted(layers, freq, (offset - 1).max(1)));
+    }
+
+    #[test]
+    fn explicit_patterns_are_read_back_by_every_reader_of_them(bits: u128, layers in 1usize..100) {
+        let letters: String = (0..layers).map(|l| if l == 0 || bits >> l & 1 == 1 { 'F' } else { 'S' }).collect();
+        let words: Vec<&str> = letters.chars().map(|c| if c == 'F' { "full" } else { "shared" }).collect();
+        let keys = json!({"indexer_types": words, "index_topk_pattern": letters, "use_index_cache": true});
+        for model_type in ["glm_moe_dsa", "deepseek_v32"] {
+            for strip in simulate(&served(model_type, layers, &keys)).engines {
+                let ignores = ["megatron-core", "mlx-lm", "slime, miles"].contains(&strip.engine)
+                    || (model_type == "deepseek_v32" && ["transformers", "NeMo Automodel"].contains(&strip.engine));
+                if ignores {
+                    prop_assert!(!strip.marks.contains(&Mark::Shared), "{}", strip.engine);
+                } else {
+                    prop_assert_eq!(strip.letters(), letters.clone(), "{} {}", strip.engine, model_type);
+                }
+            }
+        }
+    }
+
+    /// Export, then simulate: the pattern comes back, or the export was refused for a reason that holds.
+    #[test]
+    fn what_is_exported_is_what_runs(bits: u128, sizes in vec(1usize..12, 1..6), engine in 0usize..6, glm: bool, freq in 0usize..6) {
+        let layers = sizes.iter().sum();
+        let stages: Stages = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").parse().unwrap();
+        let pattern = match freq {
+            0 => Pattern::from_fn(layers, |l| if l == 0 || bits >> l & 1 == 1 { Role::Full } else { Role::Shared }),
+            freq => Pattern::freq(layers, freq, 1 + (bits % 5) as usize),
+        }
+        .unwrap();
+        let engine = Engine::ALL[engine];
+        let target = target(if glm { "glm_moe_dsa" } else { "deepseek_v32" }, layers);
+        let heads = stages.shared_heads(pattern);
+        match export(engine, &target, pattern, &stages) {
+            Ok(out) => {
+                let served = served(&target.model_type, layers, &json!({ "index_topk_freq": 4 }));
+                let quoted = |option: &str| out.argument.strip_prefix(option).and_then(|json| json.strip_suffix('\'')).map(str::to_owned);
+                let served = match engine {
+                    Engine::Vllm | Engine::VllmAscend => served.with_overrides(&quoted("--hf-overrides '").unwrap()).unwrap(),
+                    Engine::Sglang => served.with_overrides(&quoted("--json-model-override-args '").unwrap()).unwrap(),
+                    Engine::Megatron => {
+                        let fields = out.argument.lines().map(|line| line.trim_end_matches(',').split_once('=').unwrap());
+                        let fields: serde_json::Map<String, Value> =
+                            fields.map(|(key, value)| (key.to_owned(), value.parse::<i64>().unwrap().into())).collect();
+                        served.with_overrides(&Value::Object(fields).to_string()).unwrap()
+                    }
+                    Engine::Automodel => {
+                        let keys: Value = serde_json::from_str(&out.argument).unwrap();
+                        of_keys(&target.model_type, layers, &keys)
+                    }
+                    Engine::Transformers if !out.argument.contains("indexer_types") => served,
+                    Engine::Transformers => {
+                        let words: Vec<&str> = pattern.roles().map(|r| if r == Role::Full { "full" } else { "shared" }).collect();
+                        let loop_over = format!("for c in \"{pattern}\"]");
+                        prop_assert!(out.argument.contains(&loop_over));
+                        served.with_overrides(&json!({ "indexer_types": words }).to_string()).unwrap()
+                    }
+                };
+                let strip = strip(&served.with_stages(stages).unwrap(), engine.row());
+                prop_assert_eq!(strip.letters(), pattern.to_string());
+                prop_assert_eq!(strip.failure, None);
+                prop_assert!(!strip.warnings.iter().any(|w| w.what.contains("stage")), "{:?}", strip.warnings);
+            }
+            Err(ExportError::StageHead { .. }) => {
+                prop_assert!(!heads.is_empty() && matches!(engine, Engine::Vllm | Engine::Megatron));
+            }
+            Err(ExportError::NotExpressible { .. }) => prop_assert_eq!((engine, freq), (Engine::Megatron, 0)),
+            Err(ExportError::NotRead { .. }) => {
+                prop_assert!(!glm && matches!(engine, Engine::Transformers | Engine::Automodel));
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+        // The written config is read alike by everyone who reads the family's patterns at all.
+        let screen = simulate_pattern(&target, pattern, &Stages::one(layers)).unwrap();
+        prop_assert_eq!(screen.engines[1].letters(), pattern.to_string());
+    }
+}

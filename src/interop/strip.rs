@@ -1,0 +1,165 @@
+//! What one engine makes of a config: which layers run their indexer, why, and what goes wrong.
+
+use serde::{Serialize, Serializer};
+
+use super::served::Served;
+
+/// What an engine does for one layer's indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// The layer runs its own indexer.
+    Full,
+    /// The layer reuses earlier indices.
+    Shared,
+    /// The layer selects nothing.
+    None,
+}
+
+impl Mark {
+    /// Returns the letter that stands for it.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Full => 'F',
+            Self::Shared => 'S',
+            Self::None => '-',
+        }
+    }
+}
+
+/// An exception that ends an engine, or that its user must expect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The exception's type.
+    pub error: &'static str,
+    /// When it comes.
+    pub when: &'static str,
+    /// What it is about.
+    pub reason: String,
+}
+
+impl Failure {
+    pub(super) fn new(error: &'static str, when: &'static str, reason: impl Into<String>) -> Self {
+        Self { error, when, reason: reason.into() }
+    }
+}
+
+/// Something to know before serving, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// What is the matter.
+    pub what: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl Warning {
+    pub(super) fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { what: what.into(), advice: advice.into() }
+    }
+}
+
+/// One engine's reading of a config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Strip {
+    /// The engine.
+    pub engine: &'static str,
+    /// The version, or the snapshot, that was read.
+    pub version: &'static str,
+    /// Whether the rule was read in the released source of that version.
+    pub verified: bool,
+    /// The file and function.
+    pub source: &'static str,
+    /// What every layer does; empty where the engine does not get so far, or where it is not known.
+    #[serde(rename = "strip", serialize_with = "letters")]
+    pub marks: Vec<Mark>,
+    /// Which keys decided, and how.
+    pub rule: String,
+    /// What ends it.
+    pub failure: Option<Failure>,
+    /// What to know.
+    pub warnings: Vec<Warning>,
+}
+
+impl Strip {
+    /// Returns the layers as letters; empty where nothing runs.
+    pub fn letters(&self) -> String {
+        self.marks.iter().map(|mark| mark.letter()).collect()
+    }
+
+    /// Returns the number of layers that run their indexer.
+    pub fn full(&self) -> usize {
+        self.marks.iter().filter(|&&mark| mark == Mark::Full).count()
+    }
+
+    /// Returns the layers at which two strips differ; none where one of them is empty.
+    pub fn differences(&self, other: &[Mark]) -> Vec<usize> {
+        let pairs = self.marks.iter().zip(other).enumerate();
+        pairs.filter(|(_, (a, b))| a != b).map(|(layer, _)| layer).collect()
+    }
+}
+
+fn letters<S: Serializer>(marks: &[Mark], s: S) -> Result<S::Ok, S::Error> {
+    if marks.is_empty() { s.serialize_none() } else { s.collect_seq(marks.iter().map(|m| m.letter().to_string())) }
+}
+
+/// What a reader of `engines` returns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading {
+    pub marks: Vec<Mark>,
+    pub rule: String,
+    pub failure: Option<Failure>,
+    pub warnings: Vec<Warning>,
+}
+
+impl Reading {
+    /// Returns a reading in which the layers of `sites` are Shared where `shared` says so.
+    pub fn of(served: &Served, sites: &[usize], rule: impl Into<String>, shared: impl Fn(usize) -> bool) -> Self {
+        let mut marks = vec![Mark::None; served.layers];
+        for &layer in sites {
+            marks[layer] = if shared(layer) { Mark::Shared } else { Mark::Full };
+        }
+        Self { marks, rule: rule.into(), ..Self::default() }
+    }
+
+    /// Returns a reading in which every layer that can runs its indexer.
+    pub fn all_full(served: &Served, rule: impl Into<String>) -> Self {
+        Self::of(served, &served.sites(), rule, |_| false)
+    }
+
+    /// Returns that the engine ends before any layer runs.
+    pub fn fails(rule: impl Into<String>, failure: Failure) -> Self {
+        Self { rule: rule.into(), failure: Some(failure), ..Self::default() }
+    }
+
+    /// Returns that nothing is known about this family or these keys.
+    pub fn unknown(rule: impl Into<String>) -> Self {
+        Self { rule: rule.into(), ..Self::default() }
+    }
+
+    /// Adds a failure that comes after the layers were chosen.
+    pub fn but(mut self, failure: Option<Failure>) -> Self {
+        self.failure = self.failure.or(failure);
+        self
+    }
+
+    /// Adds a warning.
+    pub fn warn(mut self, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        self.warnings.push(Warning::new(what, advice));
+        self
+    }
+
+    /// Adds a warning where `condition` holds.
+    pub fn warn_if(self, condition: bool, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        if condition { self.warn(what, advice) } else { self }
+    }
+
+    /// Returns the layers of `among` that are Shared.
+    pub fn shared(&self, among: &[usize]) -> Vec<usize> {
+        among.iter().copied().filter(|&layer| self.marks.get(layer) == Some(&Mark::Shared)).collect()
+    }
+
+    /// Returns whether any layer is Shared.
+    pub fn shares(&self) -> bool {
+        self.marks.contains(&Mark::Shared)
+    }
+}
