@@ -10,17 +10,40 @@
 //!
 //! ```text
 //! main → cli → everything
-//! tui → engine, analysis, session, interop, domain        (never model, never candle)
+//! tui → engine, analysis, session, interop, report, domain        (never model, never candle)
 //! engine → model, search, analysis, checkpoint, domain
 //! search → analysis, domain
 //! train → model, checkpoint, domain
 //! interop → checkpoint, domain
+//! report → analysis, session, domain
 //! session → domain      model → checkpoint, domain, candle
 //! analysis → domain     checkpoint → domain
 //! ```
 //!
 //! One worker thread owns the model ([`engine`]); the dashboard ([`tui`]) is a pure `update` and a pure `view`
 //! between an event loop and the worker's mailbox.
+//!
+//! # Files
+//!
+//! **Traces** as safetensors (any name but `*.trace`), for any tool to read and write:
+//!
+//! | tensor | type, shape | what |
+//! |---|---|---|
+//! | `tokens` | i32 `[N, T]` | token ids of every sequence, padded at the end with −1 |
+//! | `queries` | i32 `[Q, 2]` | sequence and position of every recorded query, in this order, none twice |
+//! | `layer.<l>.topk` | i32 `[Q, k]` | the keys that layer l used: positions in the sequence, at most the query's own, ascending, padded with −1; a Shared layer has the set that it borrowed |
+//!
+//! The string metadata `indexscope` is JSON: `schema` 1; `model`, `fingerprint` (hex, or empty); `pattern` of the
+//! recording; `index_topk` = k; `layers`; `unit` `"token"`; `heads`; `queries` `"all"` or `{"sampled": {"per_sequence": n,
+//! "seed": s}}`; `tokens_hash`, which is checked where it begins with `fnv1a:` ([`domain::hash_ids`]). Further fields, such
+//! as `mass_recall`, may be missing. Only queries that see more than k keys enter an overlap. `*.trace` is the same,
+//! packed; its bytes are described where they are written, in `session::packed`.
+//!
+//! **Sessions** are TOML: `schema` 1, the current `pattern`, `calibration` (hash of the token ids), `current` (entry of the
+//! history), `[model]` with `name` and `fingerprint`, `[[named]]` with `name` and `pattern`, and `[[history]]`, parents
+//! before children: `pattern`, `parent`, `change`, `evaluation` ([`domain::Evaluation`]) and `speed` (a list of
+//! [`domain::Speed`]). Keys of other versions are kept when a file is rewritten. Files of older schemas stay readable:
+//! `tests/formats.rs` reads some that were written then.
 
 pub mod analysis;
 pub mod checkpoint;
@@ -29,6 +52,7 @@ pub mod domain;
 pub mod engine;
 pub mod interop;
 pub mod model;
+pub mod report;
 pub mod search;
 pub mod session;
 pub mod train;

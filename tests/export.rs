@@ -308,3 +308,29 @@ fn info_tells_what_a_checkpoint_is() {
     let (code, out, err) = indexscope(&["info", "no/such/folder"]);
     assert!(code == 1 && out.is_empty() && err.contains("hint: "), "{err}");
 }
+
+/// What transformers finds in the same pruned checkpoints: tests/data/pruned_in_transformers.py.
+#[test]
+fn a_pruned_checkpoint_has_the_loss_that_transformers_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = read(&data("pruned.json"));
+    for (i, row) in expected.as_array().unwrap().iter().enumerate() {
+        let (model, pattern) = (row["model"].as_str().unwrap(), row["pattern"].as_str().unwrap());
+        let out = dir.path().join(format!("pruned-{i}")).display().to_string();
+        let (code, _, err) = indexscope(&["export", &path(model), "--pattern", pattern, "--checkpoint", &out]);
+        assert_eq!(code, 0, "{err}");
+        let bytes = std::fs::read(data(model).join("expected.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let ids = file.tensor("input_ids").unwrap();
+        let ids: Vec<i32> = ids.data().chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().unwrap())).collect();
+        let tokens = dir.path().join("tokens.json");
+        std::fs::write(&tokens, json!([ids]).to_string()).unwrap();
+        let tokens = tokens.display().to_string();
+        let (code, text, err) = indexscope(&["eval", &out, "--tokens", &tokens, "--pattern", "native", "--json"]);
+        assert_eq!(code, 0, "{err}");
+        let result = &serde_json::from_str::<Value>(&text).unwrap()["results"][0];
+        let (got, wanted) = (result["loss"].as_f64().unwrap(), row["loss"].as_f64().unwrap());
+        assert_eq!(result["pattern"], pattern);
+        assert!((got - wanted).abs() < 1e-5, "{model} {pattern}: {got} against {wanted}");
+    }
+}

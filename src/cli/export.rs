@@ -95,7 +95,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(out) = &args.write_config {
         interop::write_config(&target, pattern, out)?;
         json["config"] = json!({ "path": out, "pattern": pattern });
-        text += &format!("{}: {pattern} for every reader\n", out.display());
+        text = [text, format!("{}: {pattern} for every reader\n", out.display())].concat();
     }
     if let Some(engine) = args.engine {
         let stages = args.stages.unwrap_or_else(|| Stages::one(pattern.len()));

@@ -18,6 +18,7 @@ mod output;
 mod overlap;
 mod progress;
 mod record;
+mod report;
 mod search;
 mod simulate;
 mod target;
@@ -51,6 +52,8 @@ enum Command {
     Export(export::Args),
     /// Shows which layers every serving engine would run the indexer of under a config, and why.
     Simulate(simulate::Args),
+    /// Writes a session as a page (HTML, Markdown, CSV, JSON), or one of its figures.
+    Report(report::Args),
     /// Measures the loss of patterns against the reference pattern.
     Eval(eval::Args),
     /// Records every layer's top-k index sets to a trace file.
@@ -90,6 +93,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Simulate(args)) => simulate::run(args),
+        Some(Command::Report(args)) => report::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Record(args)) => record::run(args),
         Some(Command::Overlap(args)) => overlap::run(args),

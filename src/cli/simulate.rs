@@ -96,7 +96,6 @@ fn to_json(served: &Served, simulation: &Simulation, base: &[Mark]) -> Value {
     let engines = simulation.engines.iter().map(|strip| {
         let mut json = json!(strip);
         let ran = !strip.marks.is_empty();
-        json["strip"] = if ran { json!(strip.letters()) } else { Value::Null };
         json["full"] = if ran { json!(strip.full()) } else { Value::Null };
         json["differs"] = json!(strip.differences(base));
         json
@@ -133,12 +132,12 @@ fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool
     };
     for strip in &simulation.engines {
         let differences = strip.differences(base);
-        let letters = |(layer, mark): (usize, &Mark)| match colour && differences.contains(&layer) {
+        let letter = |(layer, mark): (usize, &Mark)| {
             // Bold red: the strip's own letter stays, so that nothing is lost without colours.
-            true => format!("\x1b[1;31m{}\x1b[0m", mark.letter()),
-            false => mark.letter().to_string(),
+            let (on, off) = if colour && differences.contains(&layer) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+            [on, mark.letter().encode_utf8(&mut [0; 4]), off].concat()
         };
-        let drawn: String = strip.marks.iter().enumerate().map(letters).collect();
+        let drawn: String = strip.marks.iter().enumerate().map(letter).collect();
         let full = if strip.marks.is_empty() { "–".to_owned() } else { format!("{drawn}  {} F", strip.full()) };
         line(&name(strip), &full);
         line("", &strip.rule);

@@ -26,13 +26,11 @@ pub(super) fn keys(pattern: Pattern) -> Map<String, Value> {
 
 /// Changes a config so that every reader finds these keys; everything else stays as it is.
 pub(super) fn patch(config: &mut Map<String, Value>, keys: Map<String, Value>) {
-    match config.get_mut("text_config").and_then(Value::as_object_mut) {
-        Some(inner) => patch(inner, keys),
-        None => {
-            config.retain(|key, _| !STALE.contains(&key.as_str()));
-            config.extend(keys);
-        }
+    if let Some(inner) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+        return patch(inner, keys);
     }
+    config.retain(|key, _| !STALE.contains(&key.as_str()));
+    config.extend(keys);
 }
 
 /// Writes a copy of the model's config.json in which every reader finds `pattern` to the new file `out`.

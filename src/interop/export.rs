@@ -210,9 +210,9 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
     let sizes: Vec<String> = stages.sizes().iter().map(ToString::to_string).collect();
     let environment: BTreeMap<_, _> = split.iter().map(|split| (split.variable, sizes.join(","))).collect();
     let launch = recipe.command.map(|command| {
-        let before: String = environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        let before: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
         let after = split.map(|split| format!(" {} {}", split.option, sizes.len())).unwrap_or_default();
-        format!("{before}{command} {}{after}", recipe.argument)
+        format!("{}{command} {}{after}", before.concat(), recipe.argument)
     });
     let mut verified = vec![
         format!("the rule was read in the released source of {} {}: {}", strip.engine, strip.version, strip.source),

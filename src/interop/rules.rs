@@ -52,6 +52,9 @@ impl Formula {
     }
 }
 
+/// Whether a layer is Shared under the keys that decided.
+pub(super) type Shared = Box<dyn Fn(usize) -> bool>;
+
 /// Returns a value that is not null.
 pub(super) fn given(value: Option<&Value>) -> Option<&Value> {
     value.filter(|v| !v.is_null())

@@ -181,7 +181,13 @@ fn what_is_wrong_with_a_config_is_said() {
     let said = |served: &Served| -> String {
         let simulation = simulate(served);
         let own = simulation.engines.iter().flat_map(|strip| &strip.warnings);
-        simulation.warnings.iter().chain(own).map(|w| format!("{}; {}\n", w.what, w.advice)).collect()
+        simulation
+            .warnings
+            .iter()
+            .chain(own)
+            .map(|w| format!("{}; {}", w.what, w.advice))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     let pattern = "FSSSFS";
     for (model_type, keys, words) in [

@@ -99,7 +99,11 @@ impl Strip {
 }
 
 fn letters<S: Serializer>(marks: &[Mark], s: S) -> Result<S::Ok, S::Error> {
-    if marks.is_empty() { s.serialize_none() } else { s.collect_seq(marks.iter().map(|m| m.letter().to_string())) }
+    if marks.is_empty() {
+        s.serialize_none()
+    } else {
+        s.collect_str(&marks.iter().map(|m| m.letter()).collect::<String>())
+    }
 }
 
 /// What a reader of `engines` returns.

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::super::rules::{BUILD, Formula, asked, entries, given, int};
+use super::super::rules::{BUILD, Formula, Shared, asked, entries, given, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
 use super::Reader;
@@ -44,7 +44,7 @@ fn read(served: &Served) -> Reading {
     }
 }
 
-fn chosen(served: &Served, freq: i64) -> Result<(&'static str, Box<dyn Fn(usize) -> bool>), Failure> {
+fn chosen(served: &Served, freq: i64) -> Result<(&'static str, Shared), Failure> {
     let sites = served.sites();
     let ordinal = move |layer: usize| sites.iter().position(|&site| site == layer).unwrap_or_default();
     let list = |key: &str| given(served.late(key)).map(|value| entries(value, key, BUILD)).transpose();

@@ -8,7 +8,7 @@
 use serde_json::{Map, json};
 
 use super::super::export::{Recipe, Route, StageOptions};
-use super::super::rules::{BUILD, Formula, LOAD, START, asked, entries, filled, given, hy_v4_default, int};
+use super::super::rules::{BUILD, Formula, LOAD, START, Shared, asked, entries, filled, given, hy_v4_default, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
 use super::super::{Target, words};
@@ -54,7 +54,7 @@ fn read(served: &Served) -> Reading {
         Err(failure) => return Reading::fails("index_topk_freq", failure),
     };
     let sites = served.sites();
-    let reading = Reading::of(served, &sites, rule, |layer| shared(layer));
+    let reading = Reading::of(served, &sites, rule, shared);
     let first = reading.shared(&sites[..sites.len().min(1)]);
     let late = ["index_topk_pattern", "index_topk_freq"].into_iter().find(|key| served.overridden(key).is_some());
     let shares = reading.shares();
@@ -76,9 +76,6 @@ fn read(served: &Served) -> Reading {
             "leave it off, and remove index_topk_freq where every layer is Full",
         )
 }
-
-/// A layer's fate under the keys that decided.
-type Shared = Box<dyn Fn(usize) -> bool>;
 
 /// `dsa_layer_skips_topk`; `types` is what a config class filled in.
 fn chosen(served: &Served, types: Option<Vec<String>>) -> Result<(String, Shared), Failure> {
@@ -141,7 +138,7 @@ fn hy_v4(served: &Served) -> Reading {
         return Reading::fails("indexer_types", Failure::new("ValueError", LOAD, reason));
     }
     match chosen(served, served.overridden("indexer_types").is_none().then_some(words)) {
-        Ok((rule, shared)) => Reading::of(served, &served.sites(), rule, |layer| shared(layer)),
+        Ok((rule, shared)) => Reading::of(served, &served.sites(), rule, shared),
         Err(failure) => Reading::fails("index_topk_freq", failure),
     }
 }

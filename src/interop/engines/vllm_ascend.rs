@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 use super::super::export::{Recipe, Route};
-use super::super::rules::{BUILD, Formula, START, asked, entries, filled, given, int};
+use super::super::rules::{BUILD, Formula, START, Shared, asked, entries, filled, given, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
 use super::super::{Target, list};
@@ -40,7 +40,7 @@ fn read(served: &Served) -> Reading {
 }
 
 /// A layer's letter under `index_topk_pattern`, or under the frequency; V4 has no offset key.
-fn shared(served: &Served, fixed_offset: Option<i64>) -> Result<(String, Box<dyn Fn(usize) -> bool>), Failure> {
+fn shared(served: &Served, fixed_offset: Option<i64>) -> Result<(String, Shared), Failure> {
     if let Some(pattern) = given(served.late("index_topk_pattern")) {
         let letters = entries(pattern, "index_topk_pattern", BUILD)?;
         let rule = format!("index_topk_pattern ({})", served.origin("index_topk_pattern"));

@@ -1,0 +1,179 @@
+//! `indexscope report`: a session as a page to share, or one of its figures.
+
+use std::path::{Path, PathBuf};
+
+use super::CliError;
+use super::output::print;
+use crate::analysis::{Accumulator, Metric, OverlapMatrix};
+use crate::domain::Stages;
+use crate::interop;
+use crate::report::{Figure, Report, ReportError, StripRow};
+use crate::session::{FileError, Session, TraceFile, write_atomic};
+
+/// Arguments of `report`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A session, as the dashboard saves it.
+    session: PathBuf,
+    /// The file to write; its ending says what: .html, .md, .csv or .json; with --figure .svg.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Only this figure, with its numbers as .csv beside it.
+    #[arg(long, value_enum, value_name = "FIGURE")]
+    figure: Option<FigureArg>,
+    /// Width of the figure, such as 3.25in, 8.5cm or 234pt.
+    #[arg(long, value_name = "WIDTH", default_value = "3.25in", value_parser = width, requires = "figure")]
+    width: f64,
+    /// A recording of the same model, for overlap and scatter.
+    #[arg(long, value_name = "TRACE")]
+    trace: Option<PathBuf>,
+    /// The model's config.json, for what engines would make of the pattern.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Layers of every pipeline stage, such as 14,6x8,16.
+    #[arg(long, value_name = "SIZES", requires = "config")]
+    stages: Option<Stages>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FigureArg {
+    Overlap,
+    Trajectory,
+    Pareto,
+    Scatter,
+}
+
+impl From<FigureArg> for Figure {
+    fn from(figure: FigureArg) -> Self {
+        match figure {
+            FigureArg::Overlap => Self::Overlap,
+            FigureArg::Trajectory => Self::Trajectory,
+            FigureArg::Pareto => Self::Pareto,
+            FigureArg::Scatter => Self::Scatter,
+        }
+    }
+}
+
+impl From<ReportError> for CliError {
+    fn from(error: ReportError) -> Self {
+        let hint = error.hint().unwrap_or_default();
+        Self::run(error).hint(hint)
+    }
+}
+
+/// Reads a width and returns points.
+fn width(text: &str) -> Result<f64, String> {
+    let units = [("in", 72.0), ("cm", 72.0 / 2.54), ("mm", 72.0 / 25.4), ("pt", 1.0)];
+    let points =
+        units.iter().find_map(|(unit, points)| Some(text.strip_suffix(unit)?.trim().parse::<f64>().ok()? * points));
+    match points {
+        Some(points) if (100.0..=3000.0).contains(&points) => Ok(points),
+        Some(_) => Err("it must be between 100pt (1.4in) and 3000pt".to_owned()),
+        None => Err("it must be a number with in, cm, mm or pt, such as 3.25in".to_owned()),
+    }
+}
+
+/// Writes the page or the figure.
+///
+/// # Errors
+/// When a file cannot be read or written, belongs to another model, or holds nothing to draw.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let report = gather(&args)?;
+    let ending = args.out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let Some(figure) = args.figure else {
+        let text = match ending {
+            "html" => report.html(),
+            "md" => report.markdown(),
+            "csv" => report.csv(),
+            "json" => format!("{:#}\n", report.json()),
+            _ => return Err(unknown(&args.out, "a page is .html, .md, .csv or .json; figures need --figure")),
+        };
+        write_atomic(&args.out, text.as_bytes())?;
+        return print(&format!("{}\n", args.out.display()));
+    };
+    let figure = Figure::from(figure);
+    let scene = figure.draw(&report, args.width)?;
+    if ending != "svg" {
+        return Err(unknown(&args.out, "a figure is .svg, which other programs turn into PDF and PNG"));
+    }
+    let numbers = args.out.with_extension("csv");
+    write_atomic(&args.out, scene.svg().as_bytes())?;
+    write_atomic(&numbers, figure.csv(&report)?.as_bytes())?;
+    print(&format!("{}\n{}\n", args.out.display(), numbers.display()))
+}
+
+fn unknown(path: &Path, hint: &str) -> CliError {
+    CliError::usage(format!("'{}' has no ending that says what to write", path.display())).hint(hint)
+}
+
+/// Reads everything that the report tells.
+fn gather(args: &Args) -> Result<Report, CliError> {
+    let session = Session::read(&args.session)?;
+    let overlap = args.trace.as_deref().map(|path| overlap(path, &session)).transpose()?;
+    let (mut strips, mut notes) = (Vec::new(), Vec::new());
+    if let Some(path) = &args.config {
+        let target = interop::Target::of_config(path)?;
+        let stages = args.stages.clone().unwrap_or_else(|| Stages::one(session.pattern.len()));
+        target.constraints.check(session.pattern)?;
+        let simulation = interop::simulate_pattern(&target, session.pattern, &stages)?;
+        strips = simulation.engines.iter().map(row).collect();
+        notes.push(format!(
+            "config.json of '{}' with the pattern written into it, stages {stages}; ? marks what no release was read for",
+            path.display()
+        ));
+        let own = simulation.engines.iter().flat_map(|strip| strip.warnings.iter().map(move |w| (strip.engine, w)));
+        let all = simulation.warnings.iter().map(|w| ("any engine", w)).chain(own);
+        notes.extend(all.map(|(who, w)| format!("{who}: {}; {}", w.what, w.advice)));
+    }
+    let versions = vec![("indexscope".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    let source = args.session.display().to_string();
+    Ok(Report { session, source, overlap, strips, notes, versions })
+}
+
+fn row(strip: &interop::Strip) -> StripRow {
+    let end = strip.failure.as_ref().map(|f| format!("; fails: {} {}: {}", f.error, f.when, f.reason));
+    StripRow {
+        engine: format!("{} {}{}", strip.engine, strip.version, if strip.verified { "" } else { " ?" }),
+        letters: strip.letters(),
+        note: format!("{}{}", strip.rule, end.unwrap_or_default()),
+    }
+}
+
+/// Returns the overlap of a recording of the session's model.
+fn overlap(path: &Path, session: &Session) -> Result<OverlapMatrix, CliError> {
+    let file = TraceFile::open(path)?;
+    let meta = match &file {
+        TraceFile::Whole(trace) => &trace.meta,
+        TraceFile::Packed(trace) => trace.meta(),
+    };
+    if meta.fingerprint != session.model.fingerprint {
+        let message =
+            format!("'{}' is of model '{}', the session of '{}'", path.display(), meta.model, session.model.name);
+        return Err(CliError::run(message).hint("record the session's model: indexscope record MODEL --out TRACE"));
+    }
+    Ok(match &file {
+        TraceFile::Whole(trace) => crate::analysis::overlap::matrix(trace, Metric::Overlap),
+        TraceFile::Packed(trace) => {
+            let mut pieces = Accumulator::new(trace.meta(), trace.queries(), Metric::Overlap);
+            for piece in trace.pieces() {
+                pieces.add(&piece.map_err(|e: FileError| CliError::from(e))?);
+            }
+            pieces.finish()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_are_read_in_their_units() {
+        assert_eq!(width("3.25in"), Ok(234.0));
+        assert_eq!(width("234pt"), Ok(234.0));
+        assert!((width("8.255cm").unwrap() - 234.0).abs() < 1e-9);
+        for text in ["3.25", "in", "1in", "1e9cm", "-3in", "NaNin"] {
+            assert!(width(text).is_err(), "{text}");
+        }
+    }
+}

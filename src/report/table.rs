@@ -1,0 +1,171 @@
+//! Tables of a session, for pages and as CSV.
+
+use std::fmt::Write as _;
+
+use super::Report;
+use super::number::{delta, grouped, origin, ratio};
+use crate::domain::{Evaluation, Speed};
+use crate::session::SessionStep;
+
+/// A table of strings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    pub header: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Returns the history as a page shows it; the current entry is marked.
+pub(super) fn history(report: &Report) -> Table {
+    let session = &report.session;
+    let speed =
+        |step: &SessionStep, phase: &str| step.speed.iter().find(|s| s.phase == phase).map_or("–".to_owned(), ratio);
+    let row = |(i, step): (usize, &SessionStep)| {
+        let e = step.evaluation.as_ref();
+        vec![
+            format!("{}{i}", if i == session.current { "▸ " } else { "" }),
+            step.change.clone(),
+            step.pattern.to_string(),
+            step.pattern.full_count().to_string(),
+            e.and_then(|e| e.delta).map_or("–".to_owned(), delta),
+            e.map_or("–".to_owned(), |e| format!("{} of {}", grouped(e.eligible), grouped(e.targets))),
+            e.map_or("–".to_owned(), |e| format!("{:.4}", e.loss)),
+            e.and_then(|e| e.agreement).map_or("–".to_owned(), |a| format!("{:.1} %", a.same_top * 100.0)),
+            speed(step, "prefill"),
+            speed(step, "decode"),
+            e.map_or("–", |e| origin(e.origin)).to_owned(),
+        ]
+    };
+    Table {
+        header: vec![
+            "#",
+            "change",
+            "pattern",
+            "Full",
+            "Δ, nats ± se",
+            "eligible targets",
+            "loss, nats",
+            "same top token",
+            "prefill",
+            "decode",
+            "origin",
+        ],
+        rows: session.history.iter().enumerate().map(row).collect(),
+    }
+}
+
+/// Returns the loss by position of one evaluation.
+pub(super) fn by_position(evaluation: &Evaluation) -> Table {
+    let rows = evaluation.by_position.iter().map(|b| {
+        vec![
+            format!("{}–{}", b.from, b.to.saturating_sub(1)),
+            grouped(b.targets),
+            format!("{:.4}", b.loss),
+            b.delta.map_or("no eligible target".to_owned(), super::number::signed),
+        ]
+    });
+    Table { header: vec!["position", "targets", "loss, nats", "Δ, nats"], rows: rows.collect() }
+}
+
+/// Returns where the time of the timed forwards went.
+pub(super) fn time(speeds: &[Speed]) -> Table {
+    let row = |s: &Speed| {
+        let share = |part: f64| format!("{:.1} %", part * 100.0);
+        let milliseconds = s.seconds.median * 1e3;
+        let indexer = milliseconds * (s.share.indexer + s.share.topk) / s.pattern.full_count() as f64;
+        let others = milliseconds * (s.share.attention + s.share.mlp) / s.pattern.len() as f64;
+        vec![
+            format!("{} at {} tokens", s.phase, grouped(s.context)),
+            format!("{milliseconds:.2} ± {:.2} ms", s.seconds.mad * 1e3),
+            s.seconds.runs.to_string(),
+            ratio(s),
+            share(s.share.indexer),
+            share(s.share.topk),
+            share(s.share.attention),
+            share(s.share.mlp),
+            share(s.share.rest),
+            format!("{indexer:.3} ms"),
+            format!("{others:.3} ms"),
+            format!("{}, {} ops", origin(s.origin), s.ops),
+        ]
+    };
+    Table {
+        header: vec![
+            "phase",
+            "median ± MAD",
+            "runs",
+            "against the reference",
+            "indexer",
+            "top-k",
+            "attention",
+            "MLP",
+            "rest",
+            "indexer and top-k per Full layer",
+            "attention and MLP per layer",
+            "origin",
+        ],
+        rows: speeds.iter().map(row).collect(),
+    }
+}
+
+/// Returns the history as CSV in full precision.
+pub(super) fn history_csv(report: &Report) -> String {
+    let mut text = String::from(
+        "entry,parent,change,pattern,full,loss_nats,delta_nats,delta_se,delta_n,delta_all,reference_loss,targets,\
+         eligible,blocks,sequences,sequences_of,same_top,kl,kl_p99,bits_per_byte,origin,prefill_context,\
+         prefill_seconds,prefill_ratio,prefill_ratio_mad,prefill_runs,decode_context,decode_seconds,decode_ratio,\
+         decode_ratio_mad,decode_runs\n",
+    );
+    for (i, step) in report.session.history.iter().enumerate() {
+        let mut cells = vec![
+            i.to_string(),
+            step.parent.map_or(String::new(), |p| p.to_string()),
+            quoted(&step.change),
+            step.pattern.to_string(),
+            step.pattern.full_count().to_string(),
+        ];
+        let number = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
+        match &step.evaluation {
+            None => cells.extend(std::iter::repeat_n(String::new(), 16)),
+            Some(e) => {
+                let (d, a) = (e.delta, e.agreement);
+                cells.extend([
+                    number(Some(e.loss)),
+                    number(d.map(|d| d.value)),
+                    number(d.and_then(|d| d.se)),
+                    d.map_or(String::new(), |d| d.n.to_string()),
+                    number(Some(e.delta_all)),
+                    number(Some(e.reference_loss)),
+                    e.targets.to_string(),
+                    e.eligible.to_string(),
+                    e.blocks.to_string(),
+                    e.sequences.0.to_string(),
+                    e.sequences.1.to_string(),
+                    number(a.map(|a| a.same_top)),
+                    number(a.map(|a| a.kl)),
+                    number(a.map(|a| a.kl_p99)),
+                    number(e.bits_per_byte),
+                    origin(e.origin).to_owned(),
+                ]);
+            }
+        }
+        for phase in ["prefill", "decode"] {
+            match step.speed.iter().find(|s| s.phase == phase) {
+                None => cells.extend(std::iter::repeat_n(String::new(), 5)),
+                Some(s) => cells.extend([
+                    s.context.to_string(),
+                    s.seconds.median.to_string(),
+                    s.ratio.median.to_string(),
+                    s.ratio.mad.to_string(),
+                    s.ratio.runs.to_string(),
+                ]),
+            }
+        }
+        let _ = writeln!(text, "{}", cells.join(","));
+    }
+    text
+}
+
+/// Returns a cell of CSV.
+pub(super) fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
