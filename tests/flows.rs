@@ -94,6 +94,7 @@ fn child() {
         trace: None,
         work: None,
         files: Box::new(Nothing),
+        target: None,
         options: Options::default(),
     })
     .unwrap();

@@ -128,6 +128,7 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
         updates,
         trace: None,
         work: None,
+        target: files.target(),
         files: Box::new(files),
         options: options(args),
     })
@@ -157,7 +158,8 @@ fn open_session(path: &Path, args: &Args) -> Result<Setup, CliError> {
 /// Returns what a file is shown with, which needs no forward.
 fn without_engine(title: String, files: SessionFiles, args: &Args) -> Setup {
     let (_, updates) = channel();
-    Setup { title, engine: None, updates, trace: None, work: None, files: Box::new(files), options: options(args) }
+    let options = options(args);
+    Setup { title, engine: None, updates, trace: None, work: None, target: None, files: Box::new(files), options }
 }
 
 fn options(args: &Args) -> Options {

@@ -45,6 +45,11 @@ impl SessionFiles {
         Self { model, calibration: String::new(), folder, target: None, open: None, aside: None }
     }
 
+    /// Returns the model as serving engines see it; `None` where it is not there.
+    pub(super) fn target(&self) -> Option<Target> {
+        self.target.clone()
+    }
+
     /// Makes a session that was read the open one.
     pub(super) fn hold(&mut self, path: &Path, session: Session) {
         if self.calibration.is_empty() {

@@ -22,6 +22,8 @@ pub enum Context {
     Search,
     /// On the Log screen.
     Log,
+    /// On the Engines screen.
+    Engines,
     /// After `e`.
     Export,
     /// In lists and prompts.
@@ -30,11 +32,12 @@ pub enum Context {
 
 impl Context {
     /// Every context, in the order in which help and README show them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Overlap,
         Self::History,
         Self::Search,
         Self::Log,
+        Self::Engines,
         Self::Screen,
         Self::Export,
         Self::Overlay,
@@ -50,6 +53,7 @@ impl Context {
             Self::History => "History screen",
             Self::Search => "Search screen",
             Self::Log => "Log screen",
+            Self::Engines => "Engines screen",
             Self::Export => "Export (after e)",
             Self::Overlay => "Lists and prompts",
         }
@@ -153,10 +157,14 @@ actions! {
     LogPageUp "log-page-up" Log ["PageUp"] "Go ten messages back" 0 |_| "ten back".into(), never;
     LogPageDown "log-page-down" Log ["PageDown"] "Go ten messages on" 0 |_| "ten on".into(), never;
     LogFollow "log-follow" Log ["F" "End"] "Go to the newest message and follow" 2 |_| "follow".into(), never;
+    EngineUp "engine-up" Engines ["Up" "k"] "Look at the engine above" 1 |_| "engine".into(), hint::no_target;
+    EngineDown "engine-down" Engines ["Down" "j"] "Look at the engine below" 0 |_| "engine".into(), hint::no_target;
+    Stages "stages" Engines ["s"] "Split the layers over pipeline stages, such as 14,6x8,16" 2 |_| "stages".into(), hint::no_target;
     ShowOverlap "show-overlap" Screen ["1"] "Show the index sets, the strip, loss and speed" 0 |_| "Overlap".into(), never;
     ShowHistory "show-history" Screen ["3"] "Show the patterns tried against each other" 0 |_| "History".into(), never;
     ShowSearch "show-search" Screen ["4"] "Search for a pattern" 0 |_| "Search".into(), never;
     ShowLog "show-log" Screen ["5"] "Show what happened so far" 0 |_| "Log".into(), never;
+    ShowEngines "show-engines" Screen ["6"] "Show what serving engines make of the pattern" 0 |_| "Engines".into(), never;
     Undo "undo" Screen ["u"] "Undo the last change of the pattern" 4 |_| "undo".into(), hint::cannot_undo;
     Redo "redo" Screen ["Ctrl-R"] "Redo what was undone" 0 |_| "redo".into(), hint::cannot_redo;
     Compare "compare" Screen ["="] "Show the differences to B" 0 |_| "compare with B".into(), hint::cannot_compare;
@@ -288,6 +296,7 @@ mod tests {
             &[Context::History, Context::Screen],
             &[Context::Search, Context::Screen],
             &[Context::Log, Context::Screen],
+            &[Context::Engines, Context::Screen],
             &[Context::Export],
             &[Context::Overlay],
         ] {

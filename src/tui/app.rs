@@ -1,5 +1,6 @@
 //! The state of the dashboard: plain data, changed by `update` alone.
 
+mod engines;
 mod entries;
 mod known;
 mod looks;
@@ -22,7 +23,9 @@ use super::theme::Theme;
 use crate::analysis::OverlapMatrix;
 use crate::domain::{Constraints, Evaluation, LayerSet, Pattern, Speed, Trace};
 use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
+use crate::interop::Target;
 
+pub use engines::EnginesView;
 pub use known::{Engine, Results};
 pub use looks::{Click, Cursor, Marks, Measure};
 pub use message::{Log, Message, Tone};
@@ -89,6 +92,10 @@ pub struct App {
     pub view: HistoryView,
     /// What the Search screen remembers.
     pub search: SearchView,
+    /// What the Engines screen remembers.
+    pub engines: EnginesView,
+    /// The model as engines see it; `None` where none is open.
+    pub target: Option<Target>,
     /// What the mouse did last; `None` while it is left to the terminal.
     pub mouse: Option<Click>,
     /// Patterns with names, in the order in which they were named.
@@ -137,6 +144,8 @@ impl App {
             affinities: Vec::new(),
             view: HistoryView::default(),
             search: SearchView::default(),
+            engines: EnginesView::default(),
+            target: None,
             mouse: None,
             named: Vec::new(),
             pinned: None,

@@ -55,6 +55,11 @@ pub fn cannot_go_to_entry(app: &App) -> Option<String> {
     no_pattern(app).or_else(|| here.then(|| format!("#{} is the current entry already", app.entry())))
 }
 
+/// Refuses without the config of a model.
+pub fn no_target(app: &App) -> Option<String> {
+    app.target.is_none().then(|| "no model is open whose config engines could read".into())
+}
+
 /// Says what Enter does on the Search screen.
 pub fn search_enter(app: &App) -> String {
     match app.found() {

@@ -56,7 +56,8 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
         Some(engine) => (Some(engine), Engine::Loading),
         None => (None, Engine::Absent),
     };
-    let app = App::new(setup.title, theme, state, setup.trace, setup.work.as_ref());
+    let mut app = App::new(setup.title, theme, state, setup.trace, setup.work.as_ref());
+    app.target = setup.target;
     let (events, inbox) = channel();
     if engine.is_some() {
         forward(setup.updates, events.clone());

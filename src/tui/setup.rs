@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 
 use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Trace};
 use crate::engine::{Command, Update};
+use crate::interop::Target;
 
 /// The way to the worker: posting never waits.
 pub trait EngineHandle: Send {
@@ -135,6 +136,8 @@ pub struct Setup {
     pub work: Option<Work>,
     /// Sessions and exports.
     pub files: Box<dyn Files>,
+    /// The model as serving engines see it; `None` where none is open.
+    pub target: Option<Target>,
     /// How it looks.
     pub options: Options,
 }

@@ -26,6 +26,14 @@ pub fn start(app: &App) -> Vec<Effect> {
 
 /// Takes in what happened; returns what is to be done outside, in order.
 pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
+    let effects = take_in(app, msg);
+    if app.screen == Screen::Engines {
+        app.simulate();
+    }
+    effects
+}
+
+fn take_in(app: &mut App, msg: Msg) -> Vec<Effect> {
     match msg {
         Msg::Key(key) => press(app, key),
         Msg::Mouse(event) => mouse::event(app, event),
@@ -123,6 +131,13 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         Action::ShowOverlap => show(app, Screen::Overlap),
         Action::ShowHistory => show(app, Screen::History),
         Action::ShowSearch => show(app, Screen::Search),
+        Action::EngineUp => engine(app, -1),
+        Action::EngineDown => engine(app, 1),
+        Action::Stages => {
+            let now = app.engines.stages.as_ref().map_or_else(String::new, ToString::to_string);
+            ask(app, Question::Stages, &now)
+        }
+        Action::ShowEngines => show(app, Screen::Engines),
         Action::ShowLog => show(app, Screen::Log),
         Action::EveryN => ask(app, Question::EveryN, "4"),
         Action::TypePattern => ask(app, Question::Pattern, ""),
@@ -231,6 +246,12 @@ fn ask(app: &mut App, question: Question, proposal: &str) -> Vec<Effect> {
 fn show(app: &mut App, screen: Screen) -> Vec<Effect> {
     app.screen = screen;
     app.view.chosen = None;
+    Vec::new()
+}
+
+fn engine(app: &mut App, by: isize) -> Vec<Effect> {
+    let count = app.simulation().and_then(Result::ok).map_or(0, |s| s.engines.len());
+    app.engines.chosen = app.engines.chosen.saturating_add_signed(by).min(count.saturating_sub(1));
     Vec::new()
 }
 

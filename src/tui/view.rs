@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 
 use super::app::{App, Screen};
 use super::layout::Class;
-use super::screens::{history, log, overlap, search};
+use super::screens::{engines, history, log, overlap, search};
 use super::theme::plain;
 use super::widgets::{overlay, status};
 
@@ -25,6 +25,7 @@ pub fn render(app: &App, buf: &mut Buffer) -> Option<(u16, u16)> {
         (Screen::Overlap, _) => overlap::draw(app, &layout, buf),
         (_, Some(body)) if layout.class == Class::Tiny || app.history.is_none() => status::brief(app, body, buf),
         (Screen::History, Some(body)) => history::draw(app, body, buf),
+        (Screen::Engines, Some(body)) => engines::draw(app, body, buf),
         (Screen::Search, Some(body)) => search::draw(app, body, buf),
         (_, None) => {}
     }

@@ -18,6 +18,8 @@ pub enum Question {
     SaveAs,
     /// A name for the entry looked at.
     Name,
+    /// Layers per pipeline stage.
+    Stages,
 }
 
 /// What lies over the screen; only one thing can.

@@ -15,11 +15,13 @@ pub enum Screen {
     Search,
     /// What happened, in words.
     Log,
+    /// What serving engines would make of the pattern.
+    Engines,
 }
 
 impl Screen {
     /// Every screen, in the order of its number.
-    pub const ALL: [Self; 4] = [Self::Overlap, Self::History, Self::Search, Self::Log];
+    pub const ALL: [Self; 5] = [Self::Overlap, Self::History, Self::Search, Self::Log, Self::Engines];
 
     /// Returns the key that shows it, and its name.
     pub fn title(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Screen {
             Self::History => "3 History",
             Self::Search => "4 Search",
             Self::Log => "5 Log",
+            Self::Engines => "6 Engines",
         }
     }
 
@@ -38,6 +41,7 @@ impl Screen {
             Self::History => Context::History,
             Self::Search => Context::Search,
             Self::Log => Context::Log,
+            Self::Engines => Context::Engines,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Whole screens.
 
+pub mod engines;
 pub mod history;
 pub mod log;
 pub mod overlap;

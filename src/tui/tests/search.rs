@@ -262,7 +262,7 @@ fn every_screen_draws_at_every_size() {
     for layers in [2, 12, 128] {
         let mut scene = Scene::ready(model(layers, &[]), Scene::colours());
         scene.worker(Update::Search(Box::new(progress(layers, (layers - 2).min(9), Goal::MaxDelta(0.01)))));
-        for screen in ["3", "4", "5", "4c"] {
+        for screen in ["3", "4", "5", "6", "4c"] {
             scene.type_keys(screen);
             for (width, height) in (1..=130u16).step_by(3).flat_map(|w| (1..=44u16).step_by(4).map(move |h| (w, h))) {
                 scene.draw(width, height);

@@ -43,6 +43,7 @@ fn wheel(app: &mut App, up: bool) -> Vec<Effect> {
         (Overlay::None, Screen::Overlap) => pick(Action::ZoomIn, Action::ZoomOut),
         (Overlay::None, Screen::History) => pick(Action::EntryUp, Action::EntryDown),
         (Overlay::None, Screen::Search) => pick(Action::CutMore, Action::CutFewer),
+        (Overlay::None, Screen::Engines) => pick(Action::EngineUp, Action::EngineDown),
         (Overlay::None, Screen::Log) => pick(Action::LogUp, Action::LogDown),
         _ => pick(Action::Previous, Action::Next),
     };

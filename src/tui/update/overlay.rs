@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::{edit, run};
-use crate::domain::{Pattern, PatternSpec};
+use crate::domain::{Pattern, PatternSpec, Stages};
 use crate::engine::Command;
 use crate::session::saved_path;
 use crate::tui::action::{Context, Spec, TABLE, keys_text};
@@ -23,6 +23,8 @@ pub enum Answer {
     Pair(Cursor),
     /// Save here.
     Path(PathBuf),
+    /// Split the layers so; `None` for a single stage.
+    Stages(Option<Stages>),
     /// Call the pattern so; an empty name takes its name away.
     Name(Pattern, String),
 }
@@ -75,6 +77,12 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         }
         Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
+        Question::Stages if text.is_empty() => Ok(Answer::Stages(None)),
+        Question::Stages => {
+            let stages: Stages = text.parse().map_err(|e| format!("{e}"))?;
+            stages.check(current.len()).map_err(|e| e.to_string())?;
+            Ok(Answer::Stages(Some(stages)))
+        }
         Question::Name => {
             let pattern = app.entry_pattern().unwrap_or(current);
             match app.named.iter().find(|(name, p)| name == text && *p != pattern) {
@@ -199,6 +207,10 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
                 Vec::new()
             }
             Ok(Answer::Path(path)) => save(app, Some(path)),
+            Ok(Answer::Stages(stages)) => {
+                app.engines.stages = stages;
+                Vec::new()
+            }
             Ok(Answer::Name(pattern, name)) => super::history::name(app, pattern, name),
             Err(why) => {
                 app.say(Tone::Warn, why);

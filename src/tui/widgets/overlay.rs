@@ -103,6 +103,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Question::GoTo => "Go to layer",
         Question::SaveAs => "Save as (path of a .toml file)",
         Question::Name => "Name of the pattern",
+        Question::Stages => "Layers per pipeline stage, such as 14,6x8,16; empty for one stage",
     };
     let width = if question == Question::Pattern { screen.width } else { 64 };
     let inner = open(app, screen, width, 5, title, buf);
@@ -113,6 +114,15 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         }
         Ok(Answer::Pair(pair)) => (format!("L{} with L{}", pair.row, pair.column), Role::Good),
         Ok(Answer::Path(path)) => (format!("writes {}", path.display()), Role::Good),
+        Ok(Answer::Stages(None)) => ("one stage".to_owned(), Role::Good),
+        Ok(Answer::Stages(Some(stages))) => {
+            let shared = app.pattern().map_or_else(Vec::new, |p| stages.shared_heads(p));
+            let role = if shared.is_empty() { Role::Good } else { Role::Warn };
+            let heads: Vec<String> = shared.iter().map(|l| format!("L{l}")).collect();
+            let heads =
+                if heads.is_empty() { String::new() } else { format!("; first layers Shared: {}", heads.join(" ")) };
+            (format!("{} stages{heads}", stages.sizes().len()), role)
+        }
         Ok(Answer::Name(pattern, name)) if name.is_empty() => (format!("{pattern} without a name"), Role::Good),
         Ok(Answer::Name(pattern, name)) => (format!("{pattern} = {name}"), Role::Good),
         Err(why) => (why, Role::Warn),
