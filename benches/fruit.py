@@ -1,7 +1,7 @@
 """Writes a random checkpoint of the geometry of GLM-5.2-SIQ-Fruit: python3 benches/fruit.py DIR
 
 13 layers (3 dense, 10 of 256 experts), hidden 1024, indexers of 32 x 128 on every layer, index_topk 2048, vocabulary
-154,880, bf16: 9.2 GB. Only the sizes are that model's; the numbers are uniform noise, repeated from a pool of a million.
+154,880, bf16: 9.3 GB. Only the sizes are that model's; the numbers are uniform noise, repeated from a pool of a million.
 It is what the memory figures of long contexts and of --stream are measured on. Needs nothing but Python.
 """
 
