@@ -8,7 +8,7 @@ use crate::model::Head;
 use crate::model::ops::{divergence, log_sum_exp, with_floats};
 
 /// Logits held at a time; more rows are compared in chunks.
-const CHUNK_LOGITS: usize = 1 << 23;
+const CHUNK_LOGITS: usize = 1 << 22;
 /// Fewer rows at a time would read the head's weights more often than they compute.
 const FEWEST_ROWS: usize = 128;
 

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use super::data::Calibration;
 use super::states::{Entry, States};
 use super::{BackendError, Cancel};
-use crate::domain::Subject;
+use crate::domain::{Pattern, Subject};
 use crate::model::{Attend, LayerOutput, Model, ModelError, Ops, Pass, Rotary, Stop};
 
 /// Tokens per batch on the CPU: enough for the matrix products, few enough that numbers come early.
@@ -92,9 +92,10 @@ impl Runner {
         calibration: &Calibration,
         ops: Ops,
         cache_bytes: usize,
+        reference: Pattern,
     ) -> Result<Self, BackendError> {
         let batches = Batch::cut(calibration, model.device(), |len| model.rope(len))?;
-        Ok(Self { model, batches, ops, states: States::new(cache_bytes) })
+        Ok(Self { model, batches, ops, states: States::new(cache_bytes, reference) })
     }
 
     /// Runs one batch through the layers, calling `visit` after each layer that was run.

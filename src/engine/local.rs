@@ -90,7 +90,7 @@ impl LocalBackend {
         settings: Settings,
     ) -> Result<Self, BackendError> {
         let states = (settings.cache_bytes as f64 * (1.0 - LOGITS_SHARE)) as usize;
-        let runner = Runner::new(model, &calibration, settings.ops, states)?;
+        let runner = Runner::new(model, &calibration, settings.ops, states, info.reference)?;
         Ok(Self {
             references: runner.batches.iter().map(|_| None).collect(),
             baselines: runner.batches.iter().map(|_| None).collect(),

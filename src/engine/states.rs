@@ -26,18 +26,21 @@ impl Entry {
 /// Which batch, which layer is entered, and the roles of the layers before it.
 type Key = (usize, usize, Pattern);
 
-/// States under a budget of bytes; the least recently used ones go first.
+/// States under a budget of bytes; the least recently used ones go first, those of the reference last.
+///
+/// Single flips of the reference are what people and searches try again and again.
 #[derive(Debug)]
 pub(super) struct States {
     entries: HashMap<Key, (Entry, u64)>,
     bytes: usize,
     budget: usize,
+    reference: Pattern,
     clock: u64,
 }
 
 impl States {
-    pub(super) fn new(budget: usize) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, budget, clock: 0 }
+    pub(super) fn new(budget: usize, reference: Pattern) -> Self {
+        Self { entries: HashMap::new(), bytes: 0, budget, reference, clock: 0 }
     }
 
     /// Returns the state at the entry of the latest layer, `last` at most, whose earlier roles are those of `pattern`.
@@ -62,7 +65,8 @@ impl States {
         }
         self.bytes += bytes;
         while self.bytes > self.budget {
-            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
+            let last = |&(_, layer, roles): &Key| roles == prefix(self.reference, layer);
+            let oldest = self.entries.iter().min_by_key(|(key, (_, used))| (last(key), *used)).map(|(key, _)| *key);
             let Some((entry, _)) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
             self.bytes -= entry.bytes();
         }
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_longest_common_prefix_is_found() {
-        let mut states = States::new(1 << 20);
+        let mut states = States::new(1 << 20, p("FFFF"));
         for layer in 1..4 {
             states.insert(0, layer, p("FFSF"), entry(layer as f32));
         }
@@ -104,8 +108,23 @@ mod tests {
     }
 
     #[test]
+    fn those_of_the_reference_go_last() {
+        let mut states = States::new(48, p("FFFF"));
+        for (layer, pattern) in [(3, "FFFF"), (2, "FSFF"), (3, "FSFF"), (3, "FSSF")] {
+            states.insert(0, layer, p(pattern), entry(1.0));
+        }
+        let at = |states: &mut States, pattern| states.longest(0, p(pattern), 9).map(|(layer, _)| layer);
+        assert_eq!(
+            (at(&mut states, "FFFS"), at(&mut states, "FSFS"), at(&mut states, "FSSS")),
+            (Some(3), Some(3), Some(3))
+        );
+        // Only the oldest of the others had to go.
+        assert_eq!(states.entries.len(), 3);
+    }
+
+    #[test]
     fn the_budget_holds_and_the_least_used_goes() {
-        let mut states = States::new(32);
+        let mut states = States::new(32, p("SSS"));
         states.insert(0, 1, p("FFF"), entry(1.0));
         states.insert(0, 2, p("FFF"), entry(2.0));
         assert_eq!(states.longest(0, p("FSF"), 9).map(|(layer, _)| layer), Some(1));

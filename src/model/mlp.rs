@@ -8,7 +8,7 @@ use super::pass::Pass;
 use super::weights::{Linear, Scope};
 
 /// Tokens per chunk: from some hundred rows on, matrix products do not get faster.
-const CHUNK: usize = 1024;
+const CHUNK: usize = 512;
 
 /// Weights of one gated MLP.
 #[derive(Clone, Debug)]
