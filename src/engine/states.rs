@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_budget_holds_and_the_least_used_goes() {
-        let mut states = States::new(32, p("SSS"));
+        let mut states = States::new(32, p("FFFFF"));
         states.insert(0, 1, p("FFF"), entry(1.0));
         states.insert(0, 2, p("FFF"), entry(2.0));
         assert_eq!(states.longest(0, p("FSF"), 9).map(|(layer, _)| layer), Some(1));
