@@ -16,7 +16,7 @@ use indexscope::tui::{EngineHandle, Files, Options, Problem, Setup, Work, run};
 use termlens::{ExitStatus, MouseMode, Screen, Signal, Terminal, TerminalBuilder};
 
 /// Longest wait for anything; a debug build measures a tiny model within a second or two.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Engine {
     handle: Handle,
