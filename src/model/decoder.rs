@@ -31,10 +31,7 @@ impl Model {
     /// [`super::ModelError`] naming the tensor that is missing, misshapen or of an unsupported dtype.
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<Self> {
         let source = CheckpointSource { checkpoint: checkpoint.clone(), device: device.clone(), defer_experts: false };
-        let model = Self::new(checkpoint.config().clone(), &source, device, dtype)?;
-        // Everything has been copied; the file's pages would only count as memory in use.
-        checkpoint.tensors().for_each(|(_, info)| checkpoint.release(info));
-        Ok(model)
+        Self::new(checkpoint.config().clone(), &source, device, dtype)
     }
 
     /// Builds a model from any source of tensors.
@@ -44,8 +41,13 @@ impl Model {
     pub fn new(config: Config, source: &dyn TensorSource, device: &Device, dtype: DType) -> Result<Self> {
         let root = Scope::root(source, dtype);
         let embedding = Embedding::load(&root, &config)?;
-        let layers = (0..config.num_hidden_layers).map(|l| Layer::load(&root, &config, l)).collect::<Result<_>>()?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for l in 0..config.num_hidden_layers {
+            layers.push(Layer::load(&root, &config, l)?);
+            source.loaded(Some(l));
+        }
         let head = Head::load(&root, &config, Some(&embedding))?;
+        source.loaded(None);
         Ok(Self { config, device: device.clone(), embedding, layers, head })
     }
 

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::{ModelError, Result};
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Quantisation};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Quantisation, layer_of};
 
 /// Gives tensors by their name in the checkpoint.
 pub trait TensorSource: Debug {
@@ -22,6 +22,9 @@ pub trait TensorSource: Debug {
 
     /// Returns whether the tensor exists.
     fn contains(&self, name: &str) -> bool;
+
+    /// Hears that everything of a layer has been loaded (of embedding, norm and head for `None`).
+    fn loaded(&self, _layer: Option<usize>) {}
 
     /// Returns where experts are to be loaded from when they are first needed; `None` to load them with their layer.
     fn deferred(&self) -> Option<Arc<dyn TensorSource + Send + Sync>> {
@@ -82,6 +85,12 @@ impl TensorSource for CheckpointSource {
 
     fn contains(&self, name: &str) -> bool {
         self.checkpoint.tensor(name).is_some()
+    }
+
+    /// Gives the file's pages back: everything has been copied, and they would only count as memory in use.
+    fn loaded(&self, layer: Option<usize>) {
+        let of_layer = self.checkpoint.tensors().filter(|(name, _)| layer_of(name) == layer);
+        of_layer.for_each(|(_, info)| self.checkpoint.release(info));
     }
 
     fn deferred(&self) -> Option<Arc<dyn TensorSource + Send + Sync>> {
