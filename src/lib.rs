@@ -18,6 +18,7 @@
 //! report → analysis, session, domain
 //! session → domain      model → checkpoint, domain, candle
 //! analysis → domain     checkpoint → domain
+//! atomic (files written whole) → nothing; used by session, train, cli
 //! ```
 //!
 //! One worker thread owns the model ([`engine`]); the dashboard ([`tui`]) is a pure `update` and a pure `view`
@@ -46,6 +47,7 @@
 //! `tests/formats.rs` reads some that were written then.
 
 pub mod analysis;
+mod atomic;
 pub mod checkpoint;
 pub mod cli;
 pub mod domain;

@@ -6,22 +6,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, the modules that it may use, the guarded dependencies that it may use.
+///
+/// `atomic` (writing files whole) is below them all.
 const RULES: &[(&str, &[&str], &[&str])] = &[
+    ("atomic", &[], &[]),
     ("domain", &[], &[]),
     ("checkpoint", &["domain"], &[]),
     ("analysis", &["domain"], &[]),
     ("search", &["analysis", "domain"], &[]),
-    ("session", &["domain"], &[]),
+    ("session", &["atomic", "domain"], &[]),
     ("interop", &["checkpoint", "domain"], &[]),
     ("report", &["analysis", "session", "domain"], &[]),
     ("model", &["checkpoint", "domain"], &["candle_core", "candle_nn"]),
-    ("train", &["model", "checkpoint", "domain"], &["candle_core", "candle_nn"]),
+    ("train", &["model", "checkpoint", "atomic", "domain"], &["candle_core", "candle_nn"]),
     ("engine", &["model", "search", "train", "analysis", "checkpoint", "domain"], &["candle_core"]),
     ("tui", &["engine", "analysis", "session", "interop", "report", "domain"], &["ratatui", "crossterm"]),
     (
         "cli",
         &[
             "analysis",
+            "atomic",
             "checkpoint",
             "domain",
             "engine",

@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(path) = &args.timeline {
         let pattern = patterns.first().copied().unwrap_or(backend.describe().reference);
         let text = timeline(&backend.trace(pattern, longest, &cancel)?).to_string();
-        std::fs::write(path, text).map_err(|e| CliError::file("cannot write", path, e))?;
+        crate::atomic::write(path, text.as_bytes()).map_err(|e| CliError::file("cannot write", path, e))?;
     }
     let info = backend.describe();
     args.output.print(&to_json(info, &speeds, &projections), &to_table(info, &speeds, &projections))

@@ -45,7 +45,7 @@ const MASS_RECALL: u32 = u32::MAX;
 const SECTION: usize = 256;
 
 /// Writes a whole trace.
-pub(super) fn write(file: &mut impl Write, trace: &Trace) -> io::Result<()> {
+pub(super) fn write(file: &mut dyn Write, trace: &Trace) -> io::Result<()> {
     let mut writer = PackedWriter::begin(file, trace)?;
     (0..trace.queries.len()).step_by(SECTION).try_for_each(|first| {
         let last = (first + SECTION).min(trace.queries.len());

@@ -1,18 +1,19 @@
-//! Where sessions are kept, and writing so that a crash leaves either the old file or the new one.
+//! Where sessions are kept.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::FileError;
+use crate::atomic;
 
-/// Replaces `path` by `bytes`: written beside it, flushed to the disk, then renamed. Missing folders are made.
+/// Replaces `path` by `bytes`, whole or not at all ([`crate::atomic`]).
 ///
 /// # Errors
 /// [`FileError::Io`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    write_atomic_with(path, |file| file.write_all(bytes))
+    atomic::write(path, bytes).map_err(|e| FileError::io("write", path, e))
 }
 
 /// Replaces `path` as [`write_atomic`] does, by what `fill` writes piece by piece.
@@ -21,30 +22,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// [`FileError::Io`], those of `fill` included.
 pub(super) fn write_atomic_with(
     path: &Path,
-    fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), FileError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        std::fs::create_dir_all(folder)?;
-        let file = tempfile::Builder::new().prefix(".indexscope-").tempfile_in(folder)?;
-        // Temporary files are private to the user; results have the mode of any new file.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(path).map_or(0o644, |m| m.permissions().mode());
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        }
-        let mut buffered = BufWriter::new(file.as_file());
-        fill(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        // The rename itself lasts only once the folder is on the disk; file systems without that are left alone.
-        let _ = File::open(folder).and_then(|f| f.sync_all());
-        Ok(())
-    };
-    write().map_err(|e| FileError::io("write", path, e))
+    atomic::write_with(path, fill).map_err(|e| FileError::io("write", path, e))
 }
 
 /// Returns the folder of sessions: the one given, `./sessions` if there is one, else the user's data folder.
@@ -149,17 +129,5 @@ mod tests {
         );
         assert_eq!(saved_path(Path::new("a/b.toml")), Path::new("a/b.toml"));
         assert!(list_sessions(&folder.path().join("none")).is_empty());
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/file.toml");
-        write_atomic(&path, b"one, long").unwrap();
-        write_atomic(&path, b"two").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        let error = write_atomic(&path.join("below"), b"").unwrap_err();
-        assert!(error.to_string().contains("file.toml"), "{error}");
     }
 }

@@ -1,7 +1,6 @@
 //! The state of a run in one file: weights, moments, position. Written whole or not at all.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::Path;
 
 use safetensors::SafeTensors;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::params::{Param, Params};
 use super::{Recipe, TrainError};
+use crate::atomic;
 
 /// Name of the state file in the folder of a run.
 pub const STATE_FILE: &str = "state.safetensors";
@@ -39,23 +39,12 @@ struct Header {
     updates: Vec<u64>,
 }
 
-/// Writes a file through a temporary one in the same folder, so that a kill leaves the old or the new contents.
+/// Replaces a file whole or not at all ([`crate::atomic`]).
 ///
 /// # Errors
 /// [`TrainError::Write`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let write = || {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().permissions(readable()).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    write().map(|_| ()).map_err(|e: std::io::Error| TrainError::Write { path: path.into(), reason: e.to_string() })
-}
-
-fn readable() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+    atomic::write(path, bytes).map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })
 }
 
 /// Returns the bytes of f32 numbers, little-endian.
