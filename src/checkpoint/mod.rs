@@ -5,6 +5,7 @@
 
 mod config;
 mod dense;
+mod dsa;
 mod dtype;
 mod error;
 mod fp8;
