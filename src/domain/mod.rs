@@ -2,6 +2,7 @@
 //!
 //! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
 
+mod constraints;
 mod evaluation;
 mod index_source;
 mod mass_recall;
@@ -14,11 +15,12 @@ mod stages;
 mod stat;
 mod trace;
 
+pub use constraints::{Constraints, LayerSet};
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
 pub use index_source::IndexSource;
 pub use mass_recall::MassRecall;
 pub use method::{Goal, Keep, Method, MethodError, Strategy};
-pub use pattern::{Constraints, Group, LayerSet, MAX_LAYERS, Pattern, PatternError, Role};
+pub use pattern::{Group, MAX_LAYERS, Pattern, PatternError, Role};
 pub use search::{Audit, Flip, SearchProgress, SearchRecord, SearchSettings, SearchState, Swap, Validation, Work};
 pub use selection::{Selection, Unit, intersection_len};
 pub use spec::{PatternSpec, SpecError};
