@@ -347,8 +347,16 @@ fn indexers_are_trained_for_a_dense_model_and_used() {
         groups.iter().all(|g| g["floor"].as_f64() > Some(0.0) && g["kl"].as_f64() > g["floor"].as_f64()),
         "{groups:?}"
     );
-    let served = json_of(&["eval", dense, "--index", &other, "--tokens", &tokens, "--pattern", "native", "--json"]);
+    let served = ["eval", dense, "--index", &other, "--tokens", &tokens, "--pattern", "native", "--index-topk", "8"];
+    let served = json_of(&[&served[..], &["--json"]].concat());
     assert_eq!(served["results"][0]["pattern"], pattern, "layers without an indexer are Shared");
+    // What training changed, against one reference: that of the indexers before.
+    let after = ["eval", dense, "--index", &other, "--tokens", &tokens, "--index-topk", "8", "--reference-index", &out];
+    let after = json_of(&[&after[..], &["--pattern", "native", "--pattern", "dense", "--json"]].concat());
+    assert_eq!((&after["reference"]["loss"], &after["reference"]["index"]), (&with["reference"]["loss"], &json!(out)));
+    assert_eq!(after["results"][1]["delta"], with["results"][0]["delta"], "dense attention asks no indexer");
+    assert_eq!(after["results"][0]["loss"], served["results"][0]["loss"]);
+    assert_ne!(after["results"][0]["delta"], served["results"][0]["delta"]);
     refused(2, "'dense' keeps no indexers", &[&distill[..6], &["dense"], &distill[7..]].concat());
 
     refused(1, "belongs to the model", &["info", MODEL, "--index", &out]);

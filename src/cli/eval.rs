@@ -29,6 +29,9 @@ pub struct Args {
     /// Hold one layer at a time, for a checkpoint larger than memory; all patterns pass it before the next is loaded.
     #[arg(long, conflicts_with = "logits")]
     stream: bool,
+    /// Compare with the reference pattern under these indexers instead of --index: what training them changed.
+    #[arg(long, value_name = "own|oracle|SIDECAR", conflicts_with = "stream")]
+    reference_index: Option<String>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -50,23 +53,32 @@ pub fn run(args: Args) -> Result<(), CliError> {
         return run_streamed(&args, &checkpoint, &calibration, &subjects, &cancel);
     }
     let reference = Subject::Pattern(checkpoint.constraints().reference()?);
-    let mut backend = load(&checkpoint, calibration, args.run.settings()?, &args.output)?;
+    let mut backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
     warn_of_random(&args);
     let mut progress = Progress::new(&args.output);
-    let mut evaluate = |backend: &mut LocalBackend, subject: Subject| {
-        backend.evaluate(subject, &cancel, &mut |partial| {
-            let (done, all) = partial.sequences;
-            progress.tell(&format!("{subject}: {done}/{all} sequences"), done as f64 / all as f64);
-        })
+    let mut tell = |partial: &Evaluation| {
+        let (done, all) = partial.sequences;
+        progress.tell(&format!("{}: {done}/{all} sequences", partial.subject), done as f64 / all as f64);
     };
-    let base = evaluate(&mut backend, reference)?;
-    let results = subjects.iter().map(|&s| evaluate(&mut backend, s)).collect::<Result<Vec<_>, _>>()?;
+    let base = match &args.reference_index {
+        None => backend.evaluate(reference, &cancel, &mut tell)?,
+        Some(index) => {
+            let other = args.run.open_with(&args.model, index)?;
+            let mut other = load(&other, calibration, args.run.settings()?, &args.output)?;
+            backend.compare_with(&mut other, &cancel, &mut tell)?
+        }
+    };
+    let results = subjects.iter().map(|&s| backend.evaluate(s, &cancel, &mut tell)).collect::<Result<Vec<_>, _>>()?;
     drop(progress);
     if let Some(path) = &args.logits {
         write_logits(path, &mut backend, &subjects, &cancel)?;
     }
     let json = to_json(&args, backend.describe(), &base, &results);
-    args.output.print(&json, &to_table(backend.describe(), &base, &results))
+    let mut table = to_table(backend.describe(), &base, &results);
+    if let Some(index) = &args.reference_index {
+        table.notes.push(format!("the reference has the indexers of '{index}'"));
+    }
+    args.output.print(&json, &table)
 }
 
 /// The same with one layer in memory at a time.
@@ -123,6 +135,9 @@ fn to_json(args: &Args, info: &ModelInfo, base: &Evaluation, results: &[Evaluati
         json["tokens"] = json!("random");
     }
     json["reference"] = json!({"pattern": base.subject.to_string(), "loss": base.loss});
+    if let Some(index) = &args.reference_index {
+        json["reference"]["index"] = json!(index);
+    }
     json["results"] = Value::Array(results);
     json
 }

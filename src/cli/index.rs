@@ -6,6 +6,9 @@ use std::path::Path;
 use super::{CliError, target};
 use crate::checkpoint::{Checkpoint, Sidecar};
 
+/// What stands for the model as it is.
+const OWN: &str = "own";
+
 /// Where the indices of Full layers come from, and how many keys they choose.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct IndexArgs {
@@ -24,11 +27,19 @@ impl IndexArgs {
     /// # Errors
     /// When there is no such checkpoint, or it cannot be run so.
     pub fn open(&self, model: &str) -> Result<Checkpoint, CliError> {
+        self.open_with(model, self.index.as_deref().unwrap_or(OWN))
+    }
+
+    /// Opens MODEL with another index source and the same number of keys; `own` is what it has without one.
+    ///
+    /// # Errors
+    /// As [`IndexArgs::open`].
+    pub fn open_with(&self, model: &str, index: &str) -> Result<Checkpoint, CliError> {
         let mut checkpoint = target::open(model)?;
-        match self.index.as_deref() {
-            None => {}
-            Some("oracle") => checkpoint = checkpoint.with_oracle(),
-            Some(path) => {
+        match index {
+            OWN => {}
+            "oracle" => checkpoint = checkpoint.with_oracle(),
+            path => {
                 let sidecar = Sidecar::open(Path::new(path))?;
                 checkpoint = checkpoint.with_sidecar(&sidecar).map_err(target::told)?;
             }

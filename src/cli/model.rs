@@ -72,6 +72,16 @@ impl RunArgs {
         Ok(checkpoint)
     }
 
+    /// The same with another index source.
+    ///
+    /// # Errors
+    /// As [`RunArgs::open`].
+    pub fn open_with(&self, name: &str, index: &str) -> Result<Checkpoint, CliError> {
+        let checkpoint = self.index.open_with(name, index)?;
+        checkpoint.check().map_err(target::told)?;
+        Ok(checkpoint)
+    }
+
     /// Returns the device asked for.
     pub fn device(&self) -> DeviceChoice {
         self.device

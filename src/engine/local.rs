@@ -66,6 +66,8 @@ pub struct LocalBackend {
     pub(super) calibration: Calibration,
     pub(super) settings: Settings,
     pub(super) references: Vec<Option<Reference>>,
+    /// Whether those are another model's, see [`LocalBackend::compare_with`].
+    pub(super) foreign: bool,
     pub(super) coverages: HashMap<Pattern, Coverage>,
     evaluations: HashMap<Subject, Evaluation>,
     pub(super) baselines: Vec<Option<Baseline>>,
@@ -93,6 +95,7 @@ impl LocalBackend {
         let runner = Runner::new(model, &calibration, settings.ops, states, info.reference)?;
         Ok(Self {
             references: runner.batches.iter().map(|_| None).collect(),
+            foreign: false,
             baselines: runner.batches.iter().map(|_| None).collect(),
             info,
             runner,
@@ -101,6 +104,36 @@ impl LocalBackend {
             coverages: HashMap::new(),
             evaluations: HashMap::new(),
         })
+    }
+
+    /// Makes evaluations compare with what `other` predicts under its own reference pattern, on the same set.
+    ///
+    /// So what other indexers cost or gain is measured against one reference. Returns that reference's evaluation.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] where calibration set or k differ.
+    pub fn compare_with(
+        &mut self,
+        other: &mut Self,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError> {
+        let of = |info: &ModelInfo| (info.calibration.clone(), info.index_topk);
+        if of(&self.info) != of(&other.info) {
+            return Err(BackendError::Failed {
+                message: format!(
+                    "the reference was to choose {} keys on the set {}, not {} on {}",
+                    self.info.index_topk, self.info.calibration, other.info.index_topk, other.info.calibration
+                ),
+                hint: None,
+            });
+        }
+        let evaluation = other.evaluate(Subject::Pattern(other.info.reference), cancel, partial)?;
+        let known = other.references.iter().flatten().map(|r| r.predictions.clone());
+        self.references = known.map(|predictions| Some(Reference { predictions, selections: None })).collect();
+        self.foreign = true;
+        self.evaluations.clear();
+        Ok(evaluation)
     }
 
     /// Records the sets that every layer uses under `pattern`.
@@ -192,7 +225,7 @@ impl LocalBackend {
             self.run_reference(batch, self.settings.keep_selections && self.needs_selections(batch), cancel)?;
         let mut resumed_from = layers - run;
         let targets = self.targets(batch);
-        let rows = if tally.subject == Subject::Pattern(self.info.reference) {
+        let rows = if !self.foreign && tally.subject == Subject::Pattern(self.info.reference) {
             None
         } else {
             let forwarded = self.runner.forward(batch, tally.subject, How::RESUMED, cancel, &mut |_, _| {})?;

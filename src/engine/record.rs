@@ -49,7 +49,7 @@ fn run(
     pattern: Pattern,
     cancel: &Cancel,
 ) -> Result<Vec<Indices>, BackendError> {
-    if pattern == backend.info.reference {
+    if pattern == backend.info.reference && !backend.foreign {
         backend.run_reference(batch, true, cancel)?;
         if let Some(Reference { selections: Some(kept), .. }) = &backend.references[batch] {
             return Ok(kept.clone());
