@@ -92,6 +92,7 @@ fn child() {
         engine: Some(Box::new(Engine { handle, fragile: mode == "fragile" })),
         updates,
         trace: None,
+        texts: std::sync::Arc::default(),
         work: None,
         files: Box::new(Nothing),
         target: None,

@@ -1,5 +1,6 @@
 //! `indexscope [MODEL | TRACE | SESSION]`: the dashboard.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -8,9 +9,10 @@ use super::CliError;
 use super::data::DataArgs;
 use super::files::{SessionFiles, work_of};
 use super::model::{self, RunArgs};
-use crate::engine::{Command, Handle, LocalBackend, Settings, spawn};
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Calibration, Command, Handle, LocalBackend, Settings, spawn};
 use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder, write_atomic};
-use crate::tui::{self, ColorChoice, EngineHandle, Options, Setup, ThemeChoice};
+use crate::tui::{self, ColorChoice, EngineHandle, Options, Setup, Texts, ThemeChoice};
 
 /// Tokens that are drawn where nothing was named to evaluate on.
 const RANDOM_TOKENS: usize = 8192;
@@ -114,6 +116,7 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
     let calibration = data.load(&checkpoint)?;
     let settings =
         Settings { speed_context: args.speed_context.map(Into::into), keep_selections: true, ..args.run.settings()? };
+    let texts = Arc::new(texts(&checkpoint, &calibration));
     let files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
     let title = checkpoint.name().to_owned();
     // Refusals come before the screen is taken over; what is left for the worker is reading the weights.
@@ -127,11 +130,19 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
         engine: Some(Box::new(handle)),
         updates,
         trace: None,
+        texts,
         work: None,
         target: files.target(),
         files: Box::new(files),
         options: options(args),
     })
+}
+
+/// Returns the text of every token of the calibration set; none where the model comes without a tokenizer.
+fn texts(checkpoint: &Checkpoint, calibration: &Calibration) -> Texts {
+    let Ok(tokenizer) = model::tokenizer(checkpoint) else { return Texts::new() };
+    let ids: HashSet<u32> = calibration.sequences().iter().flat_map(|s| s.ids.iter().copied()).collect();
+    ids.into_iter().filter_map(|id| Some((id, tokenizer.piece(id).ok()?))).collect()
 }
 
 fn open_trace(path: &Path, args: &Args) -> Result<Setup, CliError> {
@@ -159,7 +170,17 @@ fn open_session(path: &Path, args: &Args) -> Result<Setup, CliError> {
 fn without_engine(title: String, files: SessionFiles, args: &Args) -> Setup {
     let (_, updates) = channel();
     let options = options(args);
-    Setup { title, engine: None, updates, trace: None, work: None, target: None, files: Box::new(files), options }
+    Setup {
+        title,
+        engine: None,
+        updates,
+        trace: None,
+        texts: Arc::default(),
+        work: None,
+        target: None,
+        files: Box::new(files),
+        options,
+    }
 }
 
 fn options(args: &Args) -> Options {

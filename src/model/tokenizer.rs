@@ -155,6 +155,16 @@ impl Tokenizer {
         self.0.decode(ids, false).map_err(run)
     }
 
+    /// Returns the text of one token with its leading space; what is not a whole character is replaced.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Run`], also for an id that the tokenizer does not have.
+    pub fn piece(&self, id: u32) -> Result<String, TokenizerError> {
+        let token = self.0.id_to_token(id).ok_or_else(|| TokenizerError::Run(format!("there is no token {id}")))?;
+        // Decoders of SentencePiece vocabularies drop a text's first space, which is written so.
+        if token.contains('\u{2581}') { Ok(token.replace('\u{2581}', " ")) } else { self.decode(&[id]) }
+    }
+
     /// Returns the length in bytes of the text that `ids` stand for; a cut character counts as its replacement.
     ///
     /// # Errors

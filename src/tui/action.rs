@@ -16,6 +16,8 @@ pub enum Context {
     Screen,
     /// On the Overlap screen.
     Overlap,
+    /// On the Tokens screen.
+    Tokens,
     /// On the History screen.
     History,
     /// On the Search screen.
@@ -32,8 +34,9 @@ pub enum Context {
 
 impl Context {
     /// Every context, in the order in which help and README show them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Overlap,
+        Self::Tokens,
         Self::History,
         Self::Search,
         Self::Log,
@@ -50,6 +53,7 @@ impl Context {
             Self::Always => "Everywhere",
             Self::Screen => "Every screen",
             Self::Overlap => "Overlap screen",
+            Self::Tokens => "Tokens screen",
             Self::History => "History screen",
             Self::Search => "Search screen",
             Self::Log => "Log screen",
@@ -135,6 +139,24 @@ actions! {
     Maximise "maximise" Overlap ["z"] "Give the whole screen to the map, or give it back" 8 |_| "maximise".into(), hint::no_pattern;
     Profile "profile" Overlap ["p"] "Time this pattern at shorter contexts too, to predict others" 0 |_| "predict contexts".into(), hint::no_engine;
     Pin "pin" Overlap ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), hint::no_pattern;
+    ShowPair "show-pair" Overlap ["Enter" "t"] "Show which tokens the pair selects" 6 |_| "tokens".into(), hint::no_recording;
+    QueryBefore "query-before" Tokens ["Left" "h"] "Go to the query before" 1 |_| "query".into(), hint::no_recording;
+    QueryAfter "query-after" Tokens ["Right" "l"] "Go to the next query" 0 |_| "query".into(), hint::no_recording;
+    QueryPageUp "query-page-up" Tokens ["PageUp"] "Go 32 queries back" 0 |_| "32 back".into(), hint::no_recording;
+    QueryPageDown "query-page-down" Tokens ["PageDown"] "Go 32 queries on" 0 |_| "32 on".into(), hint::no_recording;
+    QueryFirst "query-first" Tokens ["Home"] "Go to the first query" 0 |_| "first".into(), hint::no_recording;
+    QueryLast "query-last" Tokens ["End"] "Go to the last query" 0 |_| "last".into(), hint::no_recording;
+    QueryDifferent "query-different" Tokens ["m"] "Go to the query of which the two share least, then to the next" 2 |_| "most different".into(), hint::no_recording;
+    FindToken "find-token" Tokens ["/"] "Go to a position such as 611 or 3:611, or find text" 6 |_| "find".into(), hint::no_recording;
+    FindNext "find-next" Tokens ["n"] "Find the text again" 0 |_| "find again".into(), hint::no_needle;
+    BeforeA "before-a" Tokens ["["] "Take the layer before as the one that needs indices" 3 |_| "needing".into(), hint::no_recording;
+    AfterA "after-a" Tokens ["]"] "Take the next layer as the one that needs indices" 0 |_| "needing".into(), hint::no_recording;
+    BeforeB "before-b" Tokens ["{"] "Take the layer before as the one that lends" 4 |_| "lending".into(), hint::no_recording;
+    AfterB "after-b" Tokens ["}"] "Take the next layer as the one that lends" 0 |_| "lending".into(), hint::no_recording;
+    SwapLayers "swap-layers" Tokens ["Tab"] "Let the two layers change places" 7 |_| "swap".into(), hint::no_recording;
+    OnlyDifferences "only-differences" Tokens ["d"] "Show only tokens that one of the two selects, or all" 5 hint::only_differences, hint::no_recording;
+    TextUp "text-up" Tokens ["Up" "k"] "Scroll the text back" 0 |_| "scroll".into(), hint::no_recording;
+    TextDown "text-down" Tokens ["Down" "j"] "Scroll the text on" 0 |_| "scroll".into(), hint::no_recording;
     EntryUp "entry-up" History ["Up" "k"] "Go to the entry above, a newer one" 1 |_| "entry".into(), hint::no_pattern;
     EntryDown "entry-down" History ["Down" "j"] "Go to the entry below, an older one" 0 |_| "entry".into(), hint::no_pattern;
     EntryPageUp "entry-page-up" History ["PageUp"] "Go ten entries up" 0 |_| "ten up".into(), hint::no_pattern;
@@ -161,6 +183,7 @@ actions! {
     EngineDown "engine-down" Engines ["Down" "j"] "Look at the engine below" 0 |_| "engine".into(), hint::no_target;
     Stages "stages" Engines ["s"] "Split the layers over pipeline stages, such as 14,6x8,16" 2 |_| "stages".into(), hint::no_target;
     ShowOverlap "show-overlap" Screen ["1"] "Show the index sets, the strip, loss and speed" 0 |_| "Overlap".into(), never;
+    ShowTokens "show-tokens" Screen ["2"] "Show what two layers select for one query" 0 |_| "Tokens".into(), never;
     ShowHistory "show-history" Screen ["3"] "Show the patterns tried against each other" 0 |_| "History".into(), never;
     ShowSearch "show-search" Screen ["4"] "Search for a pattern" 0 |_| "Search".into(), never;
     ShowLog "show-log" Screen ["5"] "Show what happened so far" 0 |_| "Log".into(), never;
@@ -293,6 +316,7 @@ mod tests {
     fn no_key_means_two_things() {
         for contexts in [
             &[Context::Overlap, Context::Screen][..],
+            &[Context::Tokens, Context::Screen],
             &[Context::History, Context::Screen],
             &[Context::Search, Context::Screen],
             &[Context::Log, Context::Screen],

@@ -9,6 +9,7 @@ mod numbers;
 mod overlay;
 mod screen;
 mod search;
+mod tokens;
 mod work;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ pub use message::{Log, Message, Tone};
 pub use overlay::{Overlay, Question};
 pub use screen::{Axes, HistoryView, Screen};
 pub use search::{Field, Form, SearchView};
+pub use tokens::{Chosen, PairSets, Texts, TokensView};
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -92,6 +94,10 @@ pub struct App {
     pub view: HistoryView,
     /// What the Search screen remembers.
     pub search: SearchView,
+    /// What the Tokens screen remembers.
+    pub tokens: TokensView,
+    /// The texts of the recording's tokens; empty where no tokenizer is open.
+    pub texts: Arc<Texts>,
     /// What the Engines screen remembers.
     pub engines: EnginesView,
     /// The model as engines see it; `None` where none is open.
@@ -144,6 +150,8 @@ impl App {
             affinities: Vec::new(),
             view: HistoryView::default(),
             search: SearchView::default(),
+            tokens: TokensView::default(),
+            texts: Arc::default(),
             engines: EnginesView::default(),
             target: None,
             mouse: None,

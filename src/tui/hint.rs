@@ -49,6 +49,21 @@ pub fn frontier_only(app: &App) -> String {
     if app.view.frontier_only { "all" } else { "frontier only" }.into()
 }
 
+/// Says which tokens are shown next.
+pub fn only_differences(app: &App) -> String {
+    if app.tokens.only_differences { "all tokens" } else { "differences" }.into()
+}
+
+/// Refuses without a recording.
+pub fn no_recording(app: &App) -> Option<String> {
+    app.query().is_none().then(|| "nothing is recorded yet".into())
+}
+
+/// Refuses before any text was looked for.
+pub fn no_needle(app: &App) -> Option<String> {
+    app.tokens.needle.is_empty().then(|| "no text was looked for yet; '/' asks for one".into())
+}
+
 /// Refuses to go where one is.
 pub fn cannot_go_to_entry(app: &App) -> Option<String> {
     let here = app.history.as_ref().is_some_and(|h| h.current() == app.entry());

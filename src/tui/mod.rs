@@ -30,6 +30,7 @@ mod widgets;
 mod tests;
 
 pub use action::keys_markdown;
+pub use app::Texts;
 pub use picture::picture;
 pub use run::run;
 pub use setup::{ColorChoice, EngineHandle, Files, Options, Problem, Setup, Step, ThemeChoice, Work};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use super::app::Texts;
 use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Trace};
 use crate::engine::{Command, Update};
 use crate::interop::Target;
@@ -132,6 +133,8 @@ pub struct Setup {
     pub updates: Receiver<Update>,
     /// A recording that is already there.
     pub trace: Option<Arc<Trace>>,
+    /// The texts of the calibration set's tokens; empty where there is no tokenizer.
+    pub texts: Arc<Texts>,
     /// A session that is already read.
     pub work: Option<Work>,
     /// Sessions and exports.

@@ -8,3 +8,4 @@ mod scene;
 mod screens;
 mod search;
 mod snapshot;
+mod tokens;

@@ -6,6 +6,7 @@ mod history;
 mod mouse;
 mod overlay;
 mod search;
+mod tokens;
 mod walk;
 
 use super::action::{Action, Context, resolve};
@@ -123,12 +124,33 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         | Action::CutFewer
         | Action::CutMore
         | Action::CutResult => search::run(app, action),
+        Action::QueryBefore
+        | Action::QueryAfter
+        | Action::QueryPageUp
+        | Action::QueryPageDown
+        | Action::QueryFirst
+        | Action::QueryLast
+        | Action::QueryDifferent
+        | Action::FindNext
+        | Action::TextUp
+        | Action::TextDown
+        | Action::OnlyDifferences
+        | Action::BeforeA
+        | Action::AfterA
+        | Action::BeforeB
+        | Action::AfterB
+        | Action::SwapLayers => {
+            tokens::run(app, action);
+            Vec::new()
+        }
+        Action::FindToken => ask(app, Question::Token, ""),
         Action::LogUp => scroll(app, -1),
         Action::LogDown => scroll(app, 1),
         Action::LogPageUp => scroll(app, -10),
         Action::LogPageDown => scroll(app, 10),
         Action::LogFollow => scroll(app, isize::MAX),
         Action::ShowOverlap => show(app, Screen::Overlap),
+        Action::ShowPair | Action::ShowTokens => show(app, Screen::Tokens),
         Action::ShowHistory => show(app, Screen::History),
         Action::ShowSearch => show(app, Screen::Search),
         Action::EngineUp => engine(app, -1),

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 
 use super::app::{App, Screen};
 use super::layout::Class;
-use super::screens::{engines, history, log, overlap, search};
+use super::screens::{engines, history, log, overlap, search, tokens};
 use super::theme::plain;
 use super::widgets::{overlay, status};
 
@@ -24,6 +24,7 @@ pub fn render(app: &App, buf: &mut Buffer) -> Option<(u16, u16)> {
         (Screen::Log, Some(body)) => log::draw(app, body, buf),
         (Screen::Overlap, _) => overlap::draw(app, &layout, buf),
         (_, Some(body)) if layout.class == Class::Tiny || app.history.is_none() => status::brief(app, body, buf),
+        (Screen::Tokens, Some(body)) => tokens::draw(app, body, buf),
         (Screen::History, Some(body)) => history::draw(app, body, buf),
         (Screen::Engines, Some(body)) => engines::draw(app, body, buf),
         (Screen::Search, Some(body)) => search::draw(app, body, buf),

@@ -14,6 +14,8 @@ pub enum Question {
     Pattern,
     /// A layer or a pair.
     GoTo,
+    /// A position, or text to find.
+    Token,
     /// Where to save.
     SaveAs,
     /// A name for the entry looked at.

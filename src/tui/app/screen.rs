@@ -9,6 +9,8 @@ pub enum Screen {
     /// Strip, maps, pair, quality and speed.
     #[default]
     Overlap,
+    /// What two layers select for one query.
+    Tokens,
     /// The patterns tried, against each other.
     History,
     /// The search for a pattern.
@@ -21,12 +23,13 @@ pub enum Screen {
 
 impl Screen {
     /// Every screen, in the order of its number.
-    pub const ALL: [Self; 5] = [Self::Overlap, Self::History, Self::Search, Self::Log, Self::Engines];
+    pub const ALL: [Self; 6] = [Self::Overlap, Self::Tokens, Self::History, Self::Search, Self::Log, Self::Engines];
 
     /// Returns the key that shows it, and its name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Overlap => "1 Overlap",
+            Self::Tokens => "2 Tokens",
             Self::History => "3 History",
             Self::Search => "4 Search",
             Self::Log => "5 Log",
@@ -38,6 +41,7 @@ impl Screen {
     pub fn context(self) -> Context {
         match self {
             Self::Overlap => Context::Overlap,
+            Self::Tokens => Context::Tokens,
             Self::History => Context::History,
             Self::Search => Context::Search,
             Self::Log => Context::Log,

@@ -5,3 +5,4 @@ pub mod history;
 pub mod log;
 pub mod overlap;
 pub mod search;
+pub mod tokens;

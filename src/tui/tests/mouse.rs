@@ -47,7 +47,7 @@ fn a_click_chooses_and_a_second_one_toggles() {
     scene.wait(1000);
     click(&mut scene, x, strip.strip.y);
     assert!(!scene.pattern().is_full(7), "a late click only chooses");
-    let (x, y) = find(&mut scene, 120, 40, "3 History");
+    let (x, y) = find(&mut scene, 140, 40, "3 History");
     click(&mut scene, x + 3, y);
     assert_eq!(scene.app.screen, Screen::History);
     let (x, y) = find(&mut scene, 120, 40, "opened");

@@ -41,6 +41,7 @@ fn wheel(app: &mut App, up: bool) -> Vec<Effect> {
     let pick = |first, second| if up { first } else { second };
     let action = match (&app.overlay, app.screen) {
         (Overlay::None, Screen::Overlap) => pick(Action::ZoomIn, Action::ZoomOut),
+        (Overlay::None, Screen::Tokens) => pick(Action::TextUp, Action::TextDown),
         (Overlay::None, Screen::History) => pick(Action::EntryUp, Action::EntryDown),
         (Overlay::None, Screen::Search) => pick(Action::CutMore, Action::CutFewer),
         (Overlay::None, Screen::Engines) => pick(Action::EngineUp, Action::EngineDown),

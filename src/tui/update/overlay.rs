@@ -21,6 +21,10 @@ pub enum Answer {
     Pattern(Pattern, String),
     /// Look at this pair.
     Pair(Cursor),
+    /// Look at this query, by its place in the recording.
+    Query(usize),
+    /// Find this text.
+    Find(String),
     /// Save here.
     Path(PathBuf),
     /// Split the layers so; `None` for a single stage.
@@ -75,6 +79,8 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             let column = if current.is_full(row) { row.saturating_sub(1) } else { current.source(row) };
             Ok(Answer::Pair(Cursor { row, column }))
         }
+        Question::Token if text.is_empty() => Err("a position such as 611 or 3:611, or text to find".into()),
+        Question::Token => token(app, text),
         Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
         Question::Stages if text.is_empty() => Ok(Answer::Stages(None)),
@@ -90,6 +96,23 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
                 None => Ok(Answer::Name(pattern, text.to_owned())),
             }
         }
+    }
+}
+
+/// Returns the query that a position means, or the text to find.
+fn token(app: &App, text: &str) -> Result<Answer, String> {
+    let here = app.pair_sets().map_or(0, |sets| sets.query.sequence as usize);
+    let place = match text.split_once(':') {
+        Some((sequence, position)) => sequence.parse().ok().zip(position.parse().ok()),
+        None => text.parse().ok().map(|position| (here, position)),
+    };
+    match place {
+        Some((sequence, position)) => {
+            let query = app.query_at(sequence, position).map(Answer::Query);
+            query.ok_or_else(|| format!("no query of sequence {sequence} from position {position} on was recorded"))
+        }
+        None if app.find_text(text).is_some() => Ok(Answer::Find(text.to_owned())),
+        None => Err(format!("'{text}' ends with no recorded query")),
     }
 }
 
@@ -204,6 +227,15 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
             Ok(Answer::Pattern(pattern, change)) => edit::apply(app, pattern, change),
             Ok(Answer::Pair(cursor)) => {
                 app.cursor = cursor;
+                Vec::new()
+            }
+            Ok(Answer::Query(query)) => {
+                super::tokens::go(app, query);
+                Vec::new()
+            }
+            Ok(Answer::Find(needle)) => {
+                app.tokens.needle = needle;
+                super::tokens::find(app);
                 Vec::new()
             }
             Ok(Answer::Path(path)) => save(app, Some(path)),

@@ -2,6 +2,7 @@
 
 pub mod bars;
 pub mod caption;
+pub mod density;
 pub mod entries;
 pub mod form;
 pub mod heatmap;
@@ -14,6 +15,7 @@ pub mod quality;
 pub mod ribbon;
 pub mod status;
 pub mod strip;
+pub mod token_text;
 pub mod versus;
 
 use ratatui::buffer::Buffer;

@@ -101,6 +101,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Question::EveryN => "Make every N-th layer Full",
         Question::Pattern => "Pattern",
         Question::GoTo => "Go to layer",
+        Question::Token => "Go to a position, or find text",
         Question::SaveAs => "Save as (path of a .toml file)",
         Question::Name => "Name of the pattern",
         Question::Stages => "Layers per pipeline stage, such as 14,6x8,16; empty for one stage",
@@ -113,6 +114,8 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
             (format!("{}/{} Full  {pattern}", pattern.full_count(), pattern.len()), Role::Good)
         }
         Ok(Answer::Pair(pair)) => (format!("L{} with L{}", pair.row, pair.column), Role::Good),
+        Ok(Answer::Query(query)) => (format!("query {} of the recording", query + 1), Role::Good),
+        Ok(Answer::Find(_)) => ("Enter goes to the next place; 'n' to the one after".to_owned(), Role::Good),
         Ok(Answer::Path(path)) => (format!("writes {}", path.display()), Role::Good),
         Ok(Answer::Stages(None)) => ("one stage".to_owned(), Role::Good),
         Ok(Answer::Stages(Some(stages))) => {

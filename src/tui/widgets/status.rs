@@ -26,11 +26,22 @@ fn fill(app: &App, area: Rect, buf: &mut Buffer) -> Style {
 /// What the first line begins with.
 const NAME: &str = " indexscope";
 
-/// Returns where screens are named in the first line: all of them where there is room, else the one that is shown.
+/// Returns how a screen is named in the first line: its number alone where there is no room for all names; nothing
+/// where there is not even room for numbers.
+fn tab(app: &App, width: u16, screen: Screen) -> &'static str {
+    let title = screen.title();
+    match width {
+        _ if screen == app.screen || width >= 140 => title,
+        100.. => title.split(' ').next().unwrap_or(title),
+        _ => "",
+    }
+}
+
+/// Returns where screens are named in the first line.
 pub fn tabs(app: &App, area: Rect) -> Vec<(Rect, Screen)> {
-    let named = Screen::ALL.into_iter().filter(|s| area.width >= 110 || *s == app.screen);
+    let named = Screen::ALL.into_iter().filter(|s| !tab(app, area.width, *s).is_empty());
     let place = |x: &mut u16, screen: Screen| {
-        let width = screen.title().chars().count() as u16 + 2;
+        let width = tab(app, area.width, screen).chars().count() as u16 + 2;
         let tab = Rect { x: *x, width, ..area };
         *x += width;
         Some((tab.intersection(area), screen))
@@ -68,7 +79,7 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     let mut line: Line = vec![(NAME.to_owned(), bold)];
     line.extend(tabs(app, area).into_iter().map(|(_, screen)| {
         let shown = if screen == app.screen { accent.add_modifier(Modifier::BOLD) } else { style };
-        (format!("  {}", screen.title()), shown)
+        (format!("  {}", tab(app, area.width, screen)), shown)
     }));
     let used: usize = line.iter().map(|(t, _)| t.chars().count()).sum();
     line.push((format::fit(&text, room.saturating_sub(used)), style));
