@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const RULES: &[(&str, &[&str], &[&str])] = &[
     ("atomic", &[], &[]),
     ("domain", &[], &[]),
-    ("checkpoint", &["domain"], &[]),
+    ("checkpoint", &["domain"], &["ureq"]),
     ("analysis", &["domain"], &[]),
     ("search", &["analysis", "domain"], &[]),
     ("session", &["atomic", "domain"], &[]),
@@ -41,7 +41,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-const GUARDED: &[&str] = &["candle_core", "candle_nn", "ratatui", "crossterm"];
+const GUARDED: &[&str] = &["candle_core", "candle_nn", "ratatui", "crossterm", "ureq"];
 
 /// Returns what a source text uses: modules of this crate, and guarded dependencies.
 fn uses(source: &str) -> Vec<String> {

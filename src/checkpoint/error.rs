@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::PatternError;
 
+use super::hub::MAIN;
 use super::{Dtype, HubId, SidecarError};
 
 /// Why a checkpoint cannot be used.
@@ -21,6 +22,26 @@ pub enum CheckpointError {
         /// The cache that was looked at.
         cache: PathBuf,
     },
+    /// A checkpoint of which the cache holds only some files.
+    #[error("'{}' is in the Hugging Face cache '{}', but without {lacks}", .id.repo, .cache.display())]
+    PartlyCached {
+        /// What was asked for.
+        id: HubId,
+        /// The cache that was looked at.
+        cache: PathBuf,
+        /// What is missing.
+        lacks: String,
+    },
+    /// A folder of the cache holds several models.
+    #[error("'{}' holds several .gguf files and no config.json", .folder.display())]
+    Ambiguous {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A checkpoint cannot be downloaded.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Download(#[from] super::DownloadError),
     /// A file cannot be read.
     #[error("'{}' cannot be read: {source}", .path.display())]
     Io {
@@ -152,12 +173,10 @@ impl CheckpointError {
     pub fn hint(&self) -> Option<String> {
         Some(
             match self {
-                Self::NotCached { id, .. } => {
-                    let HubId { repo, revision } = id;
-                    return Some(format!(
-                        "download it by 'hf download {repo} --revision {revision}', or give a folder or .gguf file"
-                    ));
-                }
+                Self::NotCached { id, .. } | Self::PartlyCached { id, .. } => return Some(how_to_get(id)),
+                Self::Ambiguous { .. } => "give the path of the one that is meant",
+                #[cfg(feature = "hub")]
+                Self::Download(error) => error.hint(),
                 Self::NotAFolder(_) => {
                     "give the folder that holds config.json and the .safetensors files, a .gguf file, or ORG/NAME of the Hub"
                 }
@@ -202,4 +221,17 @@ impl CheckpointError {
     pub(super) fn malformed(file: &str, reason: impl Into<String>) -> Self {
         Self::Malformed { file: file.to_owned(), reason: reason.into() }
     }
+}
+
+/// Returns what brings a model of the Hub here.
+fn how_to_get(HubId { repo, revision }: &HubId) -> String {
+    let revision = if revision == MAIN { String::new() } else { format!(" --revision {revision}") };
+    let itself = if cfg!(feature = "hub") {
+        "it is downloaded where HF_HUB_OFFLINE is not set"
+    } else {
+        "a build with '--features hub' downloads it by itself"
+    };
+    format!(
+        "'hf download {repo}{revision}' puts it there, or give a folder with config.json, tokenizer*.json and *.safetensors of https://huggingface.co/{repo}; {itself}"
+    )
 }

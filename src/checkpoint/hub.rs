@@ -9,7 +9,7 @@ use super::safetensors::CONFIG_FILE;
 use super::{Checkpoint, CheckpointError};
 
 /// Revision where none is given.
-const MAIN: &str = "main";
+pub(super) const MAIN: &str = "main";
 
 /// A name such as `HuggingFaceTB/SmolLM2-135M` with a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,43 +34,61 @@ impl HubId {
             .then(|| Self { repo: repo.to_owned(), revision: revision.to_owned() })
     }
 
+    /// Returns the model's folder in a cache.
+    pub(super) fn folder(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("models--{}", self.repo.replace('/', "--")))
+    }
+
     /// Returns the folder of the revision's files in a cache.
     fn snapshot(&self, cache: &Path) -> Option<PathBuf> {
-        let model = cache.join(format!("models--{}", self.repo.replace('/', "--")));
+        let model = self.folder(cache);
         let commit = std::fs::read_to_string(model.join("refs").join(&self.revision));
         let commit = commit.map_or_else(|_| self.revision.clone(), |text| text.trim().to_owned());
         Some(model.join("snapshots").join(commit)).filter(|folder| folder.is_dir())
     }
 }
 
+/// Returns the value of an environment variable that is not empty.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Returns the folder of everything of the Hub: `HF_HOME`, else `huggingface` of the user's caches.
+pub(super) fn home() -> PathBuf {
+    let user = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    set("HF_HOME").unwrap_or_else(|| user().unwrap_or_default().join("huggingface"))
+}
+
 /// Returns the cache's folder: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` of the user's caches.
 pub fn hub_cache() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    set("HF_HUB_CACHE")
-        .or_else(|| set("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| set("HF_HOME").map(|home| home.join("hub")))
-        .unwrap_or_else(|| user().unwrap_or_default().join("huggingface/hub"))
+    set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home().join("hub"))
 }
 
 impl Checkpoint {
     /// Opens a checkpoint of a Hub cache: safetensors, or the only GGUF file of a repository without config.json.
     ///
     /// # Errors
-    /// [`CheckpointError::NotCached`] where it was never downloaded; else as [`Checkpoint::open`].
+    /// [`CheckpointError::NotCached`] where it was never downloaded, [`CheckpointError::PartlyCached`] where config or
+    /// weights are missing; else as [`Checkpoint::open`].
     pub fn open_cached(id: &HubId, cache: &Path) -> Result<Self, CheckpointError> {
         let not_cached = || CheckpointError::NotCached { id: id.clone(), cache: cache.to_owned() };
         let folder = id.snapshot(cache).ok_or_else(not_cached)?;
+        let without = |lacks: String| CheckpointError::PartlyCached { id: id.clone(), cache: cache.to_owned(), lacks };
         if folder.join(CONFIG_FILE).is_file() {
-            return Ok(Self::open(&folder)?.named(&id.repo));
+            return match Self::open(&folder) {
+                Ok(checkpoint) => Ok(checkpoint.named(&id.repo)),
+                Err(CheckpointError::NoWeights(_)) => Err(without("its safetensors".to_owned())),
+                Err(CheckpointError::MissingShard { shard }) => Err(without(format!("shard '{shard}'"))),
+                Err(other) => Err(other),
+            };
         }
         let files = std::fs::read_dir(&folder).map_err(|e| CheckpointError::io(&folder, e))?;
         let files = files.filter_map(|entry| Some(entry.ok()?.path()));
         let mut files = files.filter(|path| path.extension().is_some_and(|e| e == "gguf"));
         match (files.next(), files.next()) {
             (Some(file), None) => Self::open(&file),
-            // Which one is meant only the caller knows; the folder's lack of config.json is told.
-            _ => Self::open(&folder),
+            (Some(_), Some(_)) => Err(CheckpointError::Ambiguous { folder }),
+            (None, _) => Err(without(CONFIG_FILE.to_owned())),
         }
     }
 }

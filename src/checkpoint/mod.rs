@@ -5,6 +5,8 @@
 
 mod config;
 mod dense;
+#[cfg(feature = "hub")]
+mod download;
 mod dsa;
 mod dtype;
 mod error;
@@ -23,6 +25,8 @@ mod sidecar;
 
 pub use config::{Attention, Config, Family, MlpKind};
 pub use dense::DENSE_TOPK;
+#[cfg(feature = "hub")]
+pub use download::{DownloadError, Hub};
 pub use dtype::{Dtype, Quantisation, TensorInfo};
 pub use error::CheckpointError;
 pub use fp8::{Blocks, E4M3, is_scale};

@@ -145,7 +145,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    fn parse(text: &str) -> Result<Self, CheckpointError> {
+    pub(super) fn parse(text: &str) -> Result<Self, CheckpointError> {
         serde_json::from_str(text).map_err(|e| CheckpointError::malformed(INDEX_FILE, e.to_string()))
     }
 }

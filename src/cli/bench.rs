@@ -20,7 +20,7 @@ const PHASES: [&str; 2] = ["prefill", "decode"];
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     #[arg(required_unless_present_any = ["geometry", "gpu_check"])]
     model: Option<String>,
     /// Random weights instead of a checkpoint: glm-4.7-flash-dsa, glm-5, deepseek-v3.2, or a file like config.json.
@@ -127,7 +127,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 type Timed = (LocalBackend, Vec<Pattern>, usize);
 
 fn of_checkpoint(args: &Args, model: &str, longest: usize) -> Result<Timed, CliError> {
-    let checkpoint = args.run.open(model)?;
+    let checkpoint = args.run.open(model, args.output.quiet())?;
     let patterns = bound(&args.patterns, |spec| target::resolve(spec, &checkpoint))?;
     let data = if args.data.is_given() { args.data.clone() } else { args.data.with_random(longest, longest) };
     let calibration = data.load(&checkpoint)?;

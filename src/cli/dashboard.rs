@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 fn open_model(args: &Args) -> Result<Setup, CliError> {
-    let checkpoint = args.run.open(&args.target)?;
+    let checkpoint = args.run.open(&args.target, false)?;
     let config = checkpoint.config();
     let data = if args.data.is_given() || checkpoint.is_embedded() {
         args.data.clone()

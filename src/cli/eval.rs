@@ -18,7 +18,7 @@ use crate::session::write_atomic;
 /// Arguments of `eval`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     model: String,
     /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], dense, @FILE or session:FILE; may be repeated.
     #[arg(long = "pattern", required = true, value_name = "P")]
@@ -45,7 +45,7 @@ pub struct Args {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, a loss that is not finite, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = args.run.open(&args.model)?;
+    let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
     let calibration = args.data.load(&checkpoint)?;
     let cancel = cancel_on_interrupt()?;
@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let base = match &args.reference_index {
         None => backend.evaluate(reference, &cancel, &mut tell)?,
         Some(index) => {
-            let other = args.run.open_with(&args.model, index)?;
+            let other = args.run.open_with(&args.model, index, args.output.quiet())?;
             let mut other = load(&other, calibration, args.run.settings()?, &args.output)?;
             backend.compare_with(&mut other, &cancel, &mut tell)?
         }

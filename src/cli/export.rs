@@ -122,7 +122,7 @@ fn open(args: &Args) -> Result<(Target, Pattern, Option<Checkpoint>), CliError> 
         target.constraints.check(pattern)?;
         return Ok((target, pattern, None));
     }
-    let checkpoint = target::open(&args.model)?;
+    let checkpoint = target::open(&args.model, args.output.quiet())?;
     let pattern = target::resolve(&args.pattern, &checkpoint)?.ok_or_else(dense)?;
     Ok((Target::of(&checkpoint), pattern, Some(checkpoint)))
 }

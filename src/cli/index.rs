@@ -22,20 +22,20 @@ pub struct IndexArgs {
 }
 
 impl IndexArgs {
-    /// Opens MODEL with the index source asked for.
+    /// Opens MODEL with the index source asked for; `quiet` as in [`target::open`].
     ///
     /// # Errors
     /// When there is no such checkpoint, or it cannot be run so.
-    pub fn open(&self, model: &str) -> Result<Checkpoint, CliError> {
-        self.open_with(model, self.index.as_deref().unwrap_or(OWN))
+    pub fn open(&self, model: &str, quiet: bool) -> Result<Checkpoint, CliError> {
+        self.open_with(model, self.index.as_deref().unwrap_or(OWN), quiet)
     }
 
     /// Opens MODEL with another index source and the same number of keys; `own` is what it has without one.
     ///
     /// # Errors
     /// As [`IndexArgs::open`].
-    pub fn open_with(&self, model: &str, index: &str) -> Result<Checkpoint, CliError> {
-        let mut checkpoint = target::open(model)?;
+    pub fn open_with(&self, model: &str, index: &str, quiet: bool) -> Result<Checkpoint, CliError> {
+        let mut checkpoint = target::open(model, quiet)?;
         match index {
             OWN => {}
             "oracle" => checkpoint = checkpoint.with_oracle(),

@@ -14,7 +14,7 @@ use crate::domain::IndexSource;
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     model: String,
     #[command(flatten)]
     index: IndexArgs,
@@ -27,7 +27,7 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened, or its config and tensors contradict each other.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = args.index.open(&args.model)?;
+    let checkpoint = args.index.open(&args.model, args.output.quiet())?;
     match checkpoint.check() {
         Ok(()) => {}
         // What cannot be computed with can still be described and exported.

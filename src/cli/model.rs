@@ -62,12 +62,13 @@ pub fn resolve(checkpoint: &Checkpoint, spec: &PatternSpec) -> Result<Subject, C
 }
 
 impl RunArgs {
-    /// Opens MODEL with the index source asked for, and checks that everything is there that its config demands.
+    /// Opens MODEL with the index source asked for, and checks that everything is there that its config demands;
+    /// `quiet` as in [`target::open`].
     ///
     /// # Errors
     /// When it is not a checkpoint that can be run.
-    pub fn open(&self, name: &str) -> Result<Checkpoint, CliError> {
-        let checkpoint = self.index.open(name)?;
+    pub fn open(&self, name: &str, quiet: bool) -> Result<Checkpoint, CliError> {
+        let checkpoint = self.index.open(name, quiet)?;
         checkpoint.check().map_err(target::told)?;
         Ok(checkpoint)
     }
@@ -76,8 +77,8 @@ impl RunArgs {
     ///
     /// # Errors
     /// As [`RunArgs::open`].
-    pub fn open_with(&self, name: &str, index: &str) -> Result<Checkpoint, CliError> {
-        let checkpoint = self.index.open_with(name, index)?;
+    pub fn open_with(&self, name: &str, index: &str, quiet: bool) -> Result<Checkpoint, CliError> {
+        let checkpoint = self.index.open_with(name, index, quiet)?;
         checkpoint.check().map_err(target::told)?;
         Ok(checkpoint)
     }

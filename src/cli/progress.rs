@@ -20,7 +20,12 @@ pub struct Progress {
 impl Progress {
     /// Returns a line that is shown if there is somebody to see it.
     pub fn new(output: &OutputArgs) -> Self {
-        Self { shown: !output.quiet() && std::io::stderr().is_terminal(), last: None }
+        Self::of(!output.quiet())
+    }
+
+    /// Returns a line that is shown if it is wanted and there is somebody to see it.
+    pub fn of(wanted: bool) -> Self {
+        Self { shown: wanted && std::io::stderr().is_terminal(), last: None }
     }
 
     /// Shows how far something has come, at most 20 times a second.

@@ -21,7 +21,7 @@ type Run<'a> = dyn FnMut(&mut Sink) -> Result<Recorded, BackendError> + 'a;
 /// Arguments of `record`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder, a .gguf file, ORG/NAME of the Hub (downloaded before), or demo.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     model: String,
     /// The file to write: packed, a quarter of the size or less, if its name ends in .trace; only the matrix of
     /// overlap if it ends in .json, the sets going through a file beside it; else safetensors.
@@ -60,7 +60,7 @@ fn sampling(text: &str) -> Result<QuerySampling, String> {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = args.run.open(&args.model)?;
+    let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let pattern = match &args.pattern {
         None => checkpoint.constraints().reference()?,
         Some(spec) => match model::resolve(&checkpoint, spec)? {

@@ -100,7 +100,7 @@ fn layers(text: &str) -> Result<LayerSet, String> {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = args.run.open(&args.model)?;
+    let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let settings = settings(&args, &checkpoint)?;
     let space = Space::new(&checkpoint.constraints(), &settings).map_err(usage)?;
     let (calibration, unseen) =

@@ -17,18 +17,44 @@ pub fn told(error: CheckpointError) -> CliError {
 /// Opens MODEL: a folder, a .gguf file, a Hub name whose files are in the local cache, or `demo` (a folder of that name
 /// is `./demo`).
 ///
+/// With the feature `hub`, what the cache lacks of a Hub name is downloaded; `quiet` keeps that from being shown.
+///
 /// # Errors
 /// When there is no such checkpoint, or its config or headers are wrong.
-pub fn open(model: &str) -> Result<Checkpoint, CliError> {
+pub fn open(model: &str, quiet: bool) -> Result<Checkpoint, CliError> {
     if model == demo::NAME {
         return demo::checkpoint().map_err(told);
     }
     let path = Path::new(model);
     match HubId::parse(model) {
-        Some(id) if !path.exists() => Checkpoint::open_cached(&id, &hub_cache()),
+        Some(id) if !path.exists() => open_named(&id, quiet),
         _ => Checkpoint::open(path),
     }
     .map_err(told)
+}
+
+/// Opens a checkpoint of the Hub's local cache.
+#[cfg(not(feature = "hub"))]
+fn open_named(id: &HubId, _quiet: bool) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::open_cached(id, &hub_cache())
+}
+
+/// Opens a checkpoint of the Hub's local cache, downloading what that lacks.
+#[cfg(feature = "hub")]
+fn open_named(id: &HubId, quiet: bool) -> Result<Checkpoint, CheckpointError> {
+    use super::{bytes, progress::Progress};
+    use crate::checkpoint::Hub;
+
+    let cache = hub_cache();
+    let found = Checkpoint::open_cached(id, &cache);
+    let is_absent = matches!(found, Err(CheckpointError::NotCached { .. } | CheckpointError::PartlyCached { .. }));
+    let Some(hub) = Hub::from_env().filter(|_| is_absent) else { return found };
+    let mut progress = Progress::of(!quiet);
+    hub.download(id, &cache, &mut |have, all| {
+        let what = format!("downloading {}, {} of {}", id.repo, bytes::show(have), bytes::show(all));
+        progress.tell(&what, have as f64 / all.max(1) as f64);
+    })?;
+    Checkpoint::open_cached(id, &cache)
 }
 
 /// Returns the pattern that is meant for this model; `None` for dense attention.

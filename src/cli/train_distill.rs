@@ -11,7 +11,7 @@ use crate::train::indexers::Targets;
 /// Arguments of `train distill`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a checkpoint.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     model: String,
     /// F/S letters, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE: whose Full layers keep an indexer.
     #[arg(long, value_name = "P")]
@@ -38,7 +38,7 @@ enum TargetsArg {
 /// # Errors
 /// As `train indexers`.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = target::open(&args.model)?;
+    let checkpoint = target::open(&args.model, args.training.output.quiet())?;
     checkpoint.check().map_err(target::told)?;
     let start = args.sidecar.as_deref().map(Sidecar::open).transpose()?;
     let with = match &start {

@@ -16,7 +16,7 @@ use crate::train::read_text;
 /// Arguments of `train indexers`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a checkpoint.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     model: String,
     /// Layers that get an indexer, such as 0,4,8-11; every layer that may have one by default.
     #[arg(long, value_name = "LIST")]
@@ -75,7 +75,7 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Trains indexers until all steps are done or the process is told to stop; both leave what can be gone on with.
@@ -83,7 +83,7 @@ pub struct TrainingArgs {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, a loss that is not finite; [`CliError::Interrupted`] after Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let checkpoint = target::open(&args.model)?;
+    let checkpoint = target::open(&args.model, args.training.output.quiet())?;
     checkpoint.check().map_err(target::told)?;
     let pattern = reachable(&checkpoint, args.layers.as_deref())?;
     let layers = match &args.layers {
