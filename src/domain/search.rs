@@ -80,11 +80,13 @@ pub struct Flip {
     pub work: Work,
 }
 
-/// A pair of layers whose roles were exchanged.
+/// A change that refines what the flips led to: a pair of layers whose roles were exchanged, or, within a budget for Δ,
+/// one more layer that became Shared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Swap {
-    /// The layer that became Full.
-    pub full: usize,
+    /// The layer that became Full; `None` where no other one had to for the layer that became Shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<usize>,
     /// The layer that became Shared.
     pub shared: usize,
     /// Δ of the pattern afterwards against the reference, nats.
@@ -143,7 +145,7 @@ pub struct SearchRecord {
     /// The accepted flips in order: the first n of them, applied to `start`, are the pattern of that retention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<Flip>,
-    /// The exchanges made after the flips.
+    /// The changes made after the flips, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub swaps: Vec<Swap>,
 }

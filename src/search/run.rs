@@ -37,7 +37,7 @@ pub fn search(space: &Space, settings: &SearchSettings, ledger: &mut Ledger) -> 
         Strategy::Exhaustive => exhaustive::exhaustive(space, settings.goal, ledger)?,
     }
     if settings.method.swap {
-        swap::refine(space, ledger)?;
+        swap::refine(space, settings.goal, ledger)?;
     }
     ledger.progress.record.state = SearchState::Done;
     ledger.progress.candidate = None;

@@ -132,7 +132,8 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
     };
     note.push(format!("{} for {goal}, seed {}", record.settings.method, record.settings.seed));
     for swap in &record.swaps {
-        note.push(format!("swap: L{} Full, L{} Shared: delta {}", swap.full, swap.shared, delta(Some(swap.delta))));
+        let full = swap.full.map_or(String::new(), |layer| format!("L{layer} Full, "));
+        note.push(format!("swap: {full}L{} Shared: delta {}", swap.shared, delta(Some(swap.delta))));
     }
     note.push(format!(
         "pattern {} with {} Full: delta {} nats on the text searched on",

@@ -265,7 +265,8 @@ fn flips(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
     write(buf, inner, 0, &[("  #  flip     its Δ          best".into(), theme.role(Role::Dim))]);
     let rows = inner.height.saturating_sub(1) as usize;
     let swaps = record.swaps.iter().rev().map(|s| {
-        let text = format!("swap L{} F, L{} S {}", s.full, s.shared, format::delta(s.step.value));
+        let full = s.full.map_or(String::new(), |layer| format!("L{layer} F, "));
+        let text = format!("swap {full}L{} S {}", s.shared, format::delta(s.step.value));
         (text, Role::Text)
     });
     let numbered = record.order.iter().enumerate().rev().map(|(i, flip)| line(app, i + 1, flip));
