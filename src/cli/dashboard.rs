@@ -107,13 +107,15 @@ pub fn run(args: Args) -> Result<(), CliError> {
 fn open_model(args: &Args) -> Result<Setup, CliError> {
     let checkpoint = args.run.open(&args.target, false)?;
     let config = checkpoint.config();
-    let data = if args.data.is_given() || checkpoint.is_embedded() {
-        args.data.clone()
+    // Random tokens say nothing about text, on which ones soever a pattern is judged.
+    let (calibration, unseen) = if args.data.is_random() {
+        (args.data.load(&checkpoint)?, None)
+    } else if args.data.is_given() || checkpoint.is_embedded() {
+        args.data.load_pair(&checkpoint, None)?
     } else {
         let piece = (4 * config.index_topk).max(512).min(config.max_position_embeddings);
-        args.data.with_random(RANDOM_TOKENS.max(piece), piece)
+        (args.data.with_random(RANDOM_TOKENS.max(piece), piece).load(&checkpoint)?, None)
     };
-    let calibration = data.load(&checkpoint)?;
     let settings =
         Settings { speed_context: args.speed_context.map(Into::into), keep_selections: true, ..args.run.settings()? };
     let texts = Arc::new(texts(&checkpoint, &calibration));
@@ -123,7 +125,7 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
     model::check_room(&checkpoint, &settings)?;
     let (handle, updates) = spawn(move || {
         let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings.clone())?;
-        Ok(Box::new(backend))
+        Ok(Box::new(backend.judged_on(unseen.clone())))
     });
     Ok(Setup {
         title,

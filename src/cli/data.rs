@@ -106,8 +106,8 @@ impl DataArgs {
         let vocab = checkpoint.config().vocab_size;
         let told = |e: String| CliError::run(e);
         if checkpoint.is_embedded() && !self.is_given() {
-            let unseen =
-                Self { split: Some(Split::Validation), sequences: judged.and_then(NonZeroUsize::new), ..self.clone() };
+            let other = if self.split == Some(Split::Validation) { Split::Calibration } else { Split::Validation };
+            let unseen = Self { split: Some(other), sequences: judged.and_then(NonZeroUsize::new), ..self.clone() };
             return Ok((self.load(checkpoint)?, Some(unseen.load(checkpoint)?)));
         }
         let all = Self { sequences: None, ..self.clone() }.load(checkpoint)?;

@@ -158,6 +158,7 @@ pub(super) fn work_of(session: &Session) -> Work {
             change: step.change.clone(),
             evaluation: step.evaluation.clone(),
             speed: step.speed.clone(),
+            validation: step.validation.clone(),
         })
         .collect();
     if steps.is_empty() {
@@ -167,6 +168,7 @@ pub(super) fn work_of(session: &Session) -> Work {
             change: "opened".to_owned(),
             evaluation: None,
             speed: Vec::new(),
+            validation: None,
         });
     }
     let named = session.named.iter().map(|n| (n.name.clone(), n.pattern)).collect();
@@ -206,6 +208,7 @@ fn update(session: &mut Session, calibration: &str, work: &Work) {
             change: step.change.clone(),
             evaluation: step.evaluation.clone(),
             speed: step.speed.clone(),
+            validation: step.validation.clone(),
             other: before.get(i).filter(|b| b.pattern == step.pattern).map(|b| b.other.clone()).unwrap_or_default(),
         })
         .collect();
@@ -231,6 +234,7 @@ mod tests {
             change: "a change".into(),
             evaluation: None,
             speed: Vec::new(),
+            validation: None,
         }
     }
 

@@ -15,8 +15,8 @@ use super::model::{RunArgs, load};
 use super::output::OutputArgs;
 use super::progress::cancel_on_interrupt;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Goal, Keep, LayerSet, Method, SearchSettings, SearchState, Stages, Subject, Validation};
-use crate::engine::{Backend, Calibration, Cancel, Evaluator, LocalBackend};
+use crate::domain::{Goal, Keep, LayerSet, Method, SearchSettings, SearchState, Stages};
+use crate::engine::{Backend, Evaluator};
 use crate::search::{Ledger, SearchError, Space, search};
 
 /// Arguments of `search`.
@@ -106,7 +106,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let (calibration, unseen) =
         args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
     let cancel = cancel_on_interrupt()?;
-    let mut backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
+    let backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
+    let mut backend = backend.judged_on(unseen.clone());
     if args.data.is_random() {
         args.output.warn("the tokens are random: losses say nothing about text");
     }
@@ -136,9 +137,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         None => None,
         Some(pieces) => Some(split::run(&settings, &space, usize::from(pieces), &mut backend, &cancel, &mut keeper)?),
     };
-    if let Some(unseen) = unseen {
-        record.validation = Some(judge(&backend, unseen, record.pattern, &cancel)?);
-    }
+    record.validation = backend.validate(record.pattern, &cancel, &mut |_| {})?;
     record.state = SearchState::Done;
     keeper.save(&record)?;
     print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path())
@@ -167,19 +166,6 @@ fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliE
         seed: args.seed,
         ..SearchSettings::new(args.method, goal)
     })
-}
-
-/// Measures a pattern on sequences that no search has seen.
-fn judge(
-    backend: &LocalBackend,
-    unseen: Calibration,
-    pattern: crate::domain::Pattern,
-    cancel: &Cancel,
-) -> Result<Validation, CliError> {
-    let (sequences, data) = (unseen.sequences().len(), unseen.data().to_owned());
-    let mut unseen = backend.on(unseen)?;
-    let evaluation = unseen.evaluate(Subject::Pattern(pattern), cancel, &mut |_| {})?;
-    Ok(Validation { loss: evaluation.loss, delta: evaluation.delta, sequences, data })
 }
 
 /// A contradiction in what was asked for.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Cancel;
-use crate::domain::{Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace};
+use crate::domain::{Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace, Validation};
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
 /// What is known of a loaded model and its calibration set.
@@ -130,6 +130,17 @@ pub trait Backend: Send {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError>;
+
+    /// Measures a pattern on text that no search sees; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn validate(
+        &mut self,
+        pattern: Pattern,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Option<Validation>, BackendError>;
 
     /// Returns the calibration set as searches see it: in parts that are measured together.
     fn layout(&self) -> Layout;

@@ -13,9 +13,10 @@ use super::measure::LayerTime;
 use super::search::Baseline;
 use super::tally::Tally;
 use super::targets::Targets;
+use super::validate::Judge;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace};
+use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace, Validation};
 use crate::model::{Indices, Model, Ops};
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
@@ -71,6 +72,7 @@ pub struct LocalBackend {
     pub(super) coverages: HashMap<Pattern, Coverage>,
     evaluations: HashMap<Subject, Evaluation>,
     pub(super) baselines: Vec<Option<Baseline>>,
+    pub(super) judge: Option<Judge>,
 }
 
 impl LocalBackend {
@@ -103,6 +105,7 @@ impl LocalBackend {
             settings,
             coverages: HashMap::new(),
             evaluations: HashMap::new(),
+            judge: None,
         })
     }
 
@@ -327,6 +330,15 @@ impl Backend for LocalBackend {
             speeds.extend(self.measure_at(pattern, context, cancel, &mut tell)?);
         }
         Ok(speeds)
+    }
+
+    fn validate(
+        &mut self,
+        pattern: Pattern,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Option<Validation>, BackendError> {
+        super::validate::validate(self, pattern, cancel, progress)
     }
 
     fn layout(&self) -> Layout {

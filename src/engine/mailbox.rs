@@ -21,6 +21,8 @@ pub(super) enum Task {
     Profile(Pattern),
     /// Measure how well layers could lend each other their indices.
     Affinity(AffinityKind),
+    /// Judge on text that no search sees.
+    Validate(Pattern),
     /// Search, or go on with it.
     Search(SearchSettings),
 }
@@ -47,6 +49,8 @@ struct Slots {
     measure: Option<Pattern>,
     profile: Option<Pattern>,
     affinity: Option<AffinityKind>,
+    /// What is judged, one after another: a search's result and what is applied of it.
+    validate: Vec<Pattern>,
     speed: Option<Pattern>,
     search: Option<SearchSettings>,
     search_paused: bool,
@@ -83,6 +87,7 @@ impl Mailbox {
             Command::Measure(pattern) => slots.measure = Some(pattern),
             Command::Profile(pattern) => slots.profile = Some(pattern),
             Command::Affinity(kind) => slots.affinity = Some(kind),
+            Command::Validate(pattern) => slots.judge(pattern),
             Command::Evaluate(pattern) => {
                 (slots.evaluate, slots.measure, slots.coverage, slots.speed) = (Some(pattern), None, None, None);
                 slots.profile = None;
@@ -144,6 +149,14 @@ impl Mailbox {
         }
     }
 
+    /// Puts a judgement back that an edit interrupted; a stop keeps it away.
+    pub(super) fn resume_validation(&self, pattern: Pattern) {
+        let mut slots = self.lock();
+        if slots.evaluate.is_some() {
+            slots.judge(pattern);
+        }
+    }
+
     /// Waits for the next piece of work.
     pub(super) fn next(&self) -> Next {
         let mut slots = self.lock();
@@ -185,8 +198,16 @@ impl Mailbox {
 }
 
 impl Slots {
+    /// Queues a judgement, each pattern once.
+    fn judge(&mut self, pattern: Pattern) {
+        if !self.validate.contains(&pattern) {
+            self.validate.push(pattern);
+        }
+    }
+
     /// Forgets all work but the search.
     fn clear(&mut self) {
+        self.validate.clear();
         (self.evaluate, self.record, self.coverage) = (None, false, None);
         (self.measure, self.speed, self.profile, self.affinity) = (None, None, None, None);
     }
@@ -205,6 +226,7 @@ impl Slots {
         if let Some(pattern) = self.measure.take() {
             return Some(Task::Measure(pattern));
         }
-        self.profile.take().map(Task::Profile).or_else(|| self.affinity.take().map(Task::Affinity))
+        let other = self.profile.take().map(Task::Profile).or_else(|| self.affinity.take().map(Task::Affinity));
+        other.or_else(|| (!self.validate.is_empty()).then(|| Task::Validate(self.validate.remove(0))))
     }
 }

@@ -31,6 +31,7 @@ mod states;
 mod stream;
 mod tally;
 mod targets;
+mod validate;
 mod worker;
 #[cfg(test)]
 mod worker_tests;

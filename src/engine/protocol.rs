@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Affinity, AffinityKind, Coverage, ModelInfo};
-use crate::domain::{Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace};
+use crate::domain::{Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace, Validation};
 
 /// What the dashboard asks of the worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub enum Command {
     Profile(Pattern),
     /// Measure how well layers could lend each other their indices, under the reference.
     Affinity(AffinityKind),
+    /// Judge this pattern on text that no search sees, after all other measurements.
+    Validate(Pattern),
     /// Search for a pattern, instead of any search that goes on; everything else comes first.
     Search(SearchSettings),
     /// Let the search wait; what it measured stays.
@@ -49,6 +51,8 @@ pub enum Job {
     Affinity,
     /// Searching for a pattern.
     Search,
+    /// Judging a pattern on text that no search sees.
+    Validate,
 }
 
 /// How far a job has come; at most 20 per second are sent.
@@ -94,6 +98,8 @@ pub enum Update {
     Profiled(Vec<Speed>),
     /// How well layers could lend each other their indices.
     Affinity(AffinityKind, Arc<Affinity>),
+    /// How a pattern does on text that no search sees; `None` where there is no such text.
+    Validated(Pattern, Option<Validation>),
     /// Where the search stands; also told when it is paused, stopped or done.
     Search(Box<SearchProgress>),
     /// A job failed; everything measured before stays.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::data::Calibration;
 use super::forward::How;
-use super::local::LocalBackend;
+use super::local::{LocalBackend, Settings};
 use super::{Backend, BackendError, Cancel, ModelInfo};
 use crate::domain::{Subject, block_ends, block_means};
 use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
@@ -103,6 +103,15 @@ impl LocalBackend {
     /// # Errors
     /// Where the device has no room for tables of positions.
     pub fn on(&self, calibration: Calibration) -> Result<Self, BackendError> {
+        self.with(calibration, self.settings.clone())
+    }
+
+    /// Returns the same without anything kept between evaluations but what the reference predicts.
+    pub(super) fn sparing(&self, calibration: Calibration) -> Result<Self, BackendError> {
+        self.with(calibration, Settings { cache_bytes: 0, keep_selections: false, ..self.settings.clone() })
+    }
+
+    fn with(&self, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
         let info = ModelInfo {
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
@@ -112,7 +121,7 @@ impl LocalBackend {
             data: calibration.data().to_owned(),
             ..self.info.clone()
         };
-        Self::assemble(info, self.runner.model.clone(), calibration, self.settings.clone())
+        Self::assemble(info, self.runner.model.clone(), calibration, settings)
     }
 }
 

@@ -162,6 +162,14 @@ impl Worker {
                 outbox.progress(Job::Affinity, 0.0, started);
                 outbox.send(Update::Affinity(kind, Arc::new(backend.affinity(kind, cancel)?)));
             }
+            Task::Validate(pattern) => {
+                let mut tell = |share| outbox.progress(Job::Validate, share, started);
+                let judged = backend.validate(pattern, cancel, &mut tell);
+                if matches!(judged, Err(BackendError::Cancelled)) {
+                    mailbox.resume_validation(pattern);
+                }
+                outbox.send(Update::Validated(pattern, judged?));
+            }
             Task::Search(ref settings) => {
                 let result = searching.run(settings, backend.as_mut(), outbox, cancel);
                 if !matches!(result, Err(BackendError::Cancelled)) {
@@ -182,6 +190,7 @@ impl Task {
             Self::Coverage(_) => Job::Coverage,
             Self::Measure(_) | Self::Profile(_) => Job::Speed,
             Self::Affinity(_) => Job::Affinity,
+            Self::Validate(_) => Job::Validate,
             Self::Search(_) => Job::Search,
         }
     }

@@ -45,6 +45,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Affinity(kind, _) => format!("affinity {kind:?}"),
             Update::Profiled(s) => format!("profiled {}", s[0].pattern),
             Update::Recorded(_) => "recorded".into(),
+            Update::Validated(p, v) => format!("validated {p} on {}", v.map_or(0, |v| v.sequences)),
             Update::Crashed(message) => format!("crashed: {message}"),
             Update::Ready(_) => "ready".into(),
             Update::Search(p) => format!("search {:?} {}", p.record.state, p.record.pattern),
@@ -93,6 +94,23 @@ fn a_recording_goes_on_after_an_edit() {
     let names = names(&updates);
     let at = |name: &str| names.iter().position(|n| n == name);
     assert!(at("evaluated FS").is_some() && at("evaluated FS") < at("recorded"), "{names:?}");
+}
+
+#[test]
+fn a_judgement_comes_after_everything_about_an_edit() {
+    let (fake, gate) = Fake::new(2).gated();
+    let (handle, updates) = start(fake);
+    // Interrupted or not begun: either way the edit comes first, and both patterns are judged.
+    handle.post(Command::Validate(p("FS")));
+    handle.post(Command::Validate(p("FF")));
+    handle.post(Command::Validate(p("FS")));
+    handle.post(Command::Evaluate(p("FS")));
+    drop(gate);
+    let mut names = names(&updates);
+    let at = |name: &str| names.iter().position(|n| n == name).unwrap();
+    assert!(at("evaluated FS") < at("validated FS on 2") && at("evaluated FS") < at("validated FF on 2"), "{names:?}");
+    names.retain(|n| n.starts_with("validated"));
+    assert_eq!(names.len(), 2);
 }
 
 #[test]

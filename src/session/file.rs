@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{FileError, write_atomic};
-use crate::domain::{Evaluation, Pattern, SearchRecord, Speed};
+use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Validation};
 
 /// Newest version of the file that can be read.
 const SCHEMA: u32 = 1;
@@ -49,6 +49,9 @@ pub struct SessionStep {
     /// Its speed, prefill first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub speed: Vec<Speed>,
+    /// Its loss on text that no search saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// Fields of other versions, kept when the file is rewritten.
     #[serde(flatten)]
     pub other: toml::Table,
@@ -198,6 +201,7 @@ mod tests {
             change: "all Full".into(),
             evaluation: None,
             speed: vec![],
+            validation: None,
             other: toml::Table::new(),
         };
         let second = SessionStep {
@@ -206,6 +210,7 @@ mod tests {
             change: "L2 Full → Shared".into(),
             evaluation: Some(evaluation),
             speed: vec![speed],
+            validation: Some(Validation { loss: 2.6, delta: None, sequences: 3, data: "v.txt".into() }),
             other: toml::Table::new(),
         };
         let model = SessionModel { name: "m".into(), fingerprint: "f".into(), other: toml::Table::new() };

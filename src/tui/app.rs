@@ -282,6 +282,7 @@ impl App {
             Job::Speed => "speed",
             Job::Affinity => "affinity",
             Job::Search => "search",
+            Job::Validate => "validation",
         }
     }
 }

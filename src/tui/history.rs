@@ -173,8 +173,14 @@ mod tests {
 
     #[test]
     fn unsound_work_is_refused() {
-        let step =
-            |parent| Step { pattern: p("FF"), parent, change: String::new(), evaluation: None, speed: Vec::new() };
+        let step = |parent| Step {
+            pattern: p("FF"),
+            parent,
+            change: String::new(),
+            evaluation: None,
+            speed: Vec::new(),
+            validation: None,
+        };
         assert!(History::from_work(&Work { steps: vec![], current: 0, named: vec![], search: None }).is_none());
         assert!(
             History::from_work(&Work { steps: vec![step(Some(0))], current: 0, named: vec![], search: None }).is_none()

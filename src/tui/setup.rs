@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::app::Texts;
-use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Trace};
+use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Trace, Validation};
 use crate::engine::{Command, Update};
 use crate::interop::Target;
 
@@ -29,6 +29,8 @@ pub struct Step {
     pub evaluation: Option<Evaluation>,
     /// Its speed, prefill first; empty if not measured.
     pub speed: Vec<Speed>,
+    /// Its loss on text that no search saw, if it was judged.
+    pub validation: Option<Validation>,
 }
 
 /// What a session file keeps of the dashboard: the history tree, the place in it, and names.

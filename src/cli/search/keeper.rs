@@ -88,6 +88,7 @@ impl Keeper {
             change,
             evaluation: None,
             speed: Vec::new(),
+            validation: None,
             other: toml::Table::new(),
         };
         let mut history = vec![step(record.start, None, "start of the search".to_owned())];

@@ -1,6 +1,6 @@
 //! What is known of patterns, and of the worker that finds it out.
 
-use crate::domain::{Evaluation, Speed};
+use crate::domain::{Evaluation, Speed, Validation};
 use crate::engine::Coverage;
 
 /// What is known of one pattern.
@@ -12,6 +12,8 @@ pub struct Results {
     pub coverage: Option<Coverage>,
     /// Speed, prefill first.
     pub speed: Vec<Speed>,
+    /// Loss on text that no search saw.
+    pub validation: Option<Validation>,
 }
 
 /// Where the worker stands.

@@ -3,6 +3,7 @@
 use super::{App, Screen};
 use crate::domain::{
     Goal, Keep, LayerSet, Pattern, SearchProgress, SearchRecord, SearchSettings, SearchState, Stages, Strategy,
+    Validation,
 };
 use crate::tui::input::Input;
 
@@ -245,6 +246,8 @@ pub struct SearchView {
     pub waiting: Option<SearchSettings>,
     /// Full layers at which the flip order is cut; `None` for the search's own result.
     pub cut: Option<usize>,
+    /// Whether what the worker still tells is of a search that belongs to other work than is open.
+    pub closed: bool,
 }
 
 impl App {
@@ -267,6 +270,11 @@ impl App {
     pub fn stops_search(&self) -> bool {
         let alive = self.is_searching() || self.is_search_paused() || self.search.waiting.is_some();
         alive && (self.screen == Screen::Search || !self.is_busy())
+    }
+
+    /// Returns how a pattern did on text that no search saw.
+    pub fn validation(&self, pattern: Pattern) -> Option<&Validation> {
+        self.results.get(&pattern).and_then(|r| r.validation.as_ref())
     }
 
     /// Returns the pattern that applying the search would take: the cut of its flip order, or its result.

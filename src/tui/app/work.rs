@@ -1,7 +1,7 @@
 //! The state as a saved piece of work, and back.
 
 use super::{App, HistoryView};
-use crate::domain::{SearchProgress, SearchState};
+use crate::domain::{Evaluation, Origin, SearchProgress, SearchState, Speed};
 use crate::tui::history::{History, Node};
 use crate::tui::{Step, Work};
 
@@ -11,16 +11,23 @@ impl App {
         let Some(history) = History::from_work(work) else { return false };
         for step in &work.steps {
             let results = self.results.entry(step.pattern).or_default();
-            if results.evaluation.is_none() {
-                results.evaluation.clone_from(&step.evaluation);
-            }
+            // What this run has measured itself stays; the rest is said to be from a file.
+            let evaluation = step.evaluation.clone().map(|e| Evaluation { origin: Origin::Imported, ..e });
+            results.evaluation = results.evaluation.take().or(evaluation);
             if results.speed.is_empty() {
-                results.speed.clone_from(&step.speed);
+                results.speed = step.speed.iter().map(|s| Speed { origin: Origin::Imported, ..s.clone() }).collect();
             }
+            results.validation = results.validation.take().or_else(|| step.validation.clone());
+        }
+        if let Some(record) = &work.search
+            && let Some(validation) = &record.validation
+        {
+            self.results.entry(record.pattern).or_default().validation.get_or_insert_with(|| validation.clone());
         }
         self.named.clone_from(&work.named);
         self.view = HistoryView { axes: self.view.axes, ..HistoryView::default() };
         self.search.cut = None;
+        self.search.closed = true;
         self.search.progress = work.search.clone().map(|mut record| {
             // Nothing goes on in a file.
             if matches!(record.state, SearchState::Running | SearchState::Paused) {
@@ -33,7 +40,7 @@ impl App {
         true
     }
 
-    /// Returns what a session file is to keep.
+    /// Returns what a session file is to keep. It says how a number came to be, not that it was read from a file.
     pub fn work(&self) -> Option<Work> {
         let history = self.history.as_ref()?;
         let step = |node: &Node| {
@@ -42,8 +49,9 @@ impl App {
                 pattern: node.pattern,
                 parent: node.parent,
                 change: node.change.clone(),
-                evaluation: results.evaluation,
-                speed: results.speed,
+                evaluation: results.evaluation.map(|e| Evaluation { origin: Origin::Measured, ..e }),
+                speed: results.speed.into_iter().map(|s| Speed { origin: Origin::Measured, ..s }).collect(),
+                validation: results.validation,
             }
         };
         let steps = history.nodes().iter().map(step).collect();

@@ -12,6 +12,7 @@ use ratatui::style::Style;
 
 use crate::analysis::pareto::knee;
 use crate::domain::{Flip, Goal, Pattern, Role as LayerRole, SearchProgress, SearchRecord, SearchState};
+use crate::engine::Job;
 use crate::tui::app::App;
 use crate::tui::format;
 use crate::tui::theme::Role;
@@ -156,12 +157,19 @@ fn strips(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
     let name = if cut { "cut" } else { "best" };
     let text = format!("{}/{} Full{number}", found.full_count(), found.len());
     let mut heading = vec![label(app, name), (text, theme.role(Role::Text))];
-    if let Some(judged) = record.validation.as_ref().filter(|_| !cut) {
+    if let Some(judged) = app.validation(found) {
         let delta = judged.delta.map_or_else(
             || "–".to_owned(),
             |d| format!("{} {}", format::delta(d.value), format::spread(d.se, theme.ascii)),
         );
         heading.push((format!("  validation {delta}"), theme.role(Role::Good)));
+        let on = format!(" on {} sequences of {}", judged.sequences, judged.data);
+        let used: usize = heading.iter().map(|(t, _)| t.chars().count()).sum();
+        if used + on.chars().count() <= width {
+            heading.push((on, theme.role(Role::Dim)));
+        }
+    } else if app.progress.is_some_and(|p| p.job == Job::Validate) {
+        heading.push(("  being judged".to_owned(), theme.role(Role::Dim)));
     }
     let mut lines = vec![heading, indented(letters(found, theme), width)];
     let candidate = progress.candidate.filter(|_| record.state == SearchState::Running);

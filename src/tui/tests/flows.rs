@@ -59,6 +59,29 @@ fn a_toggle_shows_at_once_and_is_measured_when_the_keys_rest() {
 }
 
 #[test]
+fn numbers_from_a_file_are_marked_until_they_are_measured_here() {
+    let mut first = scene();
+    first.type_keys("/3\n ");
+    first.wait(100);
+    let pattern = first.pattern();
+    first.settle(pattern);
+    let work = first.app.work().unwrap();
+    let mut scene = scene();
+    scene.send(Msg::Opened("s.toml".into(), Ok(work.clone())));
+    assert_eq!((shown::loss(&scene.app).0, shown::speed(&scene.app).0), (Fresh::Imported, Fresh::Imported));
+    assert!(scene.text(120, 40).contains("○ from file"), "{}", scene.text(120, 40));
+    assert_eq!(scene.app.work().unwrap(), work, "saved again it is what it was");
+    // The all-Full pattern was measured by this run, and stays so.
+    scene.type_keys("u");
+    assert_eq!(shown::loss(&scene.app).0, Fresh::Measured);
+    scene.type_keys("^R");
+    scene.wait(100);
+    assert_eq!(scene.posted.last(), Some(&Command::Evaluate(pattern)));
+    scene.settle(pattern);
+    assert_eq!((shown::loss(&scene.app).0, shown::speed(&scene.app).0), (Fresh::Measured, Fresh::Measured));
+}
+
+#[test]
 fn results_of_another_pattern_never_stand_beside_this_one() {
     let mut scene = scene();
     scene.type_keys("/5\n ");
@@ -179,7 +202,7 @@ fn saving_and_opening_carry_the_history() {
     assert_eq!(second.asked.pop(), Some(Effect::Open("sessions/demo.toml".into())));
     second.send(Msg::Opened("sessions/demo.toml".into(), Ok(work.clone())));
     assert_eq!(second.pattern(), p("FFFFFSFFFFFF"));
-    assert_eq!(shown::loss(&second.app).0, Fresh::Measured);
+    assert_eq!(shown::loss(&second.app).0, Fresh::Imported);
     second.type_keys("u");
     assert_eq!(second.pattern(), p("FFFFFFFFFFFF"));
 

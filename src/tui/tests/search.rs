@@ -173,6 +173,80 @@ fn the_slider_cuts_the_flip_order_at_any_retention() {
     assert_eq!(scene.app.found().unwrap().full_count(), 5);
 }
 
+fn judged(delta: f64) -> Validation {
+    let delta = Some(Estimate { value: delta, se: Some(0.0019), n: 11_270 });
+    Validation { loss: 2.6611, delta, sequences: 23, data: "demo text, validation".into() }
+}
+
+#[test]
+fn what_a_search_ends_with_and_what_is_applied_of_it_are_judged_on_unseen_text() {
+    let mut scene = ready();
+    told(&mut scene, 7, SearchState::Running);
+    assert!(scene.posted.is_empty(), "nothing is judged before the end");
+    told(&mut scene, 7, SearchState::Done);
+    let found = progress(12, 7, Goal::Keep(3)).record.pattern;
+    assert_eq!(scene.posted, [Command::Validate(found)]);
+    scene.worker(Update::Progress(Progress { job: Job::Validate, share: 0.4, eta: None }));
+    assert!(scene.text(100, 30).contains("being judged"));
+    scene.worker(Update::Validated(found, Some(judged(0.0148))));
+    scene.worker(Update::Idle);
+    assert!(scene.app.message.text.starts_with("validation of 5/12 Full: Δloss +0.0148 ±0.0019"));
+    insta::assert_snapshot!("search_judged", scene.text(120, 40));
+    assert!(scene.text(80, 24).contains("validation +0.0148 ±0.0019"), "{}", scene.text(80, 24));
+    assert_eq!(scene.app.search_record().unwrap().validation, Some(judged(0.0148)), "the session keeps it");
+    // Applied as it is it is not judged again; a cut is another pattern.
+    scene.type_keys("\n");
+    assert_eq!(scene.posted.len(), 1);
+    scene.press(KeyCode::Right);
+    assert!(!scene.text(100, 30).contains("validation +0.0148"), "another pattern's number");
+    scene.type_keys("\n");
+    let cut = progress(12, 7, Goal::Keep(3)).record.cut(6).unwrap();
+    assert_eq!(scene.posted[1..], [Command::Validate(cut)]);
+    scene.worker(Update::Validated(cut, Some(judged(0.0101))));
+    // History compares them, and the session keeps both.
+    scene.settle(cut);
+    scene.type_keys("3");
+    scene.press(KeyCode::Down);
+    scene.type_keys("b");
+    scene.press(KeyCode::Up);
+    let text = scene.text(120, 40);
+    assert!(text.contains("unseen Δ   +0.0101  +0.0148  −0.0047"), "{text}");
+    let work = scene.app.work().unwrap();
+    let kept: Vec<Option<f64>> =
+        work.steps.iter().map(|s| s.validation.as_ref().and_then(|v| Some(v.delta?.value))).collect();
+    assert_eq!(kept, [None, Some(0.0148), Some(0.0101)]);
+    let mut other = ready();
+    other.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
+    assert_eq!(other.app.validation(found), Some(&judged(0.0148)));
+    assert!(other.posted.is_empty(), "what was judged is known");
+}
+
+#[test]
+fn without_unseen_text_that_is_said() {
+    let mut scene = ready();
+    told(&mut scene, 3, SearchState::Running);
+    told(&mut scene, 3, SearchState::Stopped);
+    let Some(Command::Validate(found)) = scene.posted.last().cloned() else { panic!("{:?}", scene.posted) };
+    scene.worker(Update::Validated(found, None));
+    assert!(scene.app.message.text.contains("judged on nothing else"), "{}", scene.app.message.text);
+}
+
+#[test]
+fn a_search_of_work_that_was_closed_says_nothing_any_more() {
+    let mut scene = ready();
+    told(&mut scene, 6, SearchState::Running);
+    let work = scene.app.work().unwrap();
+    told(&mut scene, 7, SearchState::Running);
+    scene.posted.clear();
+    scene.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
+    assert_eq!(scene.posted, [Command::StopSearch]);
+    told(&mut scene, 8, SearchState::Stopped);
+    assert_eq!(scene.app.search_record().map(|r| r.order.len()), Some(6), "as it was saved");
+    scene.type_keys("4c\n");
+    told(&mut scene, 2, SearchState::Running);
+    assert_eq!(scene.app.search_record().map(|r| r.order.len()), Some(2), "a new one is told of");
+}
+
 #[test]
 fn an_edit_is_answered_first_and_the_screen_says_so() {
     let mut scene = ready();
@@ -236,6 +310,7 @@ fn a_search_and_an_edit_share_one_worker() {
     pump(&mut scene, &|s| s.app.current().is_some_and(|r| r.evaluation.is_some()));
     pump(&mut scene, &|s| s.app.search_record().is_some_and(|r| r.state == SearchState::Done));
     let record = scene.app.search_record().unwrap().clone();
+    pump(&mut scene, &|s| s.app.search_record().is_some_and(|r| r.validation.is_some()));
     // Later layers cost more in the invented model: 1 to 4 are flipped, so 2 of 6 stay.
     assert_eq!((record.pattern, record.order.len()), (p("FSSSSF"), 4));
     scene.type_keys("4\n");
@@ -252,7 +327,10 @@ fn what_was_found_is_saved_and_comes_back() {
     assert_eq!(work.search.as_ref().map(|r| r.order.len()), Some(6));
     let mut other = ready();
     other.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
-    assert_eq!(other.app.search_record().map(|r| (r.order.len(), r.state)), Some((6, SearchState::Stopped)));
+    let back = other.app.search_record().unwrap();
+    assert_eq!((back.order.len(), back.state), (6, SearchState::Stopped), "nothing goes on in a file");
+    let saved = progress(12, 6, Goal::Keep(3)).record;
+    assert_eq!((&back.order, back.pattern, &back.settings), (&saved.order, saved.pattern, &saved.settings));
     other.press(KeyCode::Right);
     assert_eq!(other.app.found().map(Pattern::full_count), Some(7), "the flip order can still be cut");
 }

@@ -38,7 +38,8 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             app.affinities.retain(|(known, _)| *known != kind);
             app.affinities.push((kind, affinity));
         }
-        Update::Search(progress) => search::told_progress(app, *progress),
+        Update::Validated(pattern, validation) => search::validated(app, pattern, validation),
+        Update::Search(progress) => return search::told_progress(app, *progress),
         Update::Failed(failure) => {
             if failure.job == Job::Search {
                 search::ended(app);

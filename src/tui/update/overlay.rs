@@ -307,19 +307,20 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Ve
     let misfit = layers.and_then(|c| work.steps.iter().find_map(|s| c.check(s.pattern).err()));
     if let Some(error) = misfit {
         app.say(Tone::Bad, format!("'{}' does not fit: {error}", path.display()));
-    } else if app.take_work(&work) {
+        return Vec::new();
+    }
+    // A search of the work that is closed would go on for nobody.
+    let alive = app.is_searching() || app.is_search_paused() || app.search.waiting.take().is_some();
+    if app.take_work(&work) {
         app.say(Tone::Info, format!("opened {}", path.display()));
         let file = saved_path(&path);
         app.unsaved = file != path;
         app.file = Some(file);
         app.failure = None;
-        return edit::refresh(app);
-    } else {
-        app.say(
-            Tone::Bad,
-            format!("'{}' is not sound: its history refers to steps that are not there", path.display()),
-        );
+        let stop = alive.then_some(Effect::Send(Command::StopSearch));
+        return edit::refresh(app).into_iter().chain(stop).collect();
     }
+    app.say(Tone::Bad, format!("'{}' is not sound: its history refers to steps that are not there", path.display()));
     Vec::new()
 }
 

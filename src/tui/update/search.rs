@@ -1,10 +1,10 @@
 //! What is done on the Search screen, and what the worker tells of the search.
 
 use super::edit;
-use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState};
+use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Validation};
 use crate::engine::Command;
 use crate::tui::action::Action;
-use crate::tui::app::{App, Form, Overlay, Tone};
+use crate::tui::app::{App, Engine, Form, Overlay, Tone};
 use crate::tui::format;
 use crate::tui::msg::Effect;
 
@@ -32,6 +32,7 @@ pub fn begin(app: &mut App, form: Form) -> Vec<Effect> {
             app.search.form = form;
             app.search.cut = None;
             app.search.progress = None;
+            app.search.closed = false;
             app.failure = None;
             app.search.waiting = Some(settings.clone());
             vec![Effect::Send(Command::Search(settings))]
@@ -83,11 +84,44 @@ fn apply(app: &mut App) -> Vec<Effect> {
     let (Some(record), Some(pattern)) = (app.search_record(), app.found()) else { return Vec::new() };
     let what = format!("{} applied", told(&record.settings));
     let what = if pattern == record.pattern { what } else { format!("{what}, cut at {} Full", pattern.full_count()) };
-    edit::apply(app, pattern, what)
+    let judge = judge(app, pattern);
+    edit::apply(app, pattern, what).into_iter().chain(judge).collect()
 }
 
-/// The worker tells where the search stands.
-pub fn told_progress(app: &mut App, progress: SearchProgress) {
+/// Has a pattern judged on text that no search saw, unless that is known.
+fn judge(app: &App, pattern: Pattern) -> Option<Effect> {
+    let news = app.validation(pattern).is_none() && app.engine == Engine::Ready;
+    news.then_some(Effect::Send(Command::Validate(pattern)))
+}
+
+/// A pattern was judged; without text to judge on there is nothing to tell.
+pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>) {
+    let Some(validation) = validation else {
+        app.say(Tone::Info, "no text is left that the search never saw: the result is judged on nothing else");
+        return;
+    };
+    let ascii = app.theme.ascii;
+    let delta = validation.delta.map_or_else(
+        || "no target sees more than k keys".to_owned(),
+        |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.se, ascii)),
+    );
+    let Validation { sequences, data, .. } = &validation;
+    let full = format!("{}/{} Full", pattern.full_count(), pattern.len());
+    app.say(Tone::Info, format!("validation of {full}: {delta} on {sequences} sequences never searched on ({data})"));
+    if let Some(progress) = app.search.progress.as_mut().filter(|p| p.record.pattern == pattern) {
+        progress.record.validation = Some(validation.clone());
+    }
+    app.results.entry(pattern).or_default().validation = Some(validation);
+    app.unsaved = true;
+    edit::put_aside_soon(app);
+}
+
+/// The worker tells where the search stands; what an ended one has found is judged.
+pub fn told_progress(app: &mut App, mut progress: SearchProgress) -> Vec<Effect> {
+    if app.search.closed {
+        return Vec::new();
+    }
+    progress.record.validation = app.validation(progress.record.pattern).cloned();
     let before = app.search_record().map(|r| (r.state, r.order.len()));
     let record = &progress.record;
     let now = (record.state, record.order.len());
@@ -102,6 +136,8 @@ pub fn told_progress(app: &mut App, progress: SearchProgress) {
         SearchState::Paused => Some(format!("search paused at {found}")),
         SearchState::Running => None,
     };
+    let ended = text.is_some() && matches!(record.state, SearchState::Done | SearchState::Stopped);
+    let found = Some(record.pattern).filter(|p| ended && *p != record.start);
     app.search.progress = Some(progress);
     app.search.waiting = None;
     if let Some(text) = text {
@@ -111,6 +147,7 @@ pub fn told_progress(app: &mut App, progress: SearchProgress) {
         app.unsaved = true;
         edit::put_aside_soon(app);
     }
+    found.and_then(|pattern| judge(app, pattern)).into_iter().collect()
 }
 
 /// The search has ended without a word of its own; what it found stays.

@@ -82,14 +82,25 @@ fn rows(app: &App, pattern: Pattern) -> Vec<Row> {
     let se = delta.map(|d| d.and_then(|d| d.se));
     let bound = se[0].zip(se[1]).map(|(a, b)| format!("≤{}", spread(a + b)));
     let [now, b] = se.map(|se| se.map_or_else(String::new, spread));
-    vec![
+    let judged = both.map(|r| r.and_then(|r| r.validation.as_ref()?.delta));
+    let judged_spread = judged.map(|d| d.and_then(|d| d.se).map_or_else(String::new, spread));
+    let [judged_now, judged_b] = judged_spread;
+    let mut rows = vec![
         ("Full", row(full, &whole, &signed)),
         ("Δloss", row(delta.map(|d| d.map(|d| d.value)), &format::delta, &format::delta)),
         ("", [now, b, bound.unwrap_or_default()]),
         ("prefill", row(speed("prefill", |s| s.ratio.median), &times, &hundredths)),
         ("decode", row(speed("decode", |s| s.ratio.median), &times, &hundredths)),
         ("indexing", row(speed("prefill", |s| s.share.indexer + s.share.topk), &percent, &points)),
-    ]
+    ];
+    if judged.iter().any(Option::is_some) {
+        let validated = [
+            ("unseen Δ", row(judged.map(|d| d.map(|d| d.value)), &format::delta, &format::delta)),
+            ("", [judged_now, judged_b, String::new()]),
+        ];
+        rows.splice(3..3, validated);
+    }
+    rows
 }
 
 /// Draws the difference map: per layer, how much more of its own set it finds than under B.
