@@ -361,7 +361,7 @@ fn indexers_are_trained_for_a_dense_model_and_used() {
 
     refused(1, "belongs to the model", &["info", MODEL, "--index", &out]);
     refused(1, "is not a sidecar", &["info", dense, "--index", &format!("{dense}/model.safetensors")]);
-    refused(1, "--max-memory allows 1024", &[&train[..], &["--max-memory", "1KiB"]].concat());
+    refused(1, "--max-memory allows 0.0 MiB", &[&train[..], &["--max-memory", "1KiB"]].concat());
     refused(2, "'x' of --layers", &[&train[..], &["--layers", "0,x"]].concat());
     refused(2, "layer 99 does not exist", &[&train[..], &["--layers", "99"]].concat());
 }

@@ -1,18 +1,21 @@
-//! Memory of a fast evaluation, counted by the allocator: no allocation of T² elements, and growth linear in T.
+//! Memory counted by the allocator: a fast evaluation has no allocation of T² elements and grows linearly in T; a step of
+//! training indexers stays within what it was allowed.
 
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device};
-use indexscope::checkpoint::{Checkpoint, Config, demands, indexer_tensors};
+use indexscope::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, demands, indexer_tensors};
 use indexscope::domain::Subject;
 use indexscope::engine::{
     Backend, Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, Sequence, Settings,
 };
 use indexscope::model::{Attend, Model, Pass};
+use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, Targets, memory};
 use serde_json::{Value, json};
 
 /// The system's allocator, with the bytes held, the most held, and the largest allocation.
@@ -21,6 +24,9 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+/// Held by a test that counts, because the counts are the process's.
+static TURN: Mutex<()> = Mutex::new(());
 
 fn count(bytes: usize) {
     LARGEST.fetch_max(bytes, Relaxed);
@@ -68,18 +74,31 @@ fn counted<R>(work: impl FnOnce() -> R) -> (R, usize, usize) {
     (result, LARGEST.load(Relaxed), PEAK.load(Relaxed) - before)
 }
 
-/// Writes a random checkpoint with one dense and one sparse layer, both with indexers of k = 64.
-fn generate(dir: &Path) {
-    let config = json!({
+/// A model with one dense and one sparse layer, both with indexers of k = 64.
+fn mla() -> Value {
+    json!({
         "model_type": "glm_moe_dsa", "vocab_size": 384, "hidden_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 16,
         "qk_rope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 96, "moe_intermediate_size": 32,
         "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1,
         "index_topk": 64, "index_n_heads": 2, "index_head_dim": 16, "max_position_embeddings": 4096,
-    });
+    })
+}
+
+/// A dense model without indexers.
+fn gqa() -> Value {
+    json!({
+        "model_type": "llama", "vocab_size": 384, "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "intermediate_size": 160, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    })
+}
+
+/// Writes a random checkpoint.
+fn generate(dir: &Path, config: &Value) {
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let config = Config::parse(&config.to_string()).unwrap();
-    let indexers = (0..config.num_hidden_layers).flat_map(|l| indexer_tensors(&config, l));
+    let own = if config.family.is_dense() { 0 } else { config.num_hidden_layers };
+    let indexers = (0..own).flat_map(|l| indexer_tensors(&config, l));
     let (mut header, mut data, mut seed) = (serde_json::Map::new(), Vec::<u8>::new(), 1u64);
     for demand in demands(&config).into_iter().chain(indexers) {
         let begin = data.len();
@@ -100,11 +119,11 @@ fn ids(t: usize) -> Vec<u32> {
     (0..t as u32).map(|i| i * i % 383).collect()
 }
 
-/// One test, because the counts are the process's.
 #[test]
 fn a_fast_evaluation_holds_no_square_of_its_context() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
-    generate(dir.path());
+    generate(dir.path(), &mla());
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let evaluate = |t: usize| {
         let calibration = Calibration::new(vec![Sequence::of(ids(t))], "test", 384).unwrap();
@@ -134,4 +153,65 @@ fn a_fast_evaluation_holds_no_square_of_its_context() {
         counted(|| model.layer(0, &x, &rotary, &mut pass).unwrap()).1
     });
     assert!(largest[0] < 4 * t * t && largest[1] >= 4 * t * t, "{largest:?}");
+}
+
+/// The trained weights of a sidecar, without what its header says about time.
+fn weights(path: &Path) -> Vec<u8> {
+    Sidecar::open(path).unwrap().tensors().flat_map(|(_, _, bytes)| bytes.to_vec()).collect()
+}
+
+#[test]
+fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let wide = IndexerShape { heads: 3, dim: 64, rope_dims: 16 };
+    let small = IndexerShape { heads: 2, dim: 16, rope_dims: 8 };
+    for (config, shape, targets) in
+        [(gqa(), wide, Targets::Own), (gqa(), wide, Targets::Served), (mla(), small, Targets::Own)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        generate(dir.path(), &config);
+        let base = Checkpoint::open(dir.path()).unwrap();
+        let layers = base.config().num_hidden_layers;
+        let pattern = if targets == Targets::Own { "F".repeat(layers) } else { format!("F{}", "S".repeat(layers - 1)) };
+        let seq_len = 512;
+        let recipe = |rows| IndexerRecipe {
+            seed: 1,
+            base: String::new(),
+            tokens: String::new(),
+            pattern: pattern.parse().unwrap(),
+            layers: (0..layers).filter(|&l| pattern.as_bytes()[l] == b'F').collect(),
+            targets,
+            seq_len,
+            rows,
+            steps: 1,
+            sparse_steps: 1,
+            lr: 1e-3,
+            index_topk: 128,
+        };
+        let train = |recipe: IndexerRecipe, out: &str| {
+            let texts = vec![("text".to_owned(), ids(4 * seq_len))];
+            let out = dir.path().join(out);
+            let ((), _, peak) = counted(|| {
+                let setup = Setup { checkpoint: &base, recipe, shape, texts, start: None, out: &out, resume: false };
+                let mut run = IndexerRun::prepare(setup).unwrap();
+                assert!(run.run(&false.into(), &mut |_| {}).unwrap());
+            });
+            (peak as u64, weights(&out))
+        };
+        let (fixed, per_row) = memory(&base, &recipe(1), shape);
+        for rows in [16, 400] {
+            let allowed = fixed + rows as u64 * per_row + per_row / 2;
+            let mut limited = recipe(seq_len);
+            limited.limit((fixed, per_row), Some(allowed)).unwrap();
+            assert_eq!(limited.rows, rows);
+            let (peak, trained) = train(limited, "limited");
+            println!("{targets:?} {} {rows} rows: {peak} of {allowed} bytes", config["model_type"]);
+            assert!(peak <= allowed, "{rows} rows held {peak} bytes, but {allowed} are allowed");
+            // A bound changes nothing but the number of rows.
+            if rows == 16 {
+                assert!(trained == train(recipe(rows), "asked").1);
+            }
+        }
+        assert!(recipe(9).limit((fixed, per_row), Some(fixed + per_row - 1)).is_err());
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{OutputArgs, Table};
 use super::train::{Progress, stop_on_signal};
-use super::{CliError, data, model, target};
+use super::{CliError, bytes, data, model, target};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Pattern, Role};
 use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, Targets, memory};
@@ -58,9 +58,9 @@ pub struct TrainingArgs {
     /// Query rows sampled per step; a quarter of --seq-len, but at least 128, by default.
     #[arg(long, value_name = "R")]
     rows: Option<NonZeroUsize>,
-    /// Most memory to use, such as 4GiB: fewer rows are sampled where it is short.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    max_memory: Option<u64>,
+    /// Most memory that weights and a step may need, such as 4GiB: fewer rows are sampled where it is short.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    max_memory: Option<usize>,
     /// Keys that a query attends to in the sparse stage; as in config.json by default, a quarter of --seq-len for
     /// dense models.
     #[arg(long, value_name = "K")]
@@ -162,7 +162,11 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(), CliError>
         lr: args.lr,
         index_topk: args.index_topk.map_or(usual, NonZeroUsize::get),
     };
-    recipe.limit(memory(checkpoint, &recipe, shape), args.max_memory)?;
+    let asked = recipe.rows;
+    recipe.limit(memory(checkpoint, &recipe, shape), args.max_memory.map(|bytes| bytes as u64))?;
+    if recipe.rows < asked {
+        args.output.note(&format!("--max-memory leaves room for {} of {asked} query rows per step", recipe.rows));
+    }
     let stop = stop_on_signal()?;
     let mut progress = Progress::new(args.log.as_deref(), args.output.quiet())?;
     progress.line("reading the texts");
@@ -271,21 +275,6 @@ fn parse_layers(list: &str) -> Result<Vec<usize>, CliError> {
     Ok(layers)
 }
 
-/// Parses a number of bytes such as `4GiB`, `512MiB` or `1000000`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        other => return Err(format!("'{other}' is no unit of bytes; KiB, MiB and GiB are")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("'{text}' is no number of bytes, such as 4GiB"))?;
-    Ok((number * f64::from(1u32 << factor)) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,13 +285,5 @@ mod tests {
         for wrong in ["", "a", "3-1", "1,,2", "-3"] {
             assert!(parse_layers(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn bytes_come_with_units() {
-        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
-        assert_eq!(parse_bytes("1.5 MiB"), Ok(3 << 19));
-        assert_eq!(parse_bytes("77"), Ok(77));
-        assert!(parse_bytes("4GB").unwrap_err().contains("'GB'") && parse_bytes("GiB").is_err());
     }
 }

@@ -71,7 +71,7 @@ pub enum TrainError {
     #[error("{0}")]
     Indexers(String),
     /// Not even one query row fits into the memory allowed.
-    #[error("one query row of {seq_len} tokens needs {needed} bytes, but --max-memory allows {allowed}")]
+    #[error("a step on one query row of {seq_len} tokens needs {}, but --max-memory allows {}", mib(*.needed), mib(*.allowed))]
     Memory {
         /// Tokens per sequence.
         seq_len: usize,
@@ -121,4 +121,9 @@ impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
         Self::Model(error.into())
     }
+}
+
+/// Returns a number of bytes for people.
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

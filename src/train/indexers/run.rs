@@ -380,7 +380,8 @@ fn sample(count: usize, length: usize, seed: u64, step: u64) -> Vec<usize> {
 /// Returns the bytes that a step needs, apart from those per sampled row, and those per row.
 ///
 /// The first: weights in f32, four numbers per trained weight beside its value, the activations of one layer and the
-/// working memory of each thread. The second: targets, their average, and the indices of the support.
+/// working memory of each thread. The second: targets, their average, the indices of the support, queries and
+/// gradients.
 pub fn memory(checkpoint: &Checkpoint, recipe: &IndexerRecipe, shape: IndexerShape) -> (u64, u64) {
     let config = checkpoint.base().config();
     let (hidden, tokens, threads) = (config.hidden_size, recipe.seq_len, rayon::current_num_threads());
@@ -394,7 +395,9 @@ pub fn memory(checkpoint: &Checkpoint, recipe: &IndexerRecipe, shape: IndexerSha
     let blocks = threads * tokens * (2 * 64 + 32 * (shape.heads + 2));
     let floats = 5 * recipe.layers.len() * indexer + activations + blocks;
     let fixed = checkpoint.base().needed_bytes(4) + 4 * floats as u64;
-    (fixed, (12 * tokens + 4 * recipe.index_topk) as u64)
+    // Each block of rows has its own part of the keys' gradient.
+    let per_row = 12 * tokens + 4 * recipe.index_topk + 4 * (tokens.div_ceil(32) + 4 * shape.heads) * shape.dim;
+    (fixed, per_row as u64)
 }
 
 #[cfg(test)]

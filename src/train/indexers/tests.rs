@@ -247,7 +247,7 @@ fn what_makes_no_sense_is_refused() {
     let setup = Setup { checkpoint: &base, recipe: good.clone(), shape, texts, start: None, out: &out, resume: false };
     assert!(IndexerRun::prepare(setup).err().unwrap().to_string().contains("9 of"));
     let mut small = good;
-    assert!(small.limit((1000, 10), Some(1009)).unwrap_err().to_string().contains("needs 1010 bytes"));
+    assert!(small.limit((3 << 20, 10), Some(3 << 20)).unwrap_err().to_string().contains("needs 3.0 MiB"));
     small.limit((1000, 10), Some(1035)).unwrap();
     assert_eq!(small.rows, 3);
 }
