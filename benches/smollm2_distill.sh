@@ -37,7 +37,7 @@ cut_at() {
 }
 
 if [ -z "${SEARCHED:-}" ] || [ -z "${SEARCHED4:-}" ]; then
-    [ -f "$work/searched.txt" ] || xz -dc assets/corpus/rust-docs.txt.xz | head -c 100000 >"$work/searched.txt"
+    [ -f "$work/searched.txt" ] || head -c 100000 <(xz -dc assets/corpus/rust-docs.txt.xz) >"$work/searched.txt"
     resume=$([ -f "$work/search.toml" ] && echo --resume || true)
     once "$work/search.json" $program search "$model" --index "$sidecar" --index-topk 64 --text "$work/searched.txt" \
         --seq-len 512 --sequences 6 --keep 4 --method lazy --cache-bytes 2GiB --session "$work/search.toml" --json $resume
