@@ -10,8 +10,9 @@ use super::data::DataArgs;
 use super::files::{SessionFiles, work_of};
 use super::model::{self, RunArgs};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Calibration, Command, Handle, LocalBackend, Settings, spawn};
+use crate::engine::{Calibration, Command, Handle, LocalBackend, Settings, TrainingText, spawn};
 use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder, write_atomic};
+use crate::train::{demo, read_text};
 use crate::tui::{self, ColorChoice, EngineHandle, Options, Setup, Texts, ThemeChoice};
 
 /// Tokens that are drawn where nothing was named to evaluate on.
@@ -27,6 +28,10 @@ pub struct Args {
     data: DataArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// A text to train indexers on, UTF-8 or compressed as .xz, on which nothing is judged; may be repeated. The demo has
+    /// one of its own.
+    #[arg(long = "train-text", value_name = "FILE")]
+    train_texts: Vec<PathBuf>,
     /// Tokens in context where speed is measured; the longest sequence by default.
     #[arg(long, value_name = "N")]
     speed_context: Option<std::num::NonZeroUsize>,
@@ -123,9 +128,14 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
     let title = checkpoint.name().to_owned();
     // Refusals come before the screen is taken over; what is left for the worker is reading the weights.
     model::check_room(&checkpoint, &settings)?;
+    let text = training_text(args, &checkpoint)?;
     let (handle, updates) = spawn(move || {
         let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings.clone())?;
-        Ok(Box::new(backend.judged_on(unseen.clone())))
+        let backend = backend.judged_on(unseen.clone());
+        Ok(Box::new(match text.clone() {
+            Some(text) => backend.with_training(text),
+            None => backend,
+        }))
     });
     Ok(Setup {
         title,
@@ -145,6 +155,23 @@ fn texts(checkpoint: &Checkpoint, calibration: &Calibration) -> Texts {
     let Ok(tokenizer) = model::tokenizer(checkpoint) else { return Texts::new() };
     let ids: HashSet<u32> = calibration.sequences().iter().flat_map(|s| s.ids.iter().copied()).collect();
     ids.into_iter().filter_map(|id| Some((id, tokenizer.piece(id).ok()?))).collect()
+}
+
+/// Reads what indexers may be trained on; the demo's other text where none is named.
+fn training_text(args: &Args, checkpoint: &Checkpoint) -> Result<Option<TrainingText>, CliError> {
+    let mut texts = Vec::new();
+    if args.train_texts.is_empty() && checkpoint.is_embedded() && !args.data.is_given() {
+        texts.push(("demo text, validation".to_owned(), demo::text(demo::Split::Validation).to_owned()));
+    }
+    for path in &args.train_texts {
+        texts.push((path.display().to_string(), read_text(path)?));
+    }
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let tokenizer = model::tokenizer(checkpoint)?;
+    let texts = texts.into_iter().map(|(name, text)| Ok((name, tokenizer.encode_long(&text)?)));
+    Ok(Some(TrainingText { checkpoint: checkpoint.clone(), texts: texts.collect::<Result<_, CliError>>()? }))
 }
 
 fn open_trace(path: &Path, args: &Args) -> Result<Setup, CliError> {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use super::train_indexers::{Training, TrainingArgs, shape, train};
 use super::{CliError, target};
 use crate::checkpoint::Sidecar;
-use crate::domain::PatternSpec;
-use crate::train::indexers::Targets;
+use crate::domain::{PatternSpec, Targets};
 
 /// Arguments of `train distill`.
 #[derive(Debug, clap::Args)]

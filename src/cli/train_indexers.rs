@@ -9,8 +9,8 @@ use super::output::{OutputArgs, Table};
 use super::train::{Progress, stop_on_signal};
 use super::{CliError, bytes, data, model, target};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
-use crate::domain::{Pattern, Role};
-use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, Targets, memory};
+use crate::domain::{Pattern, Role, Targets};
+use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, memory};
 use crate::train::read_text;
 
 /// Arguments of `train indexers`.
@@ -177,7 +177,8 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(), CliError>
         shape,
         texts,
         start,
-        out: &args.out,
+        out: Some(&args.out),
+        model: None,
         resume: args.resume,
     })?;
     let (done, weights, tokens) = run.size();

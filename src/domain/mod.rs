@@ -14,6 +14,7 @@ mod spec;
 mod stages;
 mod stat;
 mod trace;
+mod training;
 
 pub use constraints::{Constraints, LayerSet};
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
@@ -27,3 +28,4 @@ pub use spec::{PatternSpec, SpecError};
 pub use stages::{Stages, StagesError};
 pub use stat::{BLOCK, Estimate, block_ends, block_means, mean_se, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};
+pub use training::{Targets, TrainingProgress, TrainingSettings, TrainingStep};

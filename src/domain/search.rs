@@ -104,7 +104,7 @@ pub struct Audit {
     pub violations: usize,
 }
 
-/// How far a search has come.
+/// How far a search or a training has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SearchState {

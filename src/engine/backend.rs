@@ -1,9 +1,14 @@
 //! What the worker needs from whatever runs the model.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::Cancel;
-use crate::domain::{Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace, Validation};
+use crate::domain::{
+    Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace, TrainingSettings, TrainingStep,
+    Validation,
+};
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
 /// What is known of a loaded model and its calibration set.
@@ -81,6 +86,35 @@ pub enum BackendError {
     },
 }
 
+/// Indexers under training, or trained.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights {
+    /// Their layers, ascending.
+    pub layers: Vec<usize>,
+    /// Name in the checkpoint, shape and values of each tensor.
+    pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    /// Steps that they have seen.
+    pub steps: u64,
+}
+
+/// A training of indexers, step by step.
+pub trait Training: Send {
+    /// Does a step; `None` when all are done.
+    ///
+    /// # Errors
+    /// [`BackendError`]; a step that was cancelled or failed has changed nothing.
+    fn step(&mut self, cancel: &Cancel) -> Result<Option<TrainingStep>, BackendError>;
+
+    /// Returns the indexers as they are now.
+    fn weights(&self) -> Weights;
+
+    /// Writes them as a sidecar.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] naming the file.
+    fn write(&self, path: &Path) -> Result<(), BackendError>;
+}
+
 /// A model with its calibration set: the real one, or a scripted one in tests.
 pub trait Backend: Send {
     /// Returns what is known of the model.
@@ -150,6 +184,24 @@ pub trait Backend: Send {
     /// # Errors
     /// [`BackendError`]; what was handed over before stays valid.
     fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError>;
+
+    /// Prepares a training of the indexers that a pattern keeps; the model itself stays as it is.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] where there is nothing to train, or no text to train on.
+    fn train(&mut self, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError>;
+
+    /// Measures a pattern with other indexers; Δ is against the reference with those of now.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn evaluate_with(
+        &mut self,
+        weights: &Weights,
+        pattern: Pattern,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError>;
 
     /// Measures under the reference how well layers could lend each other their indices.
     ///

@@ -1,22 +1,27 @@
 //! A scripted backend: invented numbers, one step per sequence, every step under the test's control.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
-use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo};
+use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 use crate::domain::IndexSource;
 use crate::domain::{
     Constraints, Estimate, Evaluation, LayerSet, Origin, Pattern, PhaseShare, Query, QuerySampling, Selection, Speed,
-    Subject, Timing, Trace, TraceMeta, Unit as SelectionUnit, Validation,
+    Subject, Timing, Trace, TraceMeta, TrainingSettings, TrainingStep, Unit as SelectionUnit, Validation,
 };
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Part, Unit};
 
 /// Sequences of the invented calibration set.
 const SEQUENCES: usize = 3;
 
+/// What lets the steps pass one by one.
+type Gate = Arc<Mutex<Receiver<()>>>;
+
 /// A backend without a model: Δ is 0.01 per Shared layer.
 pub(crate) struct Fake {
     info: ModelInfo,
-    gate: Option<Receiver<()>>,
+    gate: Option<Gate>,
     panic_on: Option<Pattern>,
 }
 
@@ -50,7 +55,7 @@ impl Fake {
     /// Makes every step wait for one token of the returned sender; dropping the sender lets it run.
     pub(crate) fn gated(mut self) -> (Self, Sender<()>) {
         let (sender, receiver) = channel();
-        self.gate = Some(receiver);
+        self.gate = Some(Arc::new(Mutex::new(receiver)));
         (self, sender)
     }
 
@@ -61,10 +66,54 @@ impl Fake {
     }
 
     fn step(&self, cancel: &Cancel) -> Result<(), BackendError> {
-        if let Some(gate) = &self.gate {
-            let _ = gate.recv();
+        pass(self.gate.as_ref(), cancel)
+    }
+}
+
+/// Waits for the test, unless it lets everything run.
+fn pass(gate: Option<&Gate>, cancel: &Cancel) -> Result<(), BackendError> {
+    if let Some(gate) = gate {
+        let _ = gate.lock().expect("no test panics while it holds the gate").recv();
+    }
+    if cancel.is_stale() { Err(BackendError::Cancelled) } else { Ok(()) }
+}
+
+/// A training without weights: KL is halved by every step, and becomes NaN at a rate above 1.
+struct FakeTraining {
+    settings: TrainingSettings,
+    layers: Vec<usize>,
+    done: u64,
+    gate: Option<Gate>,
+}
+
+impl Training for FakeTraining {
+    fn step(&mut self, cancel: &Cancel) -> Result<Option<TrainingStep>, BackendError> {
+        if self.done == self.settings.all_steps() {
+            return Ok(None);
         }
-        if cancel.is_stale() { Err(BackendError::Cancelled) } else { Ok(()) }
+        pass(self.gate.as_ref(), cancel)?;
+        if self.settings.lr > 1.0 && self.done > 1 {
+            return Err(BackendError::Failed { message: "the loss became NaN".into(), hint: None });
+        }
+        self.done += 1;
+        Ok(Some(TrainingStep {
+            sparse: self.done > self.settings.steps,
+            done: self.done,
+            kl: self.layers.iter().map(|&l| (l + 1) as f64 / 2f64.powi(self.done as i32)).collect(),
+            floor: vec![0.0; self.layers.len()],
+            rate: self.settings.lr,
+            tokens: 9 * self.done,
+            tokens_per_second: 100.0,
+        }))
+    }
+
+    fn weights(&self) -> Weights {
+        Weights { layers: self.layers.clone(), tensors: Vec::new(), steps: self.done }
+    }
+
+    fn write(&self, path: &Path) -> Result<(), BackendError> {
+        std::fs::write(path, self.done.to_string())
+            .map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
     }
 }
 
@@ -219,6 +268,24 @@ impl Backend for Fake {
             });
         }
         Ok(())
+    }
+
+    fn train(&mut self, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError> {
+        let layers = (0..settings.pattern.len()).filter(|&l| settings.pattern.is_full(l)).collect();
+        Ok(Box::new(FakeTraining { settings: *settings, layers, done: 0, gate: self.gate.clone() }))
+    }
+
+    fn evaluate_with(
+        &mut self,
+        weights: &Weights,
+        pattern: Pattern,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError> {
+        let mut evaluation = self.evaluate(Subject::Pattern(pattern), cancel, partial)?;
+        let value = 0.01 * pattern.shared_count() as f64 / (1 + weights.steps) as f64;
+        evaluation.delta = Some(Estimate { value, se: None, n: 0 });
+        Ok(evaluation)
     }
 
     fn affinity(&mut self, _: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {

@@ -14,9 +14,9 @@ use super::search::Baseline;
 use super::tally::Tally;
 use super::targets::Targets;
 use super::validate::Judge;
-use super::{Backend, BackendError, Cancel, Coverage, ModelInfo};
+use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, TrainingText, Weights};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace, Validation};
+use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation};
 use crate::model::{Indices, Model, Ops};
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
@@ -69,6 +69,8 @@ pub struct LocalBackend {
     pub(super) references: Vec<Option<Reference>>,
     /// Whether those are another model's, see [`LocalBackend::compare_with`].
     pub(super) foreign: bool,
+    /// What indexers can be trained on.
+    pub(super) training: Option<TrainingText>,
     pub(super) coverages: HashMap<Pattern, Coverage>,
     evaluations: HashMap<Subject, Evaluation>,
     pub(super) baselines: Vec<Option<Baseline>>,
@@ -106,6 +108,7 @@ impl LocalBackend {
             coverages: HashMap::new(),
             evaluations: HashMap::new(),
             judge: None,
+            training: None,
         })
     }
 
@@ -347,6 +350,21 @@ impl Backend for LocalBackend {
 
     fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError> {
         super::search::losses(self, units, cancel, done)
+    }
+
+    fn train(&mut self, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError> {
+        self.info.check(Subject::Pattern(settings.pattern))?;
+        super::trainer::train(self, settings)
+    }
+
+    fn evaluate_with(
+        &mut self,
+        weights: &Weights,
+        pattern: Pattern,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError> {
+        super::trainer::evaluate_with(self, weights, pattern, cancel, partial)
     }
 
     fn affinity(&mut self, kind: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {

@@ -1,10 +1,11 @@
 //! Slots, not a queue: what the worker has still to do.
 
+use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{AffinityKind, Cancel, Command, Generation};
-use crate::domain::{Pattern, SearchSettings, SearchState};
+use crate::domain::{Pattern, SearchSettings, SearchState, TrainingSettings};
 
 /// What the worker does next.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +24,37 @@ pub(super) enum Task {
     Affinity(AffinityKind),
     /// Judge on text that no search sees.
     Validate(Pattern),
-    /// Search, or go on with it.
+    /// Measure a pattern with the trained indexers.
+    EvaluateTrained(Pattern),
+    /// Write the trained indexers.
+    KeepTrained(PathBuf),
+    /// Search or train, or go on with it.
+    Long(Long),
+}
+
+/// The one long job, which waits for everything else.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Long {
+    /// Search for a pattern.
     Search(SearchSettings),
+    /// Train indexers.
+    Train(TrainingSettings),
+}
+
+/// Which long job a command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Search,
+    Train,
+}
+
+impl Long {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Search(_) => Kind::Search,
+            Self::Train(_) => Kind::Train,
+        }
+    }
 }
 
 /// What the mailbox answers.
@@ -32,9 +62,9 @@ pub(super) enum Task {
 pub(super) enum Next {
     /// Work, with the token that tells when newer work has replaced it.
     Task(Task, Cancel),
-    /// The search was paused or ended.
-    Search(SearchState),
-    /// Nothing but a search is left; told once, then the mailbox waits or hands out the search.
+    /// The long job was paused or ended.
+    Long(Kind, SearchState),
+    /// Nothing but a long job is left; told once, then the mailbox waits or hands it out.
     Idle,
     /// The worker shall end.
     Shutdown,
@@ -52,12 +82,14 @@ struct Slots {
     /// What is judged, one after another: a search's result and what is applied of it.
     validate: Vec<Pattern>,
     speed: Option<Pattern>,
-    search: Option<SearchSettings>,
-    search_paused: bool,
-    /// Whether the search is what the worker is at.
-    searching: bool,
-    /// A change of the search that the worker has not been told.
-    search_news: Option<SearchState>,
+    trained: Option<Pattern>,
+    keep: Option<PathBuf>,
+    long: Option<Long>,
+    long_paused: bool,
+    /// Whether the long job is what the worker is at.
+    at_long: bool,
+    /// A change of the long job that the worker has not been told.
+    long_news: Option<(Kind, SearchState)>,
     last_post: Option<Instant>,
     idle_told: bool,
 }
@@ -93,14 +125,16 @@ impl Mailbox {
                 slots.profile = None;
                 self.generation.advance();
             }
-            Command::Search(settings) => (slots.search, slots.search_paused) = (Some(settings), false),
-            Command::PauseSearch if slots.search.is_some() && !slots.search_paused => {
-                slots.search_paused = true;
-                slots.search_news = Some(SearchState::Paused);
-            }
-            Command::ResumeSearch => slots.search_paused = false,
-            Command::StopSearch if slots.search.take().is_some() => slots.search_news = Some(SearchState::Stopped),
-            Command::PauseSearch | Command::StopSearch => {}
+            Command::EvaluateTrained(pattern) => slots.trained = Some(pattern),
+            Command::KeepTrained(path) => slots.keep = Some(path),
+            Command::Search(settings) => slots.start(Long::Search(settings)),
+            Command::Train(settings) => slots.start(Long::Train(settings)),
+            Command::PauseSearch => slots.pause(Kind::Search),
+            Command::PauseTraining => slots.pause(Kind::Train),
+            Command::ResumeSearch => slots.resume(Kind::Search),
+            Command::ResumeTraining => slots.resume(Kind::Train),
+            Command::StopSearch => slots.end(Kind::Search),
+            Command::StopTraining => slots.end(Kind::Train),
             Command::Stop => {
                 slots.clear();
                 self.generation.advance();
@@ -110,8 +144,8 @@ impl Mailbox {
                 self.generation.advance();
             }
         }
-        // Whatever was asked for, a search is interrupted for it; if it is to go on, it does so from what it measured.
-        if std::mem::take(&mut slots.searching) {
+        // Whatever was asked for, the long job is interrupted for it; if it is to go on, it does so from where it was.
+        if std::mem::take(&mut slots.at_long) {
             self.generation.advance();
         }
         self.wake.notify_all();
@@ -126,18 +160,18 @@ impl Mailbox {
         }
     }
 
-    /// Forgets all work, the search too.
+    /// Forgets all work, the long job too.
     pub(super) fn clear(&self) {
         let mut slots = self.lock();
         slots.clear();
-        slots.search = None;
+        slots.long = None;
     }
 
-    /// Takes away a search that has ended, unless another one has been asked for.
-    pub(super) fn search_ended(&self, settings: &SearchSettings) {
+    /// Takes away a long job that has ended, unless another one has been asked for.
+    pub(super) fn long_ended(&self, long: &Long) {
         let mut slots = self.lock();
-        if slots.search.as_ref() == Some(settings) {
-            slots.search = None;
+        if slots.long.as_ref() == Some(long) {
+            slots.long = None;
         }
     }
 
@@ -160,13 +194,13 @@ impl Mailbox {
     /// Waits for the next piece of work.
     pub(super) fn next(&self) -> Next {
         let mut slots = self.lock();
-        slots.searching = false;
+        slots.at_long = false;
         loop {
             if slots.shutdown {
                 return Next::Shutdown;
             }
-            if let Some(state) = slots.search_news.take() {
-                return Next::Search(state);
+            if let Some((kind, state)) = slots.long_news.take() {
+                return Next::Long(kind, state);
             }
             if let Some(task) = slots.take() {
                 return Next::Task(task, self.generation.advance());
@@ -179,9 +213,9 @@ impl Mailbox {
                 }
                 slots = self.wake.wait_timeout(slots, left).map_or_else(|e| e.into_inner().0, |(slots, _)| slots);
             } else if slots.idle_told {
-                if let Some(settings) = slots.search.clone().filter(|_| !slots.search_paused) {
-                    slots.searching = true;
-                    return Next::Task(Task::Search(settings), self.generation.advance());
+                if let Some(long) = slots.long.clone().filter(|_| !slots.long_paused) {
+                    slots.at_long = true;
+                    return Next::Task(Task::Long(long), self.generation.advance());
                 }
                 slots = self.wake.wait(slots).unwrap_or_else(PoisonError::into_inner);
             } else {
@@ -205,8 +239,41 @@ impl Slots {
         }
     }
 
-    /// Forgets all work but the search.
+    /// Puts a long job in the place of any other.
+    fn start(&mut self, long: Long) {
+        if let Some(before) = self.long.take().filter(|before| before.kind() != long.kind()) {
+            self.long_news = Some((before.kind(), SearchState::Stopped));
+        }
+        (self.long, self.long_paused) = (Some(long), false);
+    }
+
+    fn is_at(&self, kind: Kind) -> bool {
+        self.long.as_ref().is_some_and(|long| long.kind() == kind)
+    }
+
+    fn pause(&mut self, kind: Kind) {
+        if self.is_at(kind) && !self.long_paused {
+            self.long_paused = true;
+            self.long_news = Some((kind, SearchState::Paused));
+        }
+    }
+
+    fn resume(&mut self, kind: Kind) {
+        if self.is_at(kind) {
+            self.long_paused = false;
+        }
+    }
+
+    fn end(&mut self, kind: Kind) {
+        if self.is_at(kind) {
+            self.long = None;
+            self.long_news = Some((kind, SearchState::Stopped));
+        }
+    }
+
+    /// Forgets all work but the long job.
     fn clear(&mut self) {
+        (self.trained, self.keep) = (None, None);
         self.validate.clear();
         (self.evaluate, self.record, self.coverage) = (None, false, None);
         (self.measure, self.speed, self.profile, self.affinity) = (None, None, None, None);
@@ -225,6 +292,12 @@ impl Slots {
         }
         if let Some(pattern) = self.measure.take() {
             return Some(Task::Measure(pattern));
+        }
+        if let Some(path) = self.keep.take() {
+            return Some(Task::KeepTrained(path));
+        }
+        if let Some(pattern) = self.trained.take() {
+            return Some(Task::EvaluateTrained(pattern));
         }
         let other = self.profile.take().map(Task::Profile).or_else(|| self.affinity.take().map(Task::Affinity));
         other.or_else(|| (!self.validate.is_empty()).then(|| Task::Validate(self.validate.remove(0))))

@@ -31,13 +31,17 @@ mod states;
 mod stream;
 mod tally;
 mod targets;
+mod trainer;
+mod training;
+#[cfg(test)]
+mod training_tests;
 mod validate;
 mod worker;
 #[cfg(test)]
 mod worker_tests;
 
 pub use crate::search::{Affinity, AffinityKind};
-pub use backend::{Backend, BackendError, Coverage, LayerCoverage, ModelInfo};
+pub use backend::{Backend, BackendError, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 pub use cancel::{Cancel, Generation};
 pub use data::{Calibration, Sequence};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
@@ -51,4 +55,5 @@ pub use record::splitmix;
 pub use recorder::{Recorded, Recording, Sink};
 pub use search::Evaluator;
 pub use stream::{Streamed, stream};
+pub use trainer::TrainingText;
 pub use worker::{Handle, spawn, spawn_with};

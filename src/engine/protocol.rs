@@ -1,9 +1,12 @@
 //! Messages between the dashboard and the worker.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Affinity, AffinityKind, Coverage, ModelInfo};
-use crate::domain::{Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace, Validation};
+use crate::domain::{
+    Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace, TrainingProgress, TrainingSettings, Validation,
+};
 
 /// What the dashboard asks of the worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +31,19 @@ pub enum Command {
     ResumeSearch,
     /// End the search; what it found stays.
     StopSearch,
-    /// Stop what is running; what was measured stays. A search goes on afterwards.
+    /// Train the indexers that a pattern keeps, instead of any search or training that goes on; everything else comes first.
+    Train(TrainingSettings),
+    /// Let the training wait.
+    PauseTraining,
+    /// Let a paused training go on.
+    ResumeTraining,
+    /// End the training; the indexers stay as they are.
+    StopTraining,
+    /// Measure this pattern with the trained indexers as they are now.
+    EvaluateTrained(Pattern),
+    /// Write the trained indexers as they are now as a sidecar.
+    KeepTrained(PathBuf),
+    /// Stop what is running; what was measured stays. A search or training goes on afterwards.
     Stop,
     /// End the worker.
     Shutdown,
@@ -53,6 +68,12 @@ pub enum Job {
     Search,
     /// Judging a pattern on text that no search sees.
     Validate,
+    /// Training indexers.
+    Train,
+    /// Measuring trained indexers.
+    Trained,
+    /// Writing trained indexers.
+    Keep,
 }
 
 /// How far a job has come; at most 20 per second are sent.
@@ -102,6 +123,12 @@ pub enum Update {
     Validated(Pattern, Option<Validation>),
     /// Where the search stands; also told when it is paused, stopped or done.
     Search(Box<SearchProgress>),
+    /// Where the training stands; also told when it is paused, stopped or done.
+    Training(Box<TrainingProgress>),
+    /// A pattern was measured with trained indexers that had seen so many steps, against the reference before training.
+    Trained(Box<Evaluation>, u64),
+    /// Trained indexers were written here.
+    Kept(PathBuf),
     /// A job failed; everything measured before stays.
     Failed(Failure),
     /// Nothing is running.

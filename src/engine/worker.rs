@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::mailbox::{Mailbox, Next, Task};
+use super::mailbox::{Kind, Long, Mailbox, Next, Task};
 use super::searching::Searching;
+use super::training::Trained;
 use super::{Backend, BackendError, Cancel, Command, Failure, Job, Progress, Update};
 use crate::domain::{Evaluation, Pattern, Speed, Subject};
 
@@ -55,6 +56,7 @@ pub fn spawn_with(
         backend: None,
         speeds: HashMap::new(),
         searching: Searching::default(),
+        trained: Trained::default(),
         mailbox: mailbox.clone(),
         outbox: Outbox { sender, last: None },
     };
@@ -73,6 +75,7 @@ struct Worker {
     /// Speeds measured so far, so that undo shows them at once.
     speeds: HashMap<Pattern, Vec<Speed>>,
     searching: Searching,
+    trained: Trained,
     mailbox: Arc<Mailbox>,
     outbox: Outbox,
 }
@@ -84,7 +87,8 @@ impl Worker {
             match self.mailbox.next() {
                 Next::Shutdown => return,
                 Next::Idle => self.outbox.send(Update::Idle),
-                Next::Search(state) => self.searching.tell(state, &self.outbox),
+                Next::Long(Kind::Search, state) => self.searching.tell(state, &self.outbox),
+                Next::Long(Kind::Train, state) => self.trained.tell(state, &self.outbox),
                 Next::Task(task, cancel) => {
                     if self.backend.is_none() {
                         self.guarded(Job::Load, Self::load);
@@ -122,7 +126,9 @@ impl Worker {
     }
 
     fn perform(&mut self, task: &Task, cancel: &Cancel) -> Result<(), BackendError> {
-        let Self { backend: Some(backend), outbox, mailbox, speeds, searching, .. } = self else { return Ok(()) };
+        let Self { backend: Some(backend), outbox, mailbox, speeds, searching, trained, .. } = self else {
+            return Ok(());
+        };
         let started = Instant::now();
         match *task {
             Task::Evaluate(pattern) => {
@@ -170,10 +176,23 @@ impl Worker {
                 }
                 outbox.send(Update::Validated(pattern, judged?));
             }
-            Task::Search(ref settings) => {
-                let result = searching.run(settings, backend.as_mut(), outbox, cancel);
+            Task::EvaluateTrained(pattern) => {
+                let mut partial =
+                    |partial: &Evaluation| outbox.progress(Job::Trained, share(partial.sequences), started);
+                let (evaluation, steps) = trained.evaluate(pattern, backend.as_mut(), cancel, &mut partial)?;
+                outbox.send(Update::Trained(Box::new(evaluation), steps));
+            }
+            Task::KeepTrained(ref path) => {
+                trained.keep(path)?;
+                outbox.send(Update::Kept(path.clone()));
+            }
+            Task::Long(ref long) => {
+                let result = match long {
+                    Long::Search(settings) => searching.run(settings, backend.as_mut(), outbox, cancel),
+                    Long::Train(settings) => trained.run(settings, backend.as_mut(), outbox, cancel),
+                };
                 if !matches!(result, Err(BackendError::Cancelled)) {
-                    mailbox.search_ended(settings);
+                    mailbox.long_ended(long);
                 }
                 result?;
             }
@@ -191,7 +210,10 @@ impl Task {
             Self::Measure(_) | Self::Profile(_) => Job::Speed,
             Self::Affinity(_) => Job::Affinity,
             Self::Validate(_) => Job::Validate,
-            Self::Search(_) => Job::Search,
+            Self::EvaluateTrained(_) => Job::Trained,
+            Self::KeepTrained(_) => Job::Keep,
+            Self::Long(Long::Search(_)) => Job::Search,
+            Self::Long(Long::Train(_)) => Job::Train,
         }
     }
 }

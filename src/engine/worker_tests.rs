@@ -49,6 +49,9 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Crashed(message) => format!("crashed: {message}"),
             Update::Ready(_) => "ready".into(),
             Update::Search(p) => format!("search {:?} {}", p.record.state, p.record.pattern),
+            Update::Training(p) => format!("training {:?}", p.state),
+            Update::Trained(e, _) => format!("trained {}", e.subject),
+            Update::Kept(path) => format!("kept {}", path.display()),
             Update::Failed(failure) => format!("failed: {}", failure.message),
             Update::Progress(_) => continue,
         });

@@ -116,6 +116,11 @@ impl Attention {
         Ok(IndexerInput { x, source })
     }
 
+    /// Puts another indexer in the place of this one.
+    pub(super) fn set_indexer(&mut self, indexer: Indexer) {
+        self.indexer = Some(indexer);
+    }
+
     /// Returns whether the layer has something to select with.
     pub(super) fn can_select(&self) -> bool {
         self.oracle || self.indexer.is_some()

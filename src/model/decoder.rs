@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::cache::Cache;
 use super::ends::{Embedding, Head};
-use super::indexer::IndexerInput;
+use super::indexer::{Indexer, IndexerInput};
 use super::layer::Layer;
 use super::ops::Rotary;
 use super::pass::{LayerOutput, Pass};
@@ -49,6 +49,21 @@ impl Model {
         let head = Head::load(&root, &config, Some(&embedding))?;
         source.loaded(None);
         Ok(Self { config, device: device.clone(), embedding, layers, head })
+    }
+
+    /// Returns the model with other indexers in some layers; it shares everything else with this one.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`super::ModelError::NoIndexer`] where the source has none of a layer.
+    pub fn with_indexers(&self, source: &dyn TensorSource, layers: &[usize]) -> Result<Self> {
+        let root = Scope::root(source, self.embedding.dtype());
+        let mut model = self.clone();
+        for &l in layers {
+            let scope = root.at("model.layers").at(l).at("self_attn.indexer");
+            let indexer = Indexer::load(&scope, &self.config)?.ok_or(super::ModelError::NoIndexer(l))?;
+            model.layers[l].set_indexer(indexer);
+        }
+        Ok(model)
     }
 
     /// Returns the architecture.

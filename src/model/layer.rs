@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::Result;
 use super::attention::Attention;
 use super::clock::Clock;
-use super::indexer::IndexerInput;
+use super::indexer::{Indexer, IndexerInput};
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::ops::{Rotary, rms_norm};
@@ -44,6 +44,11 @@ impl Layer {
             },
             eps: config.rms_norm_eps,
         })
+    }
+
+    /// Puts another indexer in the place of the layer's own.
+    pub(super) fn set_indexer(&mut self, indexer: Indexer) {
+        self.attention.set_indexer(indexer);
     }
 
     /// Returns whether the layer can be Full.

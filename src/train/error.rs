@@ -67,6 +67,9 @@ pub enum TrainError {
         /// Name of the stage.
         stage: &'static str,
     },
+    /// A step was told to stop; nothing has changed.
+    #[error("the step was stopped")]
+    Stopped,
     /// What was asked of a training of indexers makes no sense for this model.
     #[error("{0}")]
     Indexers(String),
@@ -111,7 +114,7 @@ impl TrainError {
             Self::Checkpoint(error) => return error.hint(),
             Self::Sidecar(error) => return Some(error.hint()),
             Self::Memory { .. } => "raise --max-memory or lower --seq-len",
-            Self::Write { .. } | Self::Indexers(_) | Self::Model(_) | Self::Pattern(_) => return None,
+            Self::Write { .. } | Self::Stopped | Self::Indexers(_) | Self::Model(_) | Self::Pattern(_) => return None,
         };
         Some(hint.to_owned())
     }

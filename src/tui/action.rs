@@ -26,6 +26,8 @@ pub enum Context {
     Log,
     /// On the Engines screen.
     Engines,
+    /// On the Train screen.
+    Train,
     /// After `e`.
     Export,
     /// In lists and prompts.
@@ -34,13 +36,14 @@ pub enum Context {
 
 impl Context {
     /// Every context, in the order in which help and README show them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Overlap,
         Self::Tokens,
         Self::History,
         Self::Search,
         Self::Log,
         Self::Engines,
+        Self::Train,
         Self::Screen,
         Self::Export,
         Self::Overlay,
@@ -58,6 +61,7 @@ impl Context {
             Self::Search => "Search screen",
             Self::Log => "Log screen",
             Self::Engines => "Engines screen",
+            Self::Train => "Train screen",
             Self::Export => "Export (after e)",
             Self::Overlay => "Lists and prompts",
         }
@@ -182,12 +186,18 @@ actions! {
     EngineUp "engine-up" Engines ["Up" "k"] "Look at the engine above" 1 |_| "engine".into(), hint::no_target;
     EngineDown "engine-down" Engines ["Down" "j"] "Look at the engine below" 0 |_| "engine".into(), hint::no_target;
     Stages "stages" Engines ["s"] "Split the layers over pipeline stages, such as 14,6x8,16" 2 |_| "stages".into(), hint::no_target;
+    TrainStart "train-start" Train ["Enter"] "Train the indexers of this pattern's Full layers for the layers that they serve" 1 hint::train_start, hint::cannot_train;
+    PauseTraining "pause-training" Train ["Space"] "Pause the training, or let it go on" 2 hint::pause_training, hint::cannot_pause_training;
+    TrainMeasure "train-measure" Train ["a"] "Measure this pattern with the trained indexers, beside those before" 3 |_| "measure after".into(), hint::cannot_keep;
+    KeepTrained "keep-trained" Train ["k"] "Write the trained indexers as they are now as a sidecar" 5 |_| "keep".into(), hint::cannot_keep;
+    TrainSettings "train-settings" Train ["c"] "Change steps, rate and targets of the next training" 6 |_| "settings".into(), hint::no_pattern;
     ShowOverlap "show-overlap" Screen ["1"] "Show the index sets, the strip, loss and speed" 0 |_| "Overlap".into(), never;
     ShowTokens "show-tokens" Screen ["2"] "Show what two layers select for one query" 0 |_| "Tokens".into(), never;
     ShowHistory "show-history" Screen ["3"] "Show the patterns tried against each other" 0 |_| "History".into(), never;
     ShowSearch "show-search" Screen ["4"] "Search for a pattern" 0 |_| "Search".into(), never;
     ShowLog "show-log" Screen ["5"] "Show what happened so far" 0 |_| "Log".into(), never;
     ShowEngines "show-engines" Screen ["6"] "Show what serving engines make of the pattern" 0 |_| "Engines".into(), never;
+    ShowTrain "show-train" Screen ["7"] "Train indexers for the pattern" 0 |_| "Train".into(), never;
     Undo "undo" Screen ["u"] "Undo the last change of the pattern" 4 |_| "undo".into(), hint::cannot_undo;
     Redo "redo" Screen ["Ctrl-R"] "Redo what was undone" 0 |_| "redo".into(), hint::cannot_redo;
     Compare "compare" Screen ["="] "Show the differences to B" 0 |_| "compare with B".into(), hint::cannot_compare;
@@ -321,6 +331,7 @@ mod tests {
             &[Context::Search, Context::Screen],
             &[Context::Log, Context::Screen],
             &[Context::Engines, Context::Screen],
+            &[Context::Train, Context::Screen],
             &[Context::Export],
             &[Context::Overlay],
         ] {

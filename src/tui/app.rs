@@ -10,6 +10,7 @@ mod overlay;
 mod screen;
 mod search;
 mod tokens;
+mod train;
 mod work;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ pub use overlay::{Overlay, Question};
 pub use screen::{Axes, HistoryView, Screen};
 pub use search::{Field, Form, SearchView};
 pub use tokens::{Chosen, PairSets, Texts, TokensView};
+pub use train::{TrainView, TrainingPlan};
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ pub struct App {
     pub tokens: TokensView,
     /// The texts of the recording's tokens; empty where no tokenizer is open.
     pub texts: Arc<Texts>,
+    /// What the Train screen remembers.
+    pub train: TrainView,
     /// What the Engines screen remembers.
     pub engines: EnginesView,
     /// The model as engines see it; `None` where none is open.
@@ -152,6 +156,7 @@ impl App {
             search: SearchView::default(),
             tokens: TokensView::default(),
             texts: Arc::default(),
+            train: TrainView::default(),
             engines: EnginesView::default(),
             target: None,
             mouse: None,
@@ -283,6 +288,9 @@ impl App {
             Job::Affinity => "affinity",
             Job::Search => "search",
             Job::Validate => "validation",
+            Job::Train => "training",
+            Job::Trained => "trained loss",
+            Job::Keep => "keeping",
         }
     }
 }

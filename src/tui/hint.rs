@@ -90,11 +90,53 @@ pub fn pause_search(app: &App) -> String {
 
 /// Says what is stopped.
 pub fn stop(app: &App) -> String {
-    if app.stops_search() { "stop, keep best" } else { "stop" }.into()
+    match () {
+        () if app.stops_training() => "stop training",
+        () if app.stops_search() => "stop, keep best",
+        () => "stop",
+    }
+    .into()
+}
+
+/// Says what Enter does on the Train screen.
+pub fn train_start(app: &App) -> String {
+    let full = app.pattern().map_or(0, crate::domain::Pattern::full_count);
+    format!("train {full} indexers")
+}
+
+/// Says what Space does on the Train screen.
+pub fn pause_training(app: &App) -> String {
+    if app.is_training() { "pause" } else { "go on" }.into()
+}
+
+/// Refuses to train where that cannot begin, or would end what goes on.
+pub fn cannot_train(app: &App) -> Option<String> {
+    let other = if app.is_training() || app.is_training_paused() || app.train.waiting.is_some() {
+        Some("a training goes on; 'x' stops it".to_owned())
+    } else if app.is_searching() || app.is_search_paused() {
+        Some("a search goes on, and only one long job can; 'x' on the Search screen stops it".to_owned())
+    } else {
+        None
+    };
+    no_engine(app).or_else(|| no_pattern(app)).or(other)
+}
+
+/// Refuses to pause where no training goes on or waits.
+pub fn cannot_pause_training(app: &App) -> Option<String> {
+    (!app.is_training() && !app.is_training_paused()).then(|| "no training is running; Enter starts one".into())
+}
+
+/// Refuses where nothing was trained.
+pub fn cannot_keep(app: &App) -> Option<String> {
+    let none = app.train.steps.is_empty().then(|| "no indexers have been trained yet; Enter starts".to_owned());
+    no_engine(app).or(none)
 }
 
 /// Refuses to search without a model.
 pub fn cannot_search(app: &App) -> Option<String> {
+    if app.is_training() || app.is_training_paused() {
+        return Some("a training goes on, and only one long job can; 'x' on the Train screen stops it".into());
+    }
     match app.search_record() {
         Some(r) if r.state == SearchState::Running && r.pattern == r.start => {
             Some("the search has found nothing yet; 'c' starts another one".into())
@@ -174,5 +216,5 @@ pub fn no_engine(app: &App) -> Option<String> {
 
 /// Refuses where nothing runs.
 pub fn cannot_stop(app: &App) -> Option<String> {
-    (!app.is_busy() && !app.stops_search()).then(|| "nothing is running".into())
+    (!app.is_busy() && !app.stops_search() && !app.stops_training()).then(|| "nothing is running".into())
 }

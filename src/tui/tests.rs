@@ -9,3 +9,4 @@ mod screens;
 mod search;
 mod snapshot;
 mod tokens;
+mod train;

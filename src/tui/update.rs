@@ -7,6 +7,7 @@ mod mouse;
 mod overlay;
 mod search;
 mod tokens;
+mod train;
 mod walk;
 
 use super::action::{Action, Context, resolve};
@@ -144,6 +145,11 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::FindToken => ask(app, Question::Token, ""),
+        Action::TrainStart
+        | Action::PauseTraining
+        | Action::TrainMeasure
+        | Action::KeepTrained
+        | Action::TrainSettings => train::run(app, action),
         Action::LogUp => scroll(app, -1),
         Action::LogDown => scroll(app, 1),
         Action::LogPageUp => scroll(app, -10),
@@ -159,6 +165,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             let now = app.engines.stages.as_ref().map_or_else(String::new, ToString::to_string);
             ask(app, Question::Stages, &now)
         }
+        Action::ShowTrain => show(app, Screen::Train),
         Action::ShowEngines => show(app, Screen::Engines),
         Action::ShowLog => show(app, Screen::Log),
         Action::EveryN => ask(app, Question::EveryN, "4"),
@@ -212,6 +219,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             app.say(Tone::Info, "timing shorter contexts, to predict others");
             app.pattern().map(|p| Effect::Send(Command::Profile(p))).into_iter().collect()
         }
+        Action::Stop if app.stops_training() => train::stop(app),
         Action::Stop if app.stops_search() => search::stop(app),
         Action::Stop => {
             app.due = None;
@@ -302,12 +310,13 @@ fn quit(app: &mut App) -> Vec<Effect> {
 }
 
 fn interrupt(app: &mut App) -> Vec<Effect> {
-    if (app.is_busy() || app.is_searching()) && !app.quitting {
+    if (app.is_busy() || app.is_searching() || app.is_training()) && !app.quitting {
         app.quitting = true;
         app.due = None;
         app.say(Tone::Warn, "stopped; Ctrl-C again quits");
         let search = app.is_searching().then_some(Effect::Send(Command::StopSearch));
-        return search.into_iter().chain([Effect::Send(Command::Stop)]).collect();
+        let training = app.is_training().then_some(Effect::Send(Command::StopTraining));
+        return search.into_iter().chain(training).chain([Effect::Send(Command::Stop)]).collect();
     }
     vec![Effect::Quit]
 }

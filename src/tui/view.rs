@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 
 use super::app::{App, Screen};
 use super::layout::Class;
-use super::screens::{engines, history, log, overlap, search, tokens};
+use super::screens::{engines, history, log, overlap, search, tokens, train};
 use super::theme::plain;
 use super::widgets::{overlay, status};
 
@@ -27,6 +27,7 @@ pub fn render(app: &App, buf: &mut Buffer) -> Option<(u16, u16)> {
         (Screen::Tokens, Some(body)) => tokens::draw(app, body, buf),
         (Screen::History, Some(body)) => history::draw(app, body, buf),
         (Screen::Engines, Some(body)) => engines::draw(app, body, buf),
+        (Screen::Train, Some(body)) => train::draw(app, body, buf),
         (Screen::Search, Some(body)) => search::draw(app, body, buf),
         (_, None) => {}
     }

@@ -12,6 +12,6 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use recipe::{IndexerRecipe, Targets};
+pub use recipe::IndexerRecipe;
 pub use run::{IndexerEvent, IndexerRun, IndexerStep, Setup, memory};
 pub use step::Divergence;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Pattern;
+use crate::domain::{Pattern, Targets};
 use crate::train::{OptimizerRecipe, TrainError};
 
 /// Share of a stage over which the rate rises.
@@ -11,27 +11,6 @@ const RISE: f64 = 0.05;
 const SPARSE: f64 = 0.1;
 /// Largest norm of an indexer's gradient.
 const CLIP: f64 = 1.0;
-
-/// Whose attention an indexer is trained towards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Targets {
-    /// Its own layer's.
-    Own,
-    /// That of every layer that it serves under the pattern: L_multi, the mean of their divergences.
-    #[default]
-    Served,
-}
-
-impl Targets {
-    /// Returns the name that options and files use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Served => "served",
-        }
-    }
-}
 
 /// Everything that decides the result, beside the model's weights and the tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

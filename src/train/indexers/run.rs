@@ -33,7 +33,7 @@ const ROWS: u64 = 1 << 33;
 
 /// What a run is made from.
 pub struct Setup<'a> {
-    /// The frozen model.
+    /// The frozen model; with its own indexers, or those of a sidecar, training starts from them.
     pub checkpoint: &'a Checkpoint,
     /// What decides the result; its fingerprints are filled in here.
     pub recipe: IndexerRecipe,
@@ -43,8 +43,10 @@ pub struct Setup<'a> {
     pub texts: Vec<(String, Vec<u32>)>,
     /// Where training starts instead of the checkpoint's own or random indexers.
     pub start: Option<&'a Sidecar>,
-    /// The sidecar to be written; the state lies beside it until the end.
-    pub out: &'a Path,
+    /// The sidecar to be written, its state beside it until the end; `None` writes nothing of its own accord.
+    pub out: Option<&'a Path>,
+    /// The frozen model in f32 on the CPU, where it is loaded already.
+    pub model: Option<Model>,
     /// Go on from that state.
     pub resume: bool,
 }
@@ -109,7 +111,7 @@ pub struct IndexerRun {
     names: Vec<String>,
     params: Vec<Params>,
     at: Header,
-    out: PathBuf,
+    out: Option<PathBuf>,
 }
 
 impl IndexerRun {
@@ -118,9 +120,9 @@ impl IndexerRun {
     /// # Errors
     /// [`TrainError`] about sizes, texts, the saved state or the model.
     pub fn prepare(setup: Setup) -> Result<Self, TrainError> {
-        let Setup { checkpoint, mut recipe, shape, texts, start, out, resume } = setup;
+        let Setup { checkpoint, mut recipe, shape, texts, start, out, model, resume } = setup;
         let base = checkpoint.base();
-        let path = state_path(out);
+        let path = out.map(state_path).unwrap_or_default();
         match (path.exists(), resume) {
             (true, false) => return Err(TrainError::Occupied(path)),
             (false, true) => return Err(TrainError::Resume { path, reason: "there is no saved state".into() }),
@@ -134,7 +136,7 @@ impl IndexerRun {
         let names = texts.iter().map(|(name, _)| name.clone()).collect();
         let data = Data::of_tokens(texts, recipe.seq_len, recipe.seed)?;
         (recipe.base, recipe.tokens) = (base.lineage()?, data.fingerprint());
-        let params = recipe.layers.iter().map(|&layer| initial(base, start, &config, layer, recipe.seed));
+        let params = recipe.layers.iter().map(|&layer| initial(checkpoint, start, &config, layer, recipe.seed));
         let mut params = params.collect::<Result<Vec<_>, _>>()?;
         let none = vec![0.0; recipe.layers.len()];
         let (heads, dim) = (shape.heads, shape.dim);
@@ -160,14 +162,20 @@ impl IndexerRun {
             params.iter_mut().flat_map(|p| p.0.iter_mut()).for_each(|p| p.updates = saved.step);
             at = saved;
         }
-        let model = Model::load(base, &Device::Cpu, DType::F32)?;
-        Ok(Self { recipe, config, model, data, names, params, at, out: out.into() })
+        let model = model.map_or_else(|| Model::load(base, &Device::Cpu, DType::F32), Ok)?;
+        Ok(Self { recipe, config, model, data, names, params, at, out: out.map(Into::into) })
     }
 
     /// Returns steps done, the number of weights trained, and tokens per epoch.
     pub fn size(&self) -> (u64, usize, u64) {
         let weights = self.params.iter().map(Params::count).sum();
         (self.at.step, weights, self.data.epoch_len() * self.recipe.seq_len as u64)
+    }
+
+    /// Returns the trained layers with names, shapes and values of their indexers' tensors as they are now.
+    pub fn weights(&self) -> (&[usize], impl Iterator<Item = (&str, &[usize], &[f32])>) {
+        let tensors = self.params.iter().flat_map(|p| &p.0);
+        (&self.recipe.layers, tensors.map(|p| (p.name.as_str(), p.shape.as_slice(), p.value.as_slice())))
     }
 
     /// Returns seconds of training so far, all sessions together.
@@ -193,32 +201,33 @@ impl IndexerRun {
                 self.save(tell)?;
                 return Ok(false);
             }
-            tell(IndexerEvent::Step(self.step()?));
+            tell(IndexerEvent::Step(self.step(&|| false)?));
             if self.at.step.is_multiple_of(SAVE_EVERY) {
                 self.save(tell)?;
             }
         }
-        self.write(&self.out)?;
-        tell(IndexerEvent::Written(self.out.clone()));
-        let state = state_path(&self.out);
+        let Some(out) = &self.out else { return Ok(true) };
+        self.write(out)?;
+        tell(IndexerEvent::Written(out.clone()));
+        let state = state_path(out);
         if state.exists() {
             std::fs::remove_file(&state).map_err(|e| TrainError::Write { path: state, reason: e.to_string() })?;
         }
         Ok(true)
     }
 
-    /// Does one step.
+    /// Does one step, unless `stop` says so in its midst.
     ///
     /// # Errors
-    /// [`TrainError::NonFinite`] before any weight has changed.
-    pub fn step(&mut self) -> Result<IndexerStep, TrainError> {
+    /// [`TrainError::NonFinite`] and [`TrainError::Stopped`] before any weight has changed.
+    pub fn step(&mut self, stop: &dyn Fn() -> bool) -> Result<IndexerStep, TrainError> {
         let began = Instant::now();
         let number = self.at.step;
         let sparse = self.recipe.is_sparse(number);
         let sequence = self.data.sequences(number, 1).swap_remove(0);
         let rows = sample(self.recipe.rows, sequence.ids.len(), self.recipe.seed, number);
         let on = (sequence.ids.as_slice(), rows.as_slice(), sparse);
-        let found = step(&self.model, &self.config, &self.recipe, &self.params, on)?;
+        let found = step(&self.model, &self.config, &self.recipe, &self.params, on, stop)?;
         let o = recipe::optimizer();
         for ((divergence, grads), params) in found.iter().zip(&self.params) {
             let stage = if sparse { "sparse" } else { "warmup" };
@@ -285,7 +294,7 @@ impl IndexerRun {
     }
 
     fn save(&self, tell: &mut dyn FnMut(IndexerEvent)) -> Result<(), TrainError> {
-        let path = state_path(&self.out);
+        let Some(path) = self.out.as_deref().map(state_path) else { return Ok(()) };
         state::write(&path, KEY, &self.at, self.params.iter().flat_map(|p| &p.0))?;
         tell(IndexerEvent::Saved(path));
         Ok(())
@@ -338,15 +347,15 @@ fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) -> Result<(
 
 /// Returns the weights that an indexer starts from: the sidecar's, the checkpoint's own, or random ones.
 fn initial(
-    base: &Checkpoint,
+    checkpoint: &Checkpoint,
     start: Option<&Sidecar>,
     config: &Config,
     layer: usize,
     seed: u64,
 ) -> Result<Params, TrainError> {
     let started = match start {
-        Some(sidecar) if sidecar.header().layers.contains(&layer) => Some(base.with_sidecar(sidecar)?),
-        _ if !config.family.is_dense() && base.has_indexer(layer) => Some(base.clone()),
+        Some(sidecar) if sidecar.header().layers.contains(&layer) => Some(checkpoint.with_sidecar(sidecar)?),
+        _ if !checkpoint.config().index.is_oracle() && checkpoint.has_indexer(layer) => Some(checkpoint.clone()),
         _ => None,
     };
     let source = started.map(|checkpoint| CheckpointSource { checkpoint, device: Device::Cpu, defer_experts: false });

@@ -105,13 +105,14 @@ impl Average {
 /// attend to everything.
 ///
 /// # Errors
-/// [`TrainError::Model`].
+/// [`TrainError::Model`]; [`TrainError::Stopped`] once `stop` says so, which is asked before each layer.
 pub fn step(
     model: &Model,
     config: &Config,
     recipe: &IndexerRecipe,
     params: &[Params],
     (ids, rows, sparse): (&[u32], &[usize], bool),
+    stop: &dyn Fn() -> bool,
 ) -> Result<Found, TrainError> {
     let mut x = model.embed(&[ids.to_vec()])?;
     let rotary = model.rope(ids.len())?;
@@ -120,6 +121,9 @@ pub fn step(
     let mut found = Vec::with_capacity(recipe.layers.len());
     let (mut open, mut held): (Option<Open>, Option<Indices>) = (None, None);
     for layer in 0..last {
+        if stop() {
+            return Err(TrainError::Stopped);
+        }
         let mut own = None;
         if let Ok(index) = recipe.layers.binary_search(&layer) {
             let (indexer, leaves) = leaves(&params[index], config, layer)?;

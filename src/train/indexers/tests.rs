@@ -9,8 +9,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::recipe::tests::recipe;
 use super::run::Setup;
 use super::step::step;
-use super::{IndexerEvent, IndexerRecipe, IndexerRun, Targets};
+use super::{IndexerEvent, IndexerRecipe, IndexerRun};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
+use crate::domain::Targets;
 use crate::model::Model;
 use crate::model::ops::{RowTargets, indexer_kl};
 use crate::train::TrainError;
@@ -41,7 +42,16 @@ fn text(vocab: usize) -> Vec<(String, Vec<u32>)> {
 
 fn prepare(base: &Checkpoint, recipe: &IndexerRecipe, out: &Path, resume: bool) -> Result<IndexerRun, TrainError> {
     let (shape, texts) = (own_shape(base), text(base.config().vocab_size));
-    IndexerRun::prepare(Setup { checkpoint: base, recipe: recipe.clone(), shape, texts, start: None, out, resume })
+    IndexerRun::prepare(Setup {
+        checkpoint: base,
+        recipe: recipe.clone(),
+        shape,
+        texts,
+        start: None,
+        out: Some(out),
+        model: None,
+        resume,
+    })
 }
 
 fn all(run: &IndexerRun) -> Vec<&[f32]> {
@@ -117,7 +127,8 @@ fn gradients_of_both_stages_agree_with_differences() {
         // Only one indexer is trained, so that a shifted weight does not change what the others select.
         recipe.layers = vec![run_layers(&recipe)[index]];
         let params: Vec<Params> = vec![run.params()[index].clone()];
-        let at = |params: &[Params]| step(&model, base.config(), &recipe, params, (&ids, &rows, sparse)).unwrap();
+        let at =
+            |params: &[Params]| step(&model, base.config(), &recipe, params, (&ids, &rows, sparse), &|| false).unwrap();
         let found = at(&params);
         assert_eq!(found.len(), 1);
         for (n, grad) in found[0].1.iter().enumerate() {
@@ -219,7 +230,8 @@ fn a_loss_that_is_not_finite_stops_and_changes_nothing() {
     let recipe = recipe(&"F".repeat(layers));
     let folder = tempfile::tempdir().unwrap();
     let mut run = prepare(&base, &recipe, &folder.path().join("s"), false).unwrap();
-    run.step().unwrap();
+    run.step(&|| false).unwrap();
+    assert!(matches!(run.step(&|| true), Err(TrainError::Stopped)), "told to stop, it has done nothing");
     run.params_mut()[1].0[0].value[3] = f32::NAN;
     let before: Vec<Vec<f32>> = all(&run).into_iter().map(<[f32]>::to_vec).collect();
     let error = run.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err();
@@ -244,7 +256,16 @@ fn what_makes_no_sense_is_refused() {
     let shape = IndexerShape { heads: 9, ..own_shape(&base) };
     let texts = text(base.config().vocab_size);
     let out = folder.path().join("s");
-    let setup = Setup { checkpoint: &base, recipe: good.clone(), shape, texts, start: None, out: &out, resume: false };
+    let setup = Setup {
+        checkpoint: &base,
+        recipe: good.clone(),
+        shape,
+        texts,
+        start: None,
+        out: Some(&out),
+        model: None,
+        resume: false,
+    };
     assert!(IndexerRun::prepare(setup).err().unwrap().to_string().contains("9 of"));
     let mut small = good;
     assert!(small.limit((3 << 20, 10), Some(3 << 20)).unwrap_err().to_string().contains("needs 3.0 MiB"));

@@ -22,6 +22,10 @@ pub enum Question {
     Name,
     /// Layers per pipeline stage.
     Stages,
+    /// Steps, rate and targets of a training.
+    Training,
+    /// Where trained indexers are written.
+    KeepTrained,
 }
 
 /// What lies over the screen; only one thing can.

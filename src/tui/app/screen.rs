@@ -19,11 +19,14 @@ pub enum Screen {
     Log,
     /// What serving engines would make of the pattern.
     Engines,
+    /// The training of indexers.
+    Train,
 }
 
 impl Screen {
     /// Every screen, in the order of its number.
-    pub const ALL: [Self; 6] = [Self::Overlap, Self::Tokens, Self::History, Self::Search, Self::Log, Self::Engines];
+    pub const ALL: [Self; 7] =
+        [Self::Overlap, Self::Tokens, Self::History, Self::Search, Self::Log, Self::Engines, Self::Train];
 
     /// Returns the key that shows it, and its name.
     pub fn title(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Screen {
             Self::Search => "4 Search",
             Self::Log => "5 Log",
             Self::Engines => "6 Engines",
+            Self::Train => "7 Train",
         }
     }
 
@@ -46,6 +50,7 @@ impl Screen {
             Self::Search => Context::Search,
             Self::Log => Context::Log,
             Self::Engines => Context::Engines,
+            Self::Train => Context::Train,
         }
     }
 }

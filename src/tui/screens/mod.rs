@@ -6,3 +6,4 @@ pub mod log;
 pub mod overlap;
 pub mod search;
 pub mod tokens;
+pub mod train;

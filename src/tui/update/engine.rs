@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{edit, search};
+use super::{edit, search, train};
 use crate::analysis::{Metric, OverlapMatrix};
 use crate::domain::{Evaluation, Subject, Trace};
 use crate::engine::{Command, Failure, Job, ModelInfo, Update};
@@ -40,9 +40,15 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         }
         Update::Validated(pattern, validation) => search::validated(app, pattern, validation),
         Update::Search(progress) => return search::told_progress(app, *progress),
+        Update::Training(progress) => train::told_progress(app, *progress),
+        Update::Trained(evaluation, steps) => train::measured(app, *evaluation, steps),
+        Update::Kept(path) => train::kept(app, &path),
         Update::Failed(failure) => {
             if failure.job == Job::Search {
                 search::ended(app);
+            }
+            if failure.job == Job::Train {
+                train::ended(app);
             }
             failed(app, failure);
         }
@@ -52,6 +58,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         }
         Update::Crashed(why) => {
             search::ended(app);
+            train::ended(app);
             app.progress = None;
             app.partial = None;
             app.say(Tone::Bad, format!("the engine stopped: {why}; 'r' starts it again, everything measured is kept"));
@@ -66,6 +73,7 @@ pub fn disconnected(app: &mut App) -> Vec<Effect> {
         app.engine = Engine::Failed("the engine has ended".into());
         app.progress = None;
         search::ended(app);
+        train::ended(app);
         app.say(Tone::Bad, "the engine has ended; what was measured can still be saved with 'w'");
     }
     Vec::new()

@@ -9,7 +9,7 @@ use crate::domain::{Pattern, PatternSpec, Stages};
 use crate::engine::Command;
 use crate::session::saved_path;
 use crate::tui::action::{Context, Spec, TABLE, keys_text};
-use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone};
+use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone, TrainingPlan};
 use crate::tui::input::{Input, fuzzy};
 use crate::tui::msg::Effect;
 use crate::tui::{Problem, Work, format};
@@ -29,6 +29,10 @@ pub enum Answer {
     Path(PathBuf),
     /// Split the layers so; `None` for a single stage.
     Stages(Option<Stages>),
+    /// Train so next.
+    Training(TrainingPlan),
+    /// Write the trained indexers here.
+    Keep(PathBuf),
     /// Call the pattern so; an empty name takes its name away.
     Name(Pattern, String),
 }
@@ -89,6 +93,9 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             stages.check(current.len()).map_err(|e| e.to_string())?;
             Ok(Answer::Stages(Some(stages)))
         }
+        Question::Training => text.parse().map(Answer::Training),
+        Question::KeepTrained if text.is_empty() => Err("a path, such as indexers.safetensors".into()),
+        Question::KeepTrained => Ok(Answer::Keep(text.into())),
         Question::Name => {
             let pattern = app.entry_pattern().unwrap_or(current);
             match app.named.iter().find(|(name, p)| name == text && *p != pattern) {
@@ -243,6 +250,8 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
                 app.engines.stages = stages;
                 Vec::new()
             }
+            Ok(Answer::Training(plan)) => super::train::plan(app, plan),
+            Ok(Answer::Keep(path)) => super::train::keep(path),
             Ok(Answer::Name(pattern, name)) => super::history::name(app, pattern, name),
             Err(why) => {
                 app.say(Tone::Warn, why);

@@ -104,6 +104,8 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Question::Token => "Go to a position, or find text",
         Question::SaveAs => "Save as (path of a .toml file)",
         Question::Name => "Name of the pattern",
+        Question::Training => "Steps of warm-up + sparse stage, rate, served or own",
+        Question::KeepTrained => "Write the trained indexers to (a .safetensors file)",
         Question::Stages => "Layers per pipeline stage, such as 14,6x8,16; empty for one stage",
     };
     let width = if question == Question::Pattern { screen.width } else { 64 };
@@ -126,6 +128,8 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
                 if heads.is_empty() { String::new() } else { format!("; first layers Shared: {}", heads.join(" ")) };
             (format!("{} stages{heads}", stages.sizes().len()), role)
         }
+        Ok(Answer::Training(plan)) => (format!("the next training: {plan}"), Role::Good),
+        Ok(Answer::Keep(path)) => (format!("writes {}", path.display()), Role::Good),
         Ok(Answer::Name(pattern, name)) if name.is_empty() => (format!("{pattern} without a name"), Role::Good),
         Ok(Answer::Name(pattern, name)) => (format!("{pattern} = {name}"), Role::Good),
         Err(why) => (why, Role::Warn),

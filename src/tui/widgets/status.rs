@@ -105,6 +105,7 @@ fn running(app: &App, long: bool) -> String {
             format!("{} {} {:.0}%{eta}", spinner(app), App::job_name(progress.job), progress.share * 100.0)
         }
         (Engine::Ready, None) if app.is_searching() => searching(app),
+        (Engine::Ready, None) if app.is_training() => training(app),
         (Engine::Loading, None) => format!("{} loading", spinner(app)),
         (Engine::Absent, None) => "no model".to_owned(),
         (Engine::Failed(_), None) => "✗ no engine".to_owned(),
@@ -120,6 +121,14 @@ fn searching(app: &App) -> String {
     let steps = progress.map_or_else(String::new, |p| format!(" {}/{}", p.steps.0, p.steps.1));
     let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |(_, s)| format!(" {}", format::clock(s)));
     format!("{} search{steps}{eta}", spinner(app))
+}
+
+/// Returns how far the training has come.
+fn training(app: &App) -> String {
+    let progress = app.train.progress.as_ref();
+    let all = progress.map_or(0, |p| p.settings.all_steps());
+    let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |s| format!(" {}", format::clock(s)));
+    format!("{} training {}/{all}{eta}", spinner(app), app.train.done())
 }
 
 /// Returns the spinner's glyph at this time.

@@ -1,0 +1,144 @@
+//! Training indexers in this process: a run that shares the frozen model, and its result beside what was before.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+
+use super::{Backend, BackendError, Cancel, LocalBackend, Settings, Training, Weights};
+use crate::checkpoint::{Checkpoint, IndexerShape};
+use crate::domain::{Evaluation, Pattern, Subject, TrainingSettings, TrainingStep};
+use crate::train::TrainError;
+use crate::train::indexers::{IndexerRecipe, IndexerRun, Setup};
+
+/// Fewest query rows sampled per step.
+const ROWS: usize = 128;
+
+/// What a backend can train indexers with.
+#[derive(Clone, Debug)]
+pub struct TrainingText {
+    /// The checkpoint with the indexers that training starts from.
+    pub checkpoint: Checkpoint,
+    /// Names and tokens of the texts, none of which patterns are judged on.
+    pub texts: Vec<(String, Vec<u32>)>,
+}
+
+impl LocalBackend {
+    /// Returns the backend with texts to train indexers on.
+    #[must_use]
+    pub fn with_training(mut self, text: TrainingText) -> Self {
+        self.training = Some(text);
+        self
+    }
+}
+
+/// A run of this process.
+struct LocalTraining {
+    run: IndexerRun,
+    all: u64,
+}
+
+/// Prepares a training under `settings`.
+pub(super) fn train(backend: &LocalBackend, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError> {
+    let refuse = |message: &str, hint: &str| {
+        Err(BackendError::Failed { message: message.to_owned(), hint: Some(hint.to_owned()) })
+    };
+    let Some(TrainingText { checkpoint, texts }) = &backend.training else {
+        return refuse("there is no text to train on", "start with --train-text FILE, text that is not judged on");
+    };
+    if backend.info.index.is_oracle() {
+        return refuse(
+            "the model has no indexers that could be trained further",
+            "'indexscope train indexers' makes some; open the model with --index SIDECAR",
+        );
+    }
+    let (config, seq_len) = (checkpoint.config(), backend.info.context);
+    let TrainingSettings { pattern, targets, steps, sparse_steps, lr } = *settings;
+    let recipe = IndexerRecipe {
+        seed: 0,
+        base: String::new(),
+        tokens: String::new(),
+        pattern,
+        layers: (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
+        targets,
+        seq_len,
+        rows: (seq_len / 4).max(ROWS).min(seq_len),
+        steps,
+        sparse_steps,
+        lr,
+        index_topk: backend.info.index_topk,
+    };
+    let shape =
+        IndexerShape { heads: config.index_n_heads, dim: config.index_head_dim, rope_dims: config.index_rope_head_dim };
+    let placement = &backend.settings.placement;
+    let shared = placement.device.is_cpu() && placement.dtype == DType::F32;
+    let run = IndexerRun::prepare(Setup {
+        checkpoint,
+        recipe,
+        shape,
+        texts: texts.clone(),
+        start: None,
+        out: None,
+        model: shared.then(|| backend.runner.model.clone()),
+        resume: false,
+    })?;
+    Ok(Box::new(LocalTraining { run, all: settings.all_steps() }))
+}
+
+/// Measures a pattern with other indexers, against the reference of those before.
+pub(super) fn evaluate_with(
+    backend: &mut LocalBackend,
+    weights: &Weights,
+    pattern: Pattern,
+    cancel: &Cancel,
+    partial: &mut dyn FnMut(&Evaluation),
+) -> Result<Evaluation, BackendError> {
+    let device = backend.runner.model.device().clone();
+    let tensor = |(name, shape, values): &(String, Vec<usize>, Vec<f32>)| {
+        Ok((name.clone(), Tensor::from_slice(values, shape.as_slice(), &device)?))
+    };
+    let tensors = weights.tensors.iter().map(tensor).collect::<candle_core::Result<HashMap<_, _>>>()?;
+    let model = backend.runner.model.with_indexers(&tensors, &weights.layers)?;
+    // Nothing is kept for later: the next time the weights are others.
+    let settings = Settings { cache_bytes: 0, keep_selections: false, ..backend.settings.clone() };
+    let mut after = LocalBackend::assemble(backend.info.clone(), model, backend.calibration.clone(), settings)?;
+    after.compare_with(backend, cancel, &mut |_| {})?;
+    after.evaluate(Subject::Pattern(pattern), cancel, partial)
+}
+
+impl Training for LocalTraining {
+    fn step(&mut self, cancel: &Cancel) -> Result<Option<TrainingStep>, BackendError> {
+        if self.run.size().0 >= self.all {
+            return Ok(None);
+        }
+        let step = self.run.step(&|| cancel.is_stale())?;
+        Ok(Some(TrainingStep {
+            sparse: step.sparse,
+            done: step.step.0,
+            kl: step.layers.iter().map(|(_, d)| d.kl).collect(),
+            floor: step.layers.iter().map(|(_, d)| d.floor).collect(),
+            rate: step.rate,
+            tokens: step.tokens,
+            tokens_per_second: step.tokens_per_second,
+        }))
+    }
+
+    fn weights(&self) -> Weights {
+        let (layers, tensors) = self.run.weights();
+        let tensors = tensors.map(|(name, shape, values)| (name.to_owned(), shape.to_vec(), values.to_vec()));
+        Weights { layers: layers.to_vec(), tensors: tensors.collect(), steps: self.run.size().0 }
+    }
+
+    fn write(&self, path: &Path) -> Result<(), BackendError> {
+        Ok(self.run.write(path)?)
+    }
+}
+
+impl From<TrainError> for BackendError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Stopped => Self::Cancelled,
+            other => Self::Failed { message: other.to_string(), hint: other.hint() },
+        }
+    }
+}

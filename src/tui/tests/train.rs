@@ -1,0 +1,186 @@
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use ratatui::crossterm::event::KeyCode;
+
+use super::scene::{Scene, evaluation, model};
+use super::snapshot::dump;
+use crate::domain::*;
+use crate::engine::fake::Fake;
+use crate::engine::{Command, Failure, Job, Progress, Update, spawn_with};
+use crate::tui::app::{Overlay, Screen};
+
+fn settings(pattern: Pattern) -> TrainingSettings {
+    TrainingSettings { pattern, targets: Targets::Served, steps: 200, sparse_steps: 50, lr: 2e-3 }
+}
+
+/// A training of which so many steps are done: KL falls, later layers slower.
+fn progress(pattern: Pattern, steps: std::ops::RangeInclusive<u64>, state: SearchState) -> TrainingProgress {
+    let layers: Vec<usize> = (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect();
+    let step = |done: u64| TrainingStep {
+        sparse: done > 200,
+        done,
+        kl: layers.iter().map(|&l| 0.1 + 0.9 * (-(done as f64) / (20.0 + 10.0 * l as f64)).exp()).collect(),
+        floor: layers.iter().map(|&l| 0.01 * l as f64).collect(),
+        rate: 1.7e-3,
+        tokens: 512 * done,
+        tokens_per_second: 842.0,
+    };
+    TrainingProgress { settings: settings(pattern), state, news: steps.map(step).collect(), eta: Some(93.0), layers }
+}
+
+/// uniform:4 of 12 layers is in view and measured; nothing is trained yet.
+fn ready() -> Scene {
+    let mut scene = Scene::ready(model(12, &[]), Scene::colours());
+    scene.type_keys("n\n");
+    scene.wait(100);
+    let pattern = scene.pattern();
+    scene.settle(pattern);
+    scene.posted.clear();
+    scene.type_keys("7");
+    scene
+}
+
+fn told(scene: &mut Scene, steps: std::ops::RangeInclusive<u64>, state: SearchState) {
+    let progress = progress(scene.pattern(), steps, state);
+    scene.worker(Update::Training(Box::new(progress)));
+}
+
+#[test]
+fn the_training_at_three_sizes() {
+    let mut scene = ready();
+    insta::assert_snapshot!("train_empty", scene.text(80, 24));
+    scene.type_keys("c");
+    insta::assert_snapshot!("train_settings", scene.text(80, 24));
+    scene.press(KeyCode::Esc);
+    told(&mut scene, 1..=140, SearchState::Running);
+    let pattern = scene.pattern();
+    let mut after = evaluation(pattern, 20);
+    after.delta = Some(Estimate { value: 0.0021, se: Some(0.0006), n: 9812 });
+    scene.worker(Update::Trained(Box::new(after), 140));
+    for (width, height) in [(80, 24), (120, 40), (200, 60)] {
+        insta::assert_snapshot!(format!("train_{width}x{height}"), scene.text(width, height));
+    }
+    insta::assert_snapshot!("train_colours", dump(&scene.draw(80, 24), Scene::colours()));
+    scene.app.theme = Scene::mono();
+    insta::assert_snapshot!("train_mono", dump(&scene.draw(80, 24), Scene::mono()));
+}
+
+#[test]
+fn enter_trains_for_the_pattern_in_view() {
+    let mut scene = ready();
+    scene.type_keys("c^U30+10 5e-4 own\n");
+    assert_eq!(scene.app.message.text, "the next training: 30+10 5e-4 own");
+    scene.type_keys("\n");
+    let expected =
+        TrainingSettings { pattern: scene.pattern(), targets: Targets::Own, steps: 30, sparse_steps: 10, lr: 5e-4 };
+    assert_eq!(scene.posted, [Command::Train(expected)]);
+    scene.worker(Update::Progress(Progress { job: Job::Speed, share: 0.5, eta: None }));
+    assert!(scene.text(120, 40).contains("begins once the worker is free; now: speed"), "{}", scene.text(120, 40));
+    scene.type_keys("\n");
+    assert!(scene.app.message.text.contains("a training goes on"), "{}", scene.app.message.text);
+    // One long job at a time.
+    told(&mut scene, 1..=3, SearchState::Running);
+    scene.type_keys("4\n");
+    assert!(scene.app.message.text.contains("only one long job"), "{}", scene.app.message.text);
+    scene.type_keys("7c^U3\n");
+    assert!(matches!(scene.app.overlay, Overlay::Prompt(..)), "what is wrong stays open");
+}
+
+#[test]
+fn a_training_is_paused_stopped_measured_and_kept() {
+    let mut scene = ready();
+    scene.type_keys("a");
+    assert!(scene.app.message.text.contains("no indexers have been trained yet"), "{}", scene.app.message.text);
+    told(&mut scene, 1..=7, SearchState::Running);
+    scene.type_keys(" ");
+    assert_eq!(scene.posted, [Command::PauseTraining]);
+    told(&mut scene, 8..=8, SearchState::Paused);
+    assert!(scene.text(80, 24).contains("paused"));
+    scene.type_keys(" ");
+    assert_eq!(scene.posted.last(), Some(&Command::ResumeTraining));
+    told(&mut scene, 9..=9, SearchState::Running);
+    scene.type_keys("x");
+    assert_eq!(scene.posted.last(), Some(&Command::StopTraining));
+    told(&mut scene, 10..=10, SearchState::Stopped);
+    let pattern = scene.pattern();
+    scene.type_keys("a");
+    assert_eq!(scene.posted.last(), Some(&Command::EvaluateTrained(pattern)));
+    scene.worker(Update::Trained(Box::new(evaluation(pattern, 20)), 10));
+    let text = scene.text(100, 30);
+    assert!(text.contains("before") && text.contains("after 10 steps, against the same reference"), "{text}");
+    scene.type_keys("k");
+    scene.type_keys("^Uout.safetensors\n");
+    assert_eq!(scene.posted.last(), Some(&Command::KeepTrained("out.safetensors".into())));
+    scene.worker(Update::Kept("out.safetensors".into()));
+    assert!(scene.app.message.text.starts_with("kept out.safetensors"));
+    // What was measured is stale once training went on.
+    told(&mut scene, 11..=12, SearchState::Running);
+    assert!(scene.text(100, 30).contains("'a' measures those of now"));
+}
+
+#[test]
+fn an_edit_is_answered_first_and_a_failure_ends_it() {
+    let mut scene = ready();
+    told(&mut scene, 1..=3, SearchState::Running);
+    scene.worker(Update::Progress(Progress { job: Job::Evaluate, share: 0.3, eta: None }));
+    assert!(scene.text(80, 24).contains("waits for the edit"));
+    scene.worker(Update::Idle);
+    scene.type_keys("1");
+    assert!(scene.text(80, 24).contains("training 3/250 1:33"), "{}", scene.text(80, 24));
+    scene.posted.clear();
+    scene.type_keys("^C");
+    assert_eq!(scene.posted, [Command::StopTraining, Command::Stop]);
+    let message = "the loss became NaN at step 3 of the warmup stage".to_owned();
+    scene.worker(Update::Failed(Failure { job: Job::Train, message, hint: Some("lower the learning rate".into()) }));
+    assert!(!scene.app.is_training() && scene.app.message.text.contains("NaN"), "{}", scene.app.message.text);
+}
+
+/// The real worker with an invented model: a training runs, is measured beside what was before, and is kept.
+#[test]
+fn a_training_with_the_real_worker() {
+    let mut fake = Some(Fake::new(6));
+    let (handle, updates) = spawn_with(Duration::ZERO, move || Ok(Box::new(fake.take().unwrap()) as _));
+    let mut scene = Scene::loading(Scene::colours());
+    let pump = |scene: &mut Scene, until: &dyn Fn(&Scene) -> bool| {
+        while !until(scene) {
+            scene.posted.drain(..).for_each(|command| handle.post(command));
+            match updates.recv_timeout(Duration::from_secs(20)) {
+                Ok(update) => scene.worker(update),
+                Err(RecvTimeoutError::Timeout) => panic!("nothing was told:\n{}", scene.text(80, 24)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    pump(&mut scene, &|s| s.app.model.is_some());
+    scene.type_keys("PFSFSFS\n");
+    scene.wait(100);
+    pump(&mut scene, &|s| s.app.current().is_some_and(|r| r.evaluation.is_some()));
+    scene.type_keys("7c^U4+2 1e-2\n\n");
+    assert_eq!(scene.app.screen, Screen::Train);
+    pump(&mut scene, &|s| s.app.train.progress.as_ref().is_some_and(|p| p.state == SearchState::Done));
+    assert_eq!(scene.app.train.steps.iter().map(|s| s.done).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    scene.type_keys("a");
+    let pattern = scene.pattern();
+    pump(&mut scene, &|s| s.app.train.after(pattern).is_some());
+    let (_, steps, after) = scene.app.train.after(pattern).unwrap();
+    assert_eq!((*steps, after.delta.unwrap().value), (6, 0.03 / 7.0));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kept.safetensors");
+    scene.type_keys("k");
+    scene.type_keys(&format!("^U{}\n", path.display()));
+    pump(&mut scene, &|s| s.app.message.text.starts_with("kept "));
+    assert!(path.exists());
+}
+
+#[test]
+fn the_train_screen_draws_at_every_size() {
+    for layers in [2, 12, 128] {
+        let mut scene = Scene::ready(model(layers, &[]), Scene::colours());
+        scene.type_keys("7");
+        told(&mut scene, 1..=60, SearchState::Running);
+        for (width, height) in (1..=130u16).step_by(3).flat_map(|w| (1..=44u16).step_by(4).map(move |h| (w, h))) {
+            scene.draw(width, height);
+        }
+    }
+}
