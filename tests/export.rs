@@ -309,6 +309,69 @@ fn info_tells_what_a_checkpoint_is() {
     assert!(code == 1 && out.is_empty() && err.contains("hint: "), "{err}");
 }
 
+/// The tokens of a fixture, as a --tokens file.
+fn tokens(model: &str, folder: &Path) -> String {
+    let bytes = std::fs::read(data(model).join("expected.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let ids = file.tensor("input_ids").unwrap();
+    let ids: Vec<i32> = ids.data().chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().unwrap())).collect();
+    let path = folder.join("tokens.json");
+    std::fs::write(&path, json!([ids]).to_string()).unwrap();
+    path.display().to_string()
+}
+
+/// Returns the loss that a checkpoint has under its own pattern.
+fn native_loss(arguments: &[&str], tokens: &str) -> (String, f64) {
+    let rest = ["--tokens", tokens, "--pattern", "native", "--json"];
+    let (code, text, err) = indexscope(&[&["eval"], arguments, &rest[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    let result = &serde_json::from_str::<Value>(&text).unwrap()["results"][0];
+    (result["pattern"].as_str().unwrap().to_owned(), result["loss"].as_f64().unwrap())
+}
+
+/// Trained indexers take the places of a checkpoint's own; transformers finds the same loss
+/// (tests/data/pruned_in_transformers.py).
+#[test]
+fn a_distilled_checkpoint_is_the_original_with_its_sidecar() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, row) in read(&data("distilled.json")).as_array().unwrap().iter().enumerate() {
+        let (model, pattern) = (row["model"].as_str().unwrap(), row["pattern"].as_str().unwrap());
+        let (from, tokens) = (path(model), tokens(model, dir.path()));
+        let out = dir.path().join(format!("distilled-{i}")).display().to_string();
+        let train = ["train", "distill", &from, "--pattern", pattern, "--out", &out, "--tokens", &tokens];
+        let options = row["options"].as_array().unwrap();
+        let options: Vec<&str> = options.iter().map(|o| o.as_str().unwrap()).collect();
+        let (code, text, err) = indexscope(&[&train[..], &options, &["--json"]].concat());
+        assert_eq!(code, 0, "{err}");
+        let full = pattern.matches('F').count();
+        let report = serde_json::from_str::<Value>(&text).unwrap()["checkpoint"]["report"].clone();
+        assert_eq!((&report["replaced"], &report["dropped"]), (&json!(5 * full), &json!(5 * (pattern.len() - full))));
+
+        let sidecar = format!("{out}.indexers.safetensors");
+        let beside = native_loss(&[&from, "--index", &sidecar], &tokens);
+        let inside = native_loss(&[&out], &tokens);
+        assert_eq!(inside.0, pattern);
+        let before = indexscope(&["eval", &from, "--tokens", &tokens, "--pattern", pattern, "--json"]).1;
+        let before = serde_json::from_str::<Value>(&before).unwrap()["results"][0]["loss"].as_f64().unwrap();
+        assert!((before - inside.1).abs() > 1e-4, "training has changed something");
+        // The sidecar leaves other layers their own indexers; the pattern uses none of them.
+        if beside.0 == pattern {
+            assert!((beside.1 - inside.1).abs() < 1e-6, "{model}: {} beside, {} inside", beside.1, inside.1);
+        }
+        let wanted = row["loss"].as_f64().unwrap();
+        assert!((inside.1 - wanted).abs() < 1e-3, "{model} {pattern}: {} against {wanted}", inside.1);
+
+        // Weights that nobody trained are the original's, and a second run leaves the folder as it is.
+        let (original, written) = (Checkpoint::open(&data(model)).unwrap(), Checkpoint::open(Path::new(&out)).unwrap());
+        written.check().unwrap();
+        for (name, _) in written.tensors().filter(|(name, _)| !is_indexer_tensor(name)) {
+            assert_eq!(written.bytes(name).unwrap(), original.bytes(name).unwrap(), "{name}");
+        }
+        let (code, _, err) = indexscope(&[&train[..], &options].concat());
+        assert!(code == 1 && err.contains("exists already"), "{err}");
+    }
+}
+
 /// What transformers finds in the same pruned checkpoints: tests/data/pruned_in_transformers.py.
 #[test]
 fn a_pruned_checkpoint_has_the_loss_that_transformers_finds() {
@@ -319,18 +382,9 @@ fn a_pruned_checkpoint_has_the_loss_that_transformers_finds() {
         let out = dir.path().join(format!("pruned-{i}")).display().to_string();
         let (code, _, err) = indexscope(&["export", &path(model), "--pattern", pattern, "--checkpoint", &out]);
         assert_eq!(code, 0, "{err}");
-        let bytes = std::fs::read(data(model).join("expected.safetensors")).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let ids = file.tensor("input_ids").unwrap();
-        let ids: Vec<i32> = ids.data().chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().unwrap())).collect();
-        let tokens = dir.path().join("tokens.json");
-        std::fs::write(&tokens, json!([ids]).to_string()).unwrap();
-        let tokens = tokens.display().to_string();
-        let (code, text, err) = indexscope(&["eval", &out, "--tokens", &tokens, "--pattern", "native", "--json"]);
-        assert_eq!(code, 0, "{err}");
-        let result = &serde_json::from_str::<Value>(&text).unwrap()["results"][0];
-        let (got, wanted) = (result["loss"].as_f64().unwrap(), row["loss"].as_f64().unwrap());
-        assert_eq!(result["pattern"], pattern);
+        let (found, got) = native_loss(&[&out], &tokens(model, dir.path()));
+        let wanted = row["loss"].as_f64().unwrap();
+        assert_eq!(found, pattern);
         assert!((got - wanted).abs() < 1e-5, "{model} {pattern}: {got} against {wanted}");
     }
 }

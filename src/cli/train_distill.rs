@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::train_indexers::{Training, TrainingArgs, shape, train};
+use super::train_indexers::{Training, TrainingArgs, print, shape, train};
 use super::{CliError, target};
 use crate::checkpoint::Sidecar;
 use crate::domain::{PatternSpec, Targets};
+use crate::interop::{ExportError, prune_with};
 
 /// Arguments of `train distill`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,24 @@ pub fn run(args: Args) -> Result<(), CliError> {
             CliError::usage("'dense' keeps no indexers that could be trained").hint("give F/S letters, or uniform:N")
         );
     };
-    train(
+    let out = &args.training.out;
+    // A checkpoint's folder can become another one; any model can have a sidecar.
+    let is_folder = out.extension().is_none_or(|e| e != "safetensors")
+        && !checkpoint.base().config().family.is_dense()
+        && checkpoint.dir().is_some();
+    let folder = is_folder.then_some(out.as_path());
+    if let Some(folder) = folder.filter(|folder| folder.symlink_metadata().is_ok()) {
+        return Err(ExportError::Exists(folder.to_owned()).into());
+    }
+    let sidecar = match folder {
+        None => out.clone(),
+        Some(folder) => {
+            let mut name = folder.file_name().unwrap_or_default().to_owned();
+            name.push(".indexers.safetensors");
+            folder.with_file_name(name)
+        }
+    };
+    let (run, recipe) = train(
         Training {
             checkpoint: &checkpoint,
             layers: (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
@@ -60,7 +78,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
             },
             shape: start.as_ref().map_or_else(|| shape(&checkpoint, None, None), Sidecar::shape),
             start: start.as_ref(),
+            out: &sidecar,
         },
         &args.training,
-    )
+    )?;
+    let report = match folder {
+        None => None,
+        Some(folder) => Some((folder, prune_with(&checkpoint, pattern, &Sidecar::open(&sidecar)?, folder)?)),
+    };
+    let written = report.as_ref().map(|(folder, report)| (*folder, report));
+    print(&run, &recipe, written, &args.training.output)
 }

@@ -10,6 +10,7 @@ use super::train::{Progress, stop_on_signal};
 use super::{CliError, bytes, data, model, target};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Pattern, Role, Targets};
+use crate::interop::Pruned;
 use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, memory};
 use crate::train::read_text;
 
@@ -34,9 +35,10 @@ pub struct Args {
 /// How indexers are trained, and on what.
 #[derive(Debug, clap::Args)]
 pub struct TrainingArgs {
-    /// The sidecar to write; the state of an unfinished run lies beside it.
+    /// The sidecar to write; the state of an unfinished run lies beside it. 'train distill' on a DSA checkpoint's folder
+    /// takes a folder, too: the checkpoint with the trained indexers and the pattern, with the sidecar beside it.
     #[arg(long, value_name = "SIDECAR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// A training text, UTF-8 or compressed as .xz; may be repeated.
     #[arg(long = "text", value_name = "FILE", required_unless_present = "tokens")]
     texts: Vec<PathBuf>,
@@ -91,10 +93,17 @@ pub fn run(args: Args) -> Result<(), CliError> {
         None => (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
     };
     let shape = shape(&checkpoint, args.heads, args.dim);
-    train(
-        Training { checkpoint: &checkpoint, pattern, layers, targets: Targets::Own, shape, start: None },
-        &args.training,
-    )
+    let what = Training {
+        checkpoint: &checkpoint,
+        pattern,
+        layers,
+        targets: Targets::Own,
+        shape,
+        start: None,
+        out: &args.training.out,
+    };
+    let (run, recipe) = train(what, &args.training)?;
+    print(&run, &recipe, None, &args.training.output)
 }
 
 /// Returns the pattern of the sparse stage: the checkpoint's own with the layers asked for made Full.
@@ -137,14 +146,16 @@ pub(super) struct Training<'a> {
     pub(super) shape: IndexerShape,
     /// Where they start.
     pub(super) start: Option<&'a Sidecar>,
+    /// The sidecar to write.
+    pub(super) out: &'a Path,
 }
 
-/// Trains and prints what became of every layer.
+/// Trains and writes the sidecar.
 ///
 /// # Errors
 /// As [`run`].
-pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(), CliError> {
-    let Training { checkpoint, pattern, layers, targets, shape, start } = what;
+pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, IndexerRecipe), CliError> {
+    let Training { checkpoint, pattern, layers, targets, shape, start, out } = what;
     let seq_len = args.seq_len.get();
     let config = checkpoint.base().config();
     let usual = if config.family.is_dense() { (seq_len / 4).max(1) } else { config.index_topk };
@@ -177,7 +188,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(), CliError>
         shape,
         texts,
         start,
-        out: Some(&args.out),
+        out: Some(out),
         model: None,
         resume: args.resume,
     })?;
@@ -197,7 +208,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(), CliError>
     if !finished {
         return Err(CliError::Interrupted);
     }
-    print(&run, &recipe, &args.output)
+    Ok((run, recipe))
 }
 
 fn tell(progress: &mut Progress, step: &IndexerStep) {
@@ -214,7 +225,13 @@ fn tell(progress: &mut Progress, step: &IndexerStep) {
     });
 }
 
-fn print(run: &IndexerRun, recipe: &IndexerRecipe, output: &OutputArgs) -> Result<(), CliError> {
+/// Prints what became of every layer, and where the checkpoint was written, if one was.
+pub(super) fn print(
+    run: &IndexerRun,
+    recipe: &IndexerRecipe,
+    written: Option<(&Path, &Pruned)>,
+    output: &OutputArgs,
+) -> Result<(), CliError> {
     let found = run.divergences();
     let tokens = recipe.all_steps() * recipe.seq_len as u64;
     let mut table = Table::new(["layer", "KL"]);
@@ -236,11 +253,20 @@ fn print(run: &IndexerRun, recipe: &IndexerRecipe, output: &OutputArgs) -> Resul
         run.seconds()
     ));
     let layers: Vec<_> = found.iter().map(|(l, d)| json!({"layer": l, "kl": d.kl, "floor": d.floor})).collect();
-    let json = json!({
+    let mut json = json!({
         "schema": 1, "steps": recipe.steps, "sparse_steps": recipe.sparse_steps, "tokens": tokens, "rows": recipe.rows,
         "index_topk": recipe.index_topk, "pattern": recipe.pattern.to_string(), "targets": recipe.targets.name(),
         "seconds": run.seconds(), "kl": mean, "layers": layers,
     });
+    if let Some((path, report)) = written {
+        json["checkpoint"] = json!({ "path": path, "report": report });
+        table.notes.push(format!(
+            "checkpoint {}: {} indexer tensors trained, {} left out",
+            path.display(),
+            report.replaced,
+            report.dropped
+        ));
+    }
     output.print(&json, &table)
 }
 

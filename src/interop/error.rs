@@ -47,6 +47,14 @@ pub enum ExportError {
         /// The pattern.
         pattern: Pattern,
     },
+    /// A trained indexer has no place in the checkpoint.
+    #[error("the trained tensor '{name}' cannot take its place in the checkpoint: {reason}")]
+    Indexer {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The config, or the stages, cannot be used.
     #[error(transparent)]
     Simulate(SimulateError),

@@ -1,4 +1,4 @@
-//! Writes a checkpoint without the indexer tensors of Shared layers.
+//! Writes a checkpoint without the indexer tensors of Shared layers, and with trained ones in the place of others.
 //!
 //! Some engines cannot load such tensors (vLLM 0.33.0 on CUDA and ROCm), and none needs them. MTP layers keep theirs:
 //! they always run their own indexer.
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::retrained::{Replaced, retrained};
 use super::shard::{Copied, Shard};
 use super::{ExportError, config};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, is_indexer_tensor, layer_of};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, Sidecar, is_indexer_tensor, layer_of};
 use crate::domain::Pattern;
 
 /// What a pruned checkpoint lacks, and how its files came about.
@@ -22,6 +23,8 @@ pub struct Pruned {
     pub dropped: usize,
     /// Their bytes.
     pub dropped_bytes: u64,
+    /// Indexer tensors with other numbers than the original's.
+    pub replaced: usize,
     /// Files written anew.
     pub rewritten: Vec<String>,
     /// Files that are hard links to the original's.
@@ -40,13 +43,32 @@ pub struct Pruned {
 /// [`ExportError::Exists`] where `out` exists, [`ExportError::Pattern`] where the model cannot have the pattern, and
 /// whatever reading and writing may bring; then nothing is left behind.
 pub fn prune(checkpoint: &Checkpoint, pattern: Pattern, out: &Path) -> Result<Pruned, ExportError> {
+    write(checkpoint, pattern, Replaced::new(), out)
+}
+
+/// Does the same with the indexers of a sidecar in the place of the checkpoint's own.
+///
+/// Their numbers are stored in the dtype that the checkpoint stores them in.
+///
+/// # Errors
+/// As [`prune`]; [`ExportError::Indexer`] where the checkpoint has no such tensor, or an FP8 one.
+pub fn prune_with(
+    checkpoint: &Checkpoint,
+    pattern: Pattern,
+    sidecar: &Sidecar,
+    out: &Path,
+) -> Result<Pruned, ExportError> {
+    write(checkpoint, pattern, retrained(checkpoint, pattern, sidecar)?, out)
+}
+
+fn write(checkpoint: &Checkpoint, pattern: Pattern, replaced: Replaced, out: &Path) -> Result<Pruned, ExportError> {
     let dir = checkpoint.dir().ok_or_else(|| ExportError::NoFolder(checkpoint.name().to_owned()))?;
     checkpoint.constraints().check(pattern)?;
     if out.symlink_metadata().is_ok() {
         return Err(ExportError::Exists(out.to_owned()));
     }
     let draft = Draft::create(out)?;
-    let mut work = Work { pattern, to: draft.0.clone(), report: Pruned::default(), total: Copied::default() };
+    let mut work = Work { pattern, replaced, to: draft.0.clone(), report: Pruned::default(), total: Copied::default() };
     for path in files(dir)? {
         work.file(&path)?;
     }
@@ -94,6 +116,8 @@ impl Drop for Draft {
 
 struct Work {
     pattern: Pattern,
+    /// What takes the place of tensors that are kept.
+    replaced: Replaced,
     to: PathBuf,
     report: Pruned,
     total: Copied,
@@ -123,11 +147,12 @@ impl Work {
     fn shard(&mut self, path: &Path, to: &Path, name: String) -> Result<(), ExportError> {
         let pattern = self.pattern;
         let shard = Shard::open(path)?;
-        if !shard.has_any(|tensor| is_unused(tensor, pattern)) {
+        if !shard.has_any(|tensor| is_unused(tensor, pattern) || self.replaced.contains_key(tensor)) {
             return self.link(path, to, name);
         }
-        let copied = shard.copy_without(to, |tensor| is_unused(tensor, pattern))?;
+        let copied = shard.copy(to, |tensor| is_unused(tensor, pattern), &self.replaced)?;
         self.report.dropped += copied.dropped;
+        self.report.replaced += copied.replaced;
         self.report.dropped_bytes += copied.dropped_bytes;
         self.total.dropped_bytes += copied.dropped_bytes;
         self.total.dropped_elements += copied.dropped_elements;

@@ -1,4 +1,4 @@
-//! Copies a safetensors file without some of its tensors.
+//! Copies a safetensors file without some of its tensors, and with others replaced.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::ExportError;
+use super::retrained::Replaced;
 
 /// Bytes before the header: its length.
 const PREFIX: u64 = 8;
@@ -17,6 +18,14 @@ pub(super) struct Shard {
     header: Map<String, Value>,
     /// First byte after the header.
     data: u64,
+}
+
+/// Where the bytes of a tensor come from.
+enum Piece<'a> {
+    /// First byte and length within the data of the original.
+    Stored(u64, u64),
+    /// Other bytes.
+    Replaced(&'a [u8]),
 }
 
 /// What a filtered copy holds.
@@ -30,6 +39,8 @@ pub(super) struct Copied {
     pub(super) dropped_elements: u64,
     /// Tensors kept.
     pub(super) kept: usize,
+    /// Those of them whose numbers are others.
+    pub(super) replaced: usize,
 }
 
 impl Shard {
@@ -51,7 +62,14 @@ impl Shard {
     }
 
     /// Writes a copy without the tensors that `drop` names to a new file; a copy without tensors is not written.
-    pub(super) fn copy_without(mut self, to: &Path, drop: impl Fn(&str) -> bool) -> Result<Copied, ExportError> {
+    ///
+    /// Tensors of `replaced` have as many bytes as those whose places they take.
+    pub(super) fn copy(
+        mut self,
+        to: &Path,
+        drop: impl Fn(&str) -> bool,
+        replaced: &Replaced,
+    ) -> Result<Copied, ExportError> {
         let mut copied = Copied::default();
         let mut kept: Vec<(u64, u64, String, Value)> = Vec::new();
         let mut header = Map::new();
@@ -79,22 +97,39 @@ impl Shard {
         let (mut at, mut pieces) = (0, Vec::with_capacity(kept.len()));
         for (from, end, name, mut entry) in kept {
             entry["data_offsets"] = json!([at, at + (end - from)]);
+            pieces.push(match replaced.get(&name) {
+                None => Piece::Stored(from, end - from),
+                Some(bytes) if bytes.len() as u64 == end - from => {
+                    copied.replaced += 1;
+                    Piece::Replaced(bytes)
+                }
+                Some(bytes) => {
+                    let reason = format!("'{name}' has {} bytes, and {} take its place", end - from, bytes.len());
+                    return Err(ExportError::malformed(to, reason));
+                }
+            });
             header.insert(name, entry);
-            pieces.push((from, end - from));
             at += end - from;
         }
         self.write(to, &header, &pieces).map_err(|e| ExportError::io(to, e))?;
         Ok(copied)
     }
 
-    fn write(&mut self, to: &Path, header: &Map<String, Value>, pieces: &[(u64, u64)]) -> std::io::Result<()> {
+    fn write(&mut self, to: &Path, header: &Map<String, Value>, pieces: &[Piece]) -> std::io::Result<()> {
         let mut text = serde_json::to_vec(header)?;
         // Readers expect the data to begin at a multiple of eight.
         text.resize(text.len().next_multiple_of(8), b' ');
         let mut out = BufWriter::new(File::create_new(to)?);
         out.write_all(&(text.len() as u64).to_le_bytes())?;
         out.write_all(&text)?;
-        for &(from, length) in pieces {
+        for piece in pieces {
+            let (from, length) = match *piece {
+                Piece::Stored(from, length) => (from, length),
+                Piece::Replaced(bytes) => {
+                    out.write_all(bytes)?;
+                    continue;
+                }
+            };
             self.file.seek(SeekFrom::Start(self.data + from))?;
             let written = std::io::copy(&mut Read::by_ref(&mut self.file).take(length), &mut out)?;
             if written != length {
