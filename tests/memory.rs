@@ -10,12 +10,12 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device};
 use indexscope::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, demands, indexer_tensors};
-use indexscope::domain::Subject;
+use indexscope::domain::{Subject, Targets};
 use indexscope::engine::{
     Backend, Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, Sequence, Settings,
 };
 use indexscope::model::{Attend, Model, Pass};
-use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, Targets, memory};
+use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, memory};
 use serde_json::{Value, json};
 
 /// The system's allocator, with the bytes held, the most held, and the largest allocation.
@@ -192,7 +192,8 @@ fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
             let texts = vec![("text".to_owned(), ids(4 * seq_len))];
             let out = dir.path().join(out);
             let ((), _, peak) = counted(|| {
-                let setup = Setup { checkpoint: &base, recipe, shape, texts, start: None, out: &out, resume: false };
+                let (start, model, out) = (None, None, Some(out.as_path()));
+                let setup = Setup { checkpoint: &base, recipe, shape, texts, start, out, model, resume: false };
                 let mut run = IndexerRun::prepare(setup).unwrap();
                 assert!(run.run(&false.into(), &mut |_| {}).unwrap());
             });
