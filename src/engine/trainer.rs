@@ -35,6 +35,7 @@ impl LocalBackend {
 /// A run of this process.
 struct LocalTraining {
     run: IndexerRun,
+    layers: Vec<usize>,
     all: u64,
 }
 
@@ -54,12 +55,13 @@ pub(super) fn train(backend: &LocalBackend, settings: &TrainingSettings) -> Resu
     }
     let (config, seq_len) = (checkpoint.config(), backend.info.context);
     let TrainingSettings { pattern, targets, steps, sparse_steps, lr } = *settings;
+    let layers: Vec<usize> = (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect();
     let recipe = IndexerRecipe {
         seed: 0,
         base: String::new(),
         tokens: String::new(),
         pattern,
-        layers: (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
+        layers: layers.clone(),
         targets,
         seq_len,
         rows: (seq_len / 4).max(ROWS).min(seq_len),
@@ -82,7 +84,7 @@ pub(super) fn train(backend: &LocalBackend, settings: &TrainingSettings) -> Resu
         model: shared.then(|| backend.runner.model.clone()),
         resume: false,
     })?;
-    Ok(Box::new(LocalTraining { run, all: settings.all_steps() }))
+    Ok(Box::new(LocalTraining { run, layers, all: settings.all_steps() }))
 }
 
 /// Measures a pattern with other indexers, against the reference of those before.
@@ -124,9 +126,7 @@ impl Training for LocalTraining {
     }
 
     fn weights(&self) -> Weights {
-        let (layers, tensors) = self.run.weights();
-        let tensors = tensors.map(|(name, shape, values)| (name.to_owned(), shape.to_vec(), values.to_vec()));
-        Weights { layers: layers.to_vec(), tensors: tensors.collect(), steps: self.run.size().0 }
+        Weights { layers: self.layers.clone(), tensors: self.run.weights(), steps: self.run.size().0 }
     }
 
     fn write(&self, path: &Path) -> Result<(), BackendError> {

@@ -172,10 +172,10 @@ impl IndexerRun {
         (self.at.step, weights, self.data.epoch_len() * self.recipe.seq_len as u64)
     }
 
-    /// Returns the trained layers with names, shapes and values of their indexers' tensors as they are now.
-    pub fn weights(&self) -> (&[usize], impl Iterator<Item = (&str, &[usize], &[f32])>) {
+    /// Returns name, shape and values of every trained tensor as they are now, layer by layer.
+    pub fn weights(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let tensors = self.params.iter().flat_map(|p| &p.0);
-        (&self.recipe.layers, tensors.map(|p| (p.name.as_str(), p.shape.as_slice(), p.value.as_slice())))
+        tensors.map(|p| (p.name.clone(), p.shape.clone(), p.value.clone())).collect()
     }
 
     /// Returns seconds of training so far, all sessions together.

@@ -162,7 +162,8 @@ fn columns(steps: &[TrainingStep], all: u64, width: usize) -> Vec<Option<Vec<f64
     let reached = filled.iter().rposition(Option::is_some).unwrap_or(0);
     for at in 1..=reached.min(width.saturating_sub(1)) {
         if filled[at].is_none() {
-            filled[at] = filled[at - 1].clone();
+            let before = filled[at - 1].clone();
+            filled[at] = before;
         }
     }
     filled

@@ -118,7 +118,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Ok(Answer::Pair(pair)) => (format!("L{} with L{}", pair.row, pair.column), Role::Good),
         Ok(Answer::Query(query)) => (format!("query {} of the recording", query + 1), Role::Good),
         Ok(Answer::Find(_)) => ("Enter goes to the next place; 'n' to the one after".to_owned(), Role::Good),
-        Ok(Answer::Path(path)) => (format!("writes {}", path.display()), Role::Good),
+        Ok(Answer::Path(path) | Answer::Keep(path)) => (format!("writes {}", path.display()), Role::Good),
         Ok(Answer::Stages(None)) => ("one stage".to_owned(), Role::Good),
         Ok(Answer::Stages(Some(stages))) => {
             let shared = app.pattern().map_or_else(Vec::new, |p| stages.shared_heads(p));
@@ -129,7 +129,6 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
             (format!("{} stages{heads}", stages.sizes().len()), role)
         }
         Ok(Answer::Training(plan)) => (format!("the next training: {plan}"), Role::Good),
-        Ok(Answer::Keep(path)) => (format!("writes {}", path.display()), Role::Good),
         Ok(Answer::Name(pattern, name)) if name.is_empty() => (format!("{pattern} without a name"), Role::Good),
         Ok(Answer::Name(pattern, name)) => (format!("{pattern} = {name}"), Role::Good),
         Err(why) => (why, Role::Warn),
