@@ -1,5 +1,6 @@
 //! From all-Full downwards, one flip at a time: what greedy, lazy and racing have in common.
 
+use super::plan::costs;
 use super::sample::probability_of_best;
 use super::{Ledger, Sample, SearchError, Space};
 use crate::domain::{Audit, Estimate, Flip, Goal, Pattern, Role, SearchSettings};
@@ -65,7 +66,9 @@ pub(super) fn descend(
     ledger.progress.steps = (0, most);
     let whole = std::iter::once(0..space.layers()).collect();
     let stages = if settings.block_search { &space.stages } else { &whole };
-    let mut costs = Costs::default();
+    // Before a step has told what one costs there is only what the method can cost at all.
+    let whole_search = costs(settings.method.strategy, space, settings.goal, ledger.blocks());
+    let mut paces = Paces::default();
     loop {
         let before = pattern;
         for stage in stages {
@@ -74,7 +77,9 @@ pub(super) fn descend(
                 continue;
             }
             let begun = ledger.progress.record.work.layer_forwards;
-            ledger.expect(costs.left(&candidates, most - ledger.progress.record.order.len(), settings.goal));
+            let known = paces.left(&candidates, most - ledger.progress.record.order.len(), settings.goal);
+            let rest = |(low, high): (f64, f64)| ((low - begun).max(0.0), (high - begun).max(0.0));
+            ledger.expect(known.or_else(|| whole_search.map(|cost| rest(cost.layer_forwards))));
             let step = Step { pattern, sample: &sample, candidates: &candidates };
             let tried = picker.pick(&step, ledger)?;
             let Some(best) = best(&tried) else { continue };
@@ -87,7 +92,7 @@ pub(super) fn descend(
             let flip = flip(&step, &tried, best, settings.seed, ledger);
             pattern = step.with(flip.layer);
             sample = tried[best].sample.clone();
-            costs.add(ledger.progress.record.work.layer_forwards - begun, candidates.len());
+            paces.add(ledger.progress.record.work.layer_forwards - begun, candidates.len());
             let record = &mut ledger.progress.record;
             (record.pattern, record.delta, record.audit) = (pattern, Some(after), picker.audit());
             record.order.push(flip);
@@ -141,9 +146,9 @@ fn flip(step: &Step, tried: &[Tried], best: usize, seed: u64, ledger: &Ledger) -
 
 /// Layer-forwards per candidate of the steps so far, from which those to come are told.
 #[derive(Debug, Default)]
-struct Costs(Vec<f64>);
+struct Paces(Vec<f64>);
 
-impl Costs {
+impl Paces {
     fn add(&mut self, layer_forwards: f64, candidates: usize) {
         self.0.push(layer_forwards / candidates as f64);
     }

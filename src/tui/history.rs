@@ -14,7 +14,7 @@ pub struct Node {
     pub parent: Option<usize>,
     /// What was done.
     pub change: String,
-    /// When, since the start of the dashboard; `None` if it came from a file.
+    /// When, since the start of the dashboard; `None` if it came from a file of earlier work.
     pub at: Option<Duration>,
     redo: Option<usize>,
 }
@@ -29,9 +29,10 @@ pub struct History {
 }
 
 impl History {
-    /// Returns a history of one pattern.
+    /// Returns a history of one pattern, which is there from the start.
     pub fn new(pattern: Pattern, change: &str) -> Self {
-        let node = Node { pattern, parent: None, change: change.to_owned(), at: None, redo: None };
+        let at = Some(Duration::ZERO);
+        let node = Node { pattern, parent: None, change: change.to_owned(), at, redo: None };
         Self { nodes: vec![node], current: 0, left: None }
     }
 

@@ -97,14 +97,22 @@ fn lines(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
         SearchState::Done => ("done", Role::Good),
     };
     let data = app.model.as_ref().map_or_else(String::new, |m| format!(" on {} sequences of {}", m.sequences, m.data));
-    let mut lines =
-        vec![vec![label(app, "search"), (goal, text), (format!("  {state}"), theme.role(role)), (data, dim)]];
+    let mut first = vec![label(app, "search"), (goal, text), (format!("  {state}"), theme.role(role))];
+    let used: usize = first.iter().map(|(t, _)| t.chars().count()).sum();
+    first.push((format::fit(&data, width.saturating_sub(used)), dim));
+    let mut lines = vec![first];
     let (done, all) = progress.steps;
     let most = if matches!(settings.goal, Goal::MaxDelta(_)) { "≤ " } else { "" };
     let (measured, asked) = progress.measured;
     let step = format!("{done} of {most}{all} steps, {measured} of {asked} measurements in this one");
     lines.push(vec![label(app, "step"), (step, text)]);
-    let share = if record.state == SearchState::Done { 1.0 } else { done as f64 / all.max(1) as f64 };
+    // The first step is the longest: it knows nothing yet.
+    let within = if done == 0 { measured as f64 / asked.max(1) as f64 } else { 0.0 };
+    let share = match record.state {
+        SearchState::Done => 1.0,
+        SearchState::Running => ((done as f64 + within) / all.max(1) as f64).min(1.0),
+        _ => done as f64 / all.max(1) as f64,
+    };
     let eta = match progress.eta.filter(|_| record.state == SearchState::Running) {
         Some((low, high)) if format::clock(low) == format::clock(high) => format!(" eta {}", format::clock(high)),
         Some((low, high)) => format!(" eta {} to {}", format::clock(low), format::clock(high)),
@@ -116,16 +124,11 @@ fn lines(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
     bar.push((tail, text));
     lines.push(bar);
     let work = record.work;
-    let paper = work.paper(record.pattern.len());
-    let saved = if paper > 0.0 {
-        format!(", {} of the paper's", format::percent(work.layer_forwards / paper))
-    } else {
-        String::new()
-    };
     let spent = format!(
-        "{:.1} evaluations, {:.0} layer-forwards{saved}, {}",
+        "{:.1} evaluations, {:.0} layer-forwards ({:.0} by the paper's count), {}",
         work.evaluations,
         work.layer_forwards,
+        work.paper(record.pattern.len()),
         format::took(work.seconds)
     );
     let mut line = vec![label(app, "work"), (spent, text)];

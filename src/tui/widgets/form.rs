@@ -51,6 +51,11 @@ fn verdict(app: &App, form: &Form, constraints: Constraints) -> Result<String, S
     let settings = form.settings(layers)?;
     let reference = constraints.reference().map_err(|e| e.to_string())?;
     let start = reference.full_count() - settings.lock_shared.iter().filter(|&l| reference.is_full(l)).count();
+    // What is locked Shared has no indexer to save.
+    let shipped = match constraints.locked_shared.len() {
+        0 => String::new(),
+        locked => format!("{} Full of {layers} as shipped, {locked} have no indexer. ", layers - locked),
+    };
     let goal = match settings.goal {
         Goal::Keep(full) => format!("{start} → {} of {layers} Full", full.min(start)),
         Goal::MaxDelta(most) => format!("{start} of {layers} Full → as few as Δloss ≤ {most} allows"),
@@ -68,5 +73,7 @@ fn verdict(app: &App, form: &Form, constraints: Constraints) -> Result<String, S
         format!(", about {} at the pace of the last evaluation", format::clock(each * evaluations as f64))
     });
     let most = if matches!(settings.goal, Goal::MaxDelta(_)) { "at most " } else { "" };
-    Ok(format!("{goal}. The paper's greedy would need {most}{evaluations} evaluations of {layers} layers{hours}."))
+    Ok(format!(
+        "{shipped}{goal}. The paper's greedy would need {most}{evaluations} evaluations of {layers} layers{hours}."
+    ))
 }
