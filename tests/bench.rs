@@ -66,6 +66,8 @@ fn wrong_usage_ends_with_2() {
         (&[MODEL, "--context", "64"][..], "--pattern"),
         (&[MODEL, "--context", "1", "--pattern", "native"][..], "above 1"),
         (&[MODEL, "--context", "64", "--pattern", "dense"][..], "dense"),
+        (&[MODEL, "--context", "64,96", "--pattern", "native", "--suffix", "64"][..], "leaves no prefix"),
+        (&[MODEL, "--context", "64", "--pattern", "native", "--batch", "0"][..], "--batch"),
     ] {
         let output = bench(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -97,6 +99,33 @@ fn a_geometry_is_timed_with_random_weights_and_traced() {
     let names: Vec<&str> = events.iter().filter_map(|e| e["name"].as_str()).collect();
     assert_eq!(names.len(), 4 * 6, "a layer and its five phases");
     assert_eq!((names[0], names[1], names[6]), ("layer 0 (Full)", "indexer", "layer 1 (Shared)"));
+}
+
+#[test]
+fn steps_of_servers_are_timed_and_the_papers_figures_stand_beside_its_model() {
+    let small = "num_hidden_layers=4,hidden_size=64,num_attention_heads=4,q_lora_rank=32,kv_lora_rank=64,\
+        qk_nope_head_dim=16,qk_rope_head_dim=8,v_head_dim=16,intermediate_size=64,moe_intermediate_size=32,\
+        n_routed_experts=4,num_experts_per_tok=2,vocab_size=100,index_topk=8,index_n_heads=2,index_head_dim=16";
+    let mut arguments = vec!["--geometry", "glm-4.7-flash-dsa", "--context", "24", "--pattern", "uniform:2"];
+    arguments.extend(["--batch", "1,8", "--query-tokens", "1,4", "--suffix", "10", "--chunk", "7"]);
+    arguments.extend(small.split(',').flat_map(|change| ["--set", change]));
+    let json = json_of(&[&arguments[..], &["--json"]].concat());
+    let rows: Vec<(&str, u64, u64)> = json["results"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .filter_map(|r| Some((r["phase"].as_str()?, r["batch"].as_u64()?, r["tokens"].as_u64()?)))
+        .collect();
+    let decode = [("decode", 1, 1), ("decode", 1, 4), ("decode", 8, 1), ("decode", 8, 4)];
+    assert_eq!((rows[0], &rows[1..5], rows[5]), (("prefill", 1, 24), &decode[..], ("suffix", 1, 10)));
+    for result in json["results"].as_array().expect("an array") {
+        assert!(result["seconds"]["median"].as_f64() > Some(0.0) && result["ratio"]["median"].as_f64() > Some(0.0));
+    }
+    // Other contexts than the paper's: all of its rows are there.
+    assert_eq!(json["paper"]["results"].as_array().map(Vec::len), Some(4));
+    assert_eq!(json["paper"]["results"][3]["prefill"]["seconds"][0], 19.5);
+    let text = String::from_utf8_lossy(&bench(&arguments).stdout).into_owned();
+    assert!(text.contains("200K: prefill 19.50 s") && text.contains("without the changes made here"), "{text}");
 }
 
 #[test]

@@ -15,9 +15,14 @@ fn model(name: &str) -> Model {
 }
 
 /// Runs some tokens after those in the cache; returns their logits `[n, vocab]`.
-fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], mut cache: Option<&mut Cache>) -> Tensor {
-    let rotary = model.rope_at(cache.as_ref().map_or(0, |c| c.len()), ids.len()).unwrap();
-    let mut x = model.embed(&[ids.to_vec()]).unwrap();
+fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], cache: Option<&mut Cache>) -> Tensor {
+    run_all(model, pattern, ops, &[ids.to_vec()], cache).squeeze(0).unwrap()
+}
+
+/// Runs some tokens of several sequences after those in the cache; returns their logits `[B, n, vocab]`.
+fn run_all(model: &Model, pattern: Pattern, ops: Ops, ids: &[Vec<u32>], mut cache: Option<&mut Cache>) -> Tensor {
+    let rotary = model.rope_at(cache.as_ref().map_or(0, |c| c.len()), ids[0].len()).unwrap();
+    let mut x = model.embed(ids).unwrap();
     let mut last: Option<Indices> = None;
     for layer in 0..pattern.len() {
         let attend = match &last {
@@ -28,7 +33,7 @@ fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], mut cache: Option
         let out = model.layer(layer, &x, &rotary, &mut Pass { ops, cache, ..Pass::new(attend) }).unwrap();
         (x, last) = (out.hidden, out.indices);
     }
-    model.logits(&x).unwrap().squeeze(0).unwrap()
+    model.logits(&x).unwrap()
 }
 
 #[test]
@@ -58,6 +63,35 @@ fn decode_equals_prefill() {
             let (attention, index) = cache.bytes();
             assert_eq!(attention, 60 * 6 * 4 * (config.kv_lora_rank + config.qk_rope_head_dim));
             assert_eq!(index, 60 * pattern.full_count() * 4 * config.index_head_dim);
+        }
+    }
+}
+
+#[test]
+fn sequences_of_a_batch_decode_as_each_does_alone() {
+    let ids: Vec<u32> = (0..48).map(|i| (i * 37 + i * i * 5) % 64).collect();
+    for (name, letters, topk) in [("glm_dsa_tiny", "FSSFSS", None), ("qwen3_norm", "FSSF", Some(8))] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let checkpoint = if let Some(k) = topk { checkpoint.with_topk(k).unwrap() } else { checkpoint };
+        let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
+        let pattern: Pattern = letters.parse().unwrap();
+        let mut prefix = model.cache(44).unwrap();
+        run(&model, pattern, Ops::Fast, &ids[..44], Some(&mut prefix));
+        // Two query tokens of three sequences; with room for just those, and for more.
+        let queries: Vec<Vec<u32>> = [1, 9, 30].map(|first| ids[first..first + 2].to_vec()).to_vec();
+        for capacity in [46, 50] {
+            let mut batch = prefix.repeated(3, capacity).unwrap();
+            assert_eq!(batch.bytes().0, 3 * prefix.bytes().0);
+            for _ in 0..2 {
+                let together = run_all(&model, pattern, Ops::Fast, &queries, Some(&mut batch));
+                batch.truncate(44);
+                for (b, query) in queries.iter().enumerate() {
+                    let alone = run(&model, pattern, Ops::Fast, query, Some(&mut prefix.repeated(1, 46).unwrap()));
+                    let worst = (together.get(b).unwrap() - alone).unwrap().abs().unwrap().max_all().unwrap();
+                    assert!(worst.to_scalar::<f32>().unwrap() < 1e-4, "{name}, sequence {b} of a batch");
+                }
+            }
         }
     }
 }

@@ -1,18 +1,19 @@
 //! `indexscope bench`: how long forwards take, per phase, at several contexts; and whether the kernels are right.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod paper;
+mod print;
 
-use serde_json::{Value, json};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use super::data::DataArgs;
 use super::model::{self, RunArgs};
-use super::output::{OutputArgs, Table};
+use super::output::OutputArgs;
 use super::progress::{Progress, cancel_on_interrupt};
 use super::{CliError, gpu_check, target};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{Pattern, PatternSpec, Speed};
-use crate::engine::{Backend, LayerTime, LocalBackend, ModelInfo, RandomModel, Settings};
+use crate::engine::{Backend, LocalBackend, RandomModel, Settings, StepSpeed, Steps};
 
 /// Phases in the order in which they are timed.
 const PHASES: [&str; 2] = ["prefill", "decode"];
@@ -44,7 +45,16 @@ pub struct Args {
     context: Vec<usize>,
     /// Tokens that are run at once in a prefill; by default all of the context.
     #[arg(long, value_name = "N")]
-    chunk: Option<std::num::NonZeroUsize>,
+    chunk: Option<NonZeroUsize>,
+    /// Also time a prefill of the last N tokens of each context on a cached prefix, as after a prefix-cache hit.
+    #[arg(long, value_name = "N")]
+    suffix: Option<NonZeroUsize>,
+    /// Also time decode of so many sequences at once, such as 1,8,32; each has a cache of the whole context.
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_value = "1")]
+    batch: Vec<NonZeroUsize>,
+    /// Also time decode steps of so many query tokens per sequence, such as 1,4 (as where tokens are drafted).
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_value = "1")]
+    query_tokens: Vec<NonZeroUsize>,
     /// Contexts to project to; by default 2, 4 and 8 times the longest one timed, as far as the model goes.
     #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = context)]
     project: Vec<usize>,
@@ -59,7 +69,23 @@ pub struct Args {
 
 impl Args {
     fn settings(&self) -> Result<Settings, CliError> {
-        Ok(Settings { chunk: self.chunk.map(std::num::NonZeroUsize::get), ..self.run.settings()? })
+        Ok(Settings { chunk: self.chunk.map(NonZeroUsize::get), ..self.run.settings()? })
+    }
+
+    /// Returns what is timed beside prefill and single tokens.
+    fn steps(&self) -> Result<Steps, CliError> {
+        if let Some((suffix, context)) = self.suffix.map(NonZeroUsize::get).zip(self.context.iter().copied().min())
+            && suffix >= context
+        {
+            return Err(CliError::usage(format!(
+                "--suffix {suffix} leaves no prefix of a context of {context} tokens"
+            ))
+            .hint("give a shorter suffix or longer contexts"));
+        }
+        let pairs = self.batch.iter().flat_map(|b| self.query_tokens.iter().map(move |q| (b.get(), q.get())));
+        // One token of one sequence is timed in any case.
+        let decode = pairs.filter(|&pair| pair != (1, 1)).collect();
+        Ok(Steps { decode, suffix: self.suffix.map(NonZeroUsize::get) })
     }
 }
 
@@ -86,6 +112,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         return gpu_check::run(&args.run, &args.output);
     }
     let longest = args.context.iter().copied().max().unwrap_or_default();
+    let steps = args.steps()?;
     let cancel = cancel_on_interrupt()?;
     let (mut backend, patterns, positions) = match (&args.model, &args.geometry) {
         (Some(model), _) => of_checkpoint(&args, model, longest)?,
@@ -95,11 +122,18 @@ pub fn run(args: Args) -> Result<(), CliError> {
         args.output.warn(&format!("a context of {longest} tokens is longer than the model's {positions} positions"));
     }
     let mut progress = Progress::new(&args.output);
-    let mut speeds = Vec::new();
+    let (mut speeds, mut timed) = (Vec::new(), Vec::new());
     for &context in &args.context {
         for &pattern in &patterns {
             let mut tell = |share| progress.tell(&format!("{pattern} at {context} tokens:"), share);
-            speeds.extend(backend.measure_at(pattern, context, &cancel, &mut tell)?);
+            let measured = backend.measure_at(pattern, context, &cancel, &mut tell)?;
+            let tokens = |speed: &Speed| if speed.phase == "prefill" { context } else { 1 };
+            let steps_of_one = |speed: &Speed| StepSpeed { tokens: tokens(speed), batch: 1, speed: speed.clone() };
+            timed.extend(measured.iter().map(steps_of_one));
+            speeds.extend(measured);
+            if !steps.is_empty() {
+                timed.extend(backend.measure_steps(pattern, context, &steps, &cancel, &mut tell)?);
+            }
         }
     }
     drop(progress);
@@ -116,11 +150,10 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     if let Some(path) = &args.timeline {
         let pattern = patterns.first().copied().unwrap_or(backend.describe().reference);
-        let text = timeline(&backend.trace(pattern, longest, &cancel)?).to_string();
+        let text = print::timeline(&backend.trace(pattern, longest, &cancel)?).to_string();
         crate::atomic::write(path, text.as_bytes()).map_err(|e| CliError::file("cannot write", path, e))?;
     }
-    let info = backend.describe();
-    args.output.print(&to_json(info, &speeds, &projections), &to_table(info, &speeds, &projections))
+    print::print(&args, backend.describe(), &timed, &projections)
 }
 
 /// A model to time, the patterns asked for, and its positions.
@@ -163,23 +196,6 @@ fn bound(
     specs.iter().map(|spec| bind(spec)?.ok_or_else(dense)).collect()
 }
 
-/// Returns a Chrome trace (microseconds): one row for layers, one for phases.
-fn timeline(layers: &[LayerTime]) -> Value {
-    let event = |name: String, row: usize, begin: Duration, length: Duration| json!({"name": name, "ph": "X", "pid": 0, "tid": row, "ts": begin.as_secs_f64() * 1e6, "dur": length.as_secs_f64() * 1e6});
-    let mut events = Vec::new();
-    for layer in layers {
-        let role = if layer.full { "Full" } else { "Shared" };
-        events.push(event(format!("layer {} ({role})", layer.layer), 0, layer.begin, layer.length));
-        let mut begin = layer.begin;
-        // Phases in the order in which they mostly come; a layer's share of each is laid out in one piece.
-        for (name, length) in layer.phases {
-            events.push(event(name.to_owned(), 1, begin, length));
-            begin += length;
-        }
-    }
-    json!({"traceEvents": events, "displayTimeUnit": "ms"})
-}
-
 /// Fits each phase and evaluates the fit at contexts that were not timed.
 fn project(speeds: &[Speed], patterns: &[Pattern], reference: Pattern, contexts: &[usize]) -> Vec<Projection> {
     let mut projections = Vec::new();
@@ -195,93 +211,4 @@ fn project(speeds: &[Speed], patterns: &[Pattern], reference: Pattern, contexts:
         }
     }
     projections
-}
-
-fn to_json(info: &ModelInfo, speeds: &[Speed], projections: &[Projection]) -> Value {
-    let measured = speeds.iter().map(|s| {
-        json!({
-            "pattern": s.pattern,
-            "full": s.pattern.full_count(),
-            "phase": s.phase,
-            "context": s.context,
-            "seconds": s.seconds,
-            "ratio": {"median": s.ratio.median, "mad": s.ratio.mad},
-            "share": s.share,
-            "origin": s.origin,
-        })
-    });
-    let predicted = projections.iter().map(|p| {
-        json!({
-            "pattern": p.pattern,
-            "full": p.pattern.full_count(),
-            "phase": p.phase,
-            "context": p.context,
-            "seconds": p.seconds,
-            "ratio": p.ratio,
-            "fit": {"residual": p.fit.residual, "held_out": p.fit.held_out},
-            "origin": "predicted",
-        })
-    });
-    json!({
-        "schema": 1,
-        "model": info.name,
-        "device": info.device,
-        "dtype": info.dtype,
-        "attention": info.ops,
-        "index_topk": info.index_topk,
-        "tokens": info.data,
-        "reference": info.reference,
-        "results": measured.collect::<Vec<_>>(),
-        "projections": predicted.collect::<Vec<_>>(),
-    })
-}
-
-fn to_table(info: &ModelInfo, speeds: &[Speed], projections: &[Projection]) -> Table {
-    let mut table = Table::new([
-        "pattern",
-        "full",
-        "phase",
-        "context",
-        "seconds",
-        "mad",
-        "ratio",
-        "mad",
-        "indexer",
-        "topk",
-        "attention",
-        "mlp",
-        "rest",
-        "runs",
-        "origin",
-    ]);
-    let share = |part: f64| format!("{:.1} %", part * 100.0);
-    for s in speeds {
-        let mut row = vec![s.pattern.to_string(), s.pattern.full_count().to_string(), s.phase.clone()];
-        row.extend([s.context.to_string(), format!("{:.5}", s.seconds.median), format!("{:.5}", s.seconds.mad)]);
-        row.extend([format!("{:.3}", s.ratio.median), format!("{:.3}", s.ratio.mad)]);
-        row.extend([s.share.indexer, s.share.topk, s.share.attention, s.share.mlp, s.share.rest].map(share));
-        row.extend([s.seconds.runs.to_string(), "measured".to_owned()]);
-        table.rows.push(row);
-    }
-    for p in projections {
-        let mut row = vec![p.pattern.to_string(), p.pattern.full_count().to_string(), p.phase.to_owned()];
-        row.extend([p.context.to_string(), format!("{:.5}", p.seconds), "-".to_owned(), format!("{:.3}", p.ratio)]);
-        row.resize(table.header.len() - 1, "-".to_owned());
-        row.push("predicted".to_owned());
-        table.rows.push(row);
-    }
-    table.notes.push(format!(
-        "{} on {} in {}, attention {}, {}; seconds of one forward (prefill) or one token (decode); ratio = time of {} / time of the pattern",
-        info.name, info.device, info.dtype, info.ops, info.data, info.reference
-    ));
-    for phase in PHASES {
-        if let Some(p) = projections.iter().find(|p| p.phase == phase) {
-            table.notes.push(format!(
-                "fit of {phase}, a + b T + c T^2 for indexers and for the rest: off by up to {:.1} % where measured, by {:.1} % at the longest context when fitted to the others",
-                p.fit.residual * 100.0,
-                p.fit.held_out * 100.0
-            ));
-        }
-    }
-    table
 }

@@ -120,6 +120,11 @@ pub trait Backend: Send {
     /// Returns what is known of the model.
     fn describe(&self) -> &ModelInfo;
 
+    /// Returns free bytes and bytes in all of the device's own memory; `None` where it has none.
+    fn memory(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Measures the loss of `subject`, calling `partial` as sequences come in.
     ///
     /// # Errors

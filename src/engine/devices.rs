@@ -33,22 +33,35 @@ fn cuda() -> Result<Vec<DeviceInfo>, String> {
     Err("no CUDA device: this build is without the feature 'cuda'".to_owned())
 }
 
+#[cfg(not(feature = "cuda"))]
+fn cuda_device(_: usize) -> Result<DeviceInfo, String> {
+    cuda().and_then(|mut none| none.pop().ok_or_else(String::new))
+}
+
 #[cfg(feature = "cuda")]
 fn cuda() -> Result<Vec<DeviceInfo>, String> {
     use candle_core::cuda_backend::cudarc::driver::CudaContext;
 
-    let none = |why: &dyn std::fmt::Display| format!("no CUDA device: {why}");
-    let count = CudaContext::device_count().map_err(|_| none(&"the driver finds none"))?;
-    (0..count as usize)
-        .map(|number| {
-            let failed = |e| none(&format!("device {number}: {e:?}"));
-            let context = CudaContext::new(number).map_err(failed)?;
-            let (major, minor) = context.compute_capability().map_err(failed)?;
-            let (free, total) = context.mem_get_info().map_err(failed)?;
-            let description = format!("{}, compute capability {major}.{minor}", context.name().map_err(failed)?);
-            Ok(DeviceInfo { name: format!("cuda:{number}"), description, memory: Some((free as u64, total as u64)) })
-        })
-        .collect()
+    let count = CudaContext::device_count().map_err(|_| "no CUDA device: the driver finds none".to_owned())?;
+    (0..count as usize).map(cuda_device).collect()
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_device(number: usize) -> Result<DeviceInfo, String> {
+    use candle_core::cuda_backend::cudarc::driver::CudaContext;
+
+    let failed = |e| format!("no CUDA device: device {number}: {e:?}");
+    let context = CudaContext::new(number).map_err(failed)?;
+    let (major, minor) = context.compute_capability().map_err(failed)?;
+    let (free, total) = context.mem_get_info().map_err(failed)?;
+    let description = format!("{}, compute capability {major}.{minor}", context.name().map_err(failed)?);
+    Ok(DeviceInfo { name: format!("cuda:{number}"), description, memory: Some((free as u64, total as u64)) })
+}
+
+/// Returns free bytes and bytes in all of the device with this name; `None` for the CPU and for what is not there.
+pub fn memory(name: &str) -> Option<(u64, u64)> {
+    let number = name.strip_prefix("cuda:")?.parse().ok()?;
+    cuda_device(number).ok()?.memory
 }
 
 /// Compares the kernels with their CPU twins on a device, and times them.
@@ -75,6 +88,7 @@ mod tests {
         let (devices, _) = devices();
         assert_eq!(devices[0].name, "cpu");
         assert!(devices[0].description.contains("threads"));
+        assert_eq!(memory("cpu"), None);
         let error = check_kernels(DeviceChoice::Cpu).unwrap_err();
         assert_eq!(error.to_string(), "the kernels cannot be checked without a CUDA device");
     }

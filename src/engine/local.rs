@@ -9,7 +9,7 @@ use super::compare::Predictions;
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
-use super::measure::LayerTime;
+use super::measure::{LayerTime, StepSpeed, Steps};
 use super::search::Baseline;
 use super::tally::Tally;
 use super::targets::Targets;
@@ -171,6 +171,22 @@ impl LocalBackend {
         super::measure::measure(self, pattern, context, cancel, progress)
     }
 
+    /// Times steps on a cached prefix, as servers run them, against the reference.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn measure_steps(
+        &mut self,
+        pattern: Pattern,
+        context: usize,
+        steps: &Steps,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<StepSpeed>, BackendError> {
+        self.info.check(Subject::Pattern(pattern))?;
+        super::measure::steps(self, pattern, context, steps, cancel, progress)
+    }
+
     /// Runs one prefill of `context` tokens and returns where each layer spent its time.
     ///
     /// # Errors
@@ -274,6 +290,10 @@ impl LocalBackend {
 impl Backend for LocalBackend {
     fn describe(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn memory(&self) -> Option<(u64, u64)> {
+        super::devices::memory(&self.info.device)
     }
 
     fn evaluate(

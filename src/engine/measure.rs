@@ -17,6 +17,33 @@ const ENOUGH: Duration = Duration::from_secs(3);
 /// Tokens decoded per timed run.
 const DECODE_TOKENS: usize = 16;
 
+/// Steps beside a prefill and single tokens, as servers run them.
+#[derive(Clone, Debug, Default)]
+pub struct Steps {
+    /// Decode: sequences in a batch, and query tokens of each (more than one where tokens are drafted).
+    pub decode: Vec<(usize, usize)>,
+    /// Prefill of so many last tokens of the context on a cached prefix.
+    pub suffix: Option<usize>,
+}
+
+impl Steps {
+    /// Returns whether there is nothing to time.
+    pub fn is_empty(&self) -> bool {
+        self.decode.is_empty() && self.suffix.is_none()
+    }
+}
+
+/// The speed of one kind of step.
+#[derive(Clone, Debug)]
+pub struct StepSpeed {
+    /// What was timed: `decode` or `suffix`; seconds of one step of the whole batch.
+    pub speed: Speed,
+    /// Sequences in the batch.
+    pub batch: usize,
+    /// Query tokens of each sequence in one step.
+    pub tokens: usize,
+}
+
 /// Times prefill (the whole context through every layer, and the head for its last token) and then decode (single
 /// tokens after that context), both against the reference pattern.
 pub(super) fn measure(
@@ -49,6 +76,49 @@ pub(super) fn measure(
     Ok(vec![speed("prefill", prefill, 1.0), speed("decode", decode, DECODE_TOKENS as f64)])
 }
 
+/// Times steps on a cached prefix, each against the reference pattern.
+///
+/// All sequences of a batch have the same prefix, and copies of its keys; their query tokens differ.
+pub(super) fn steps(
+    backend: &LocalBackend,
+    pattern: Pattern,
+    context: usize,
+    steps: &Steps,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<StepSpeed>, BackendError> {
+    let bench = Bench::new(backend, context, cancel)?;
+    let patterns = [pattern, backend.info.reference];
+    let suffix = steps.suffix.map(|tokens| ("suffix", 1, tokens, context.saturating_sub(tokens)));
+    let decode = steps.decode.iter().map(|&(batch, tokens)| ("decode", batch, tokens, context));
+    // The suffix comes last: its prefix is the shorter one.
+    let all: Vec<_> = decode.chain(suffix).collect();
+    let mut filled = [bench.filled(pattern)?, bench.filled(backend.info.reference)?];
+    let mut speeds = Vec::new();
+    for (at, &(phase, batch, tokens, prefix)) in all.iter().enumerate() {
+        // With just so much room the keys of all sequences lie side by side.
+        filled.iter_mut().for_each(|cache| cache.truncate(prefix));
+        let [ours, theirs] = &filled;
+        let mut caches = [ours.repeated(batch, prefix + tokens)?, theirs.repeated(batch, prefix + tokens)?];
+        let runs = alternate(
+            &mut |which| bench.step(patterns[which], &mut caches[which], batch, tokens, prefix),
+            &mut |share| progress((at as f64 + share) / all.len() as f64),
+        )?;
+        let speed = Speed {
+            pattern,
+            phase: phase.to_owned(),
+            context,
+            seconds: timing(&runs.seconds),
+            ratio: timing(&runs.ratios),
+            share: shares(runs.phases),
+            ops: backend.info.ops.clone(),
+            origin: Origin::Measured,
+        };
+        speeds.push(StepSpeed { speed, batch, tokens });
+    }
+    Ok(speeds)
+}
+
 /// Where one layer of a prefill spent its time.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerTime {
@@ -74,16 +144,22 @@ pub(super) fn trace(
     let bench = Bench::new(backend, context, cancel)?;
     bench.prefill(pattern)?;
     let mut layers = Vec::with_capacity(pattern.len());
-    bench.forward(&bench.ids[..bench.context], &bench.rotary, pattern, None, &mut |layer, begin, length, t| {
-        let phases = [
-            ("indexer", t.indexer),
-            ("topk", t.topk),
-            ("attention", t.attention),
-            ("mlp", t.mlp),
-            ("rest", length.saturating_sub(t.indexer + t.topk + t.attention + t.mlp)),
-        ];
-        layers.push(LayerTime { layer, full: pattern.is_full(layer), begin, length, phases });
-    })?;
+    bench.forward(
+        &[bench.ids[..bench.context].to_vec()],
+        &bench.rotary,
+        pattern,
+        None,
+        &mut |layer, begin, length, t| {
+            let phases = [
+                ("indexer", t.indexer),
+                ("topk", t.topk),
+                ("attention", t.attention),
+                ("mlp", t.mlp),
+                ("rest", length.saturating_sub(t.indexer + t.topk + t.attention + t.mlp)),
+            ];
+            layers.push(LayerTime { layer, full: pattern.is_full(layer), begin, length, phases });
+        },
+    )?;
     Ok(layers)
 }
 
@@ -152,15 +228,37 @@ impl<'a> Bench<'a> {
             let mut cache = self.model.cache(self.context)?;
             return self.chunks(chunk, pattern, &mut cache);
         }
-        self.forward(&self.ids[..self.context], &self.rotary, pattern, None, &mut |_, _, _, _| {})
+        self.forward(&[self.ids[..self.context].to_vec()], &self.rotary, pattern, None, &mut |_, _, _, _| {})
+    }
+
+    /// Runs `tokens` query tokens of each of `batch` sequences after a prefix, in chunks where those are shorter.
+    fn step(
+        &self,
+        pattern: Pattern,
+        cache: &mut Cache,
+        batch: usize,
+        tokens: usize,
+        prefix: usize,
+    ) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        let chunk = self.chunk.unwrap_or(tokens).min(tokens);
+        for start in (0..tokens).step_by(chunk.max(1)) {
+            let n = chunk.min(tokens - start);
+            let query = |b: usize| self.ids.iter().cycle().skip(prefix + start + b).take(n).copied().collect();
+            let ids: Vec<Vec<u32>> = (0..batch).map(query).collect();
+            let rotary = self.model.rope_at(prefix + start, n)?;
+            times = add(times, self.forward(&ids, &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?);
+        }
+        cache.truncate(prefix);
+        Ok(times)
     }
 
     fn chunks(&self, chunk: usize, pattern: Pattern, cache: &mut Cache) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         for start in (0..self.context).step_by(chunk) {
-            let ids = &self.ids[start..self.context.min(start + chunk)];
+            let ids = self.ids[start..self.context.min(start + chunk)].to_vec();
             let rotary = self.model.rope_at(start, ids.len())?;
-            times = add(times, self.forward(ids, &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?);
+            times = add(times, self.forward(&[ids], &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?);
         }
         Ok(times)
     }
@@ -172,7 +270,13 @@ impl<'a> Bench<'a> {
             self.chunks(chunk, pattern, &mut cache)?;
             return Ok(cache);
         }
-        self.forward(&self.ids[..self.context], &self.rotary, pattern, Some(&mut cache), &mut |_, _, _, _| {})?;
+        self.forward(
+            &[self.ids[..self.context].to_vec()],
+            &self.rotary,
+            pattern,
+            Some(&mut cache),
+            &mut |_, _, _, _| {},
+        )?;
         Ok(cache)
     }
 
@@ -182,7 +286,7 @@ impl<'a> Bench<'a> {
             let rotary = self.model.rope_at(position, 1)?;
             times = add(
                 times,
-                self.forward(&self.ids[position..=position], &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?,
+                self.forward(&[vec![self.ids[position]]], &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?,
             );
         }
         cache.truncate(self.context);
@@ -194,7 +298,7 @@ impl<'a> Bench<'a> {
     /// `each` hears of every layer: when it began, how long it took, and its phases.
     fn forward(
         &self,
-        ids: &[u32],
+        ids: &[Vec<u32>],
         rotary: &Rotary,
         pattern: Pattern,
         mut cache: Option<&mut Cache>,
@@ -202,7 +306,7 @@ impl<'a> Bench<'a> {
     ) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         let started = Instant::now();
-        let mut hidden = self.model.embed(&[ids.to_vec()])?;
+        let mut hidden = self.model.embed(ids)?;
         let mut indices = None;
         for layer in 0..pattern.len() {
             if self.cancel.is_stale() {

@@ -131,6 +131,8 @@ pub enum Update {
     Kept(PathBuf),
     /// A job failed; everything measured before stays.
     Failed(Failure),
+    /// Memory of the device: free bytes, and bytes in all.
+    Memory(u64, u64),
     /// Nothing is running.
     Idle,
     /// The worker ended after a panic; it restarts on the next command.

@@ -95,6 +95,7 @@ impl Worker {
                     }
                     if self.backend.is_some() {
                         self.guarded(task.job(), |worker| worker.perform(&task, &cancel));
+                        self.tell_memory();
                     } else {
                         self.mailbox.clear();
                     }
@@ -114,6 +115,13 @@ impl Worker {
                 self.backend = None;
                 self.outbox.send(Update::Crashed(panic_message(panic.as_ref())));
             }
+        }
+    }
+
+    /// Tells what the device's memory holds, where it has one of its own.
+    fn tell_memory(&self) {
+        if let Some((free, total)) = self.backend.as_ref().and_then(|backend| backend.memory()) {
+            self.outbox.send(Update::Memory(free, total));
         }
     }
 

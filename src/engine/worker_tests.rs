@@ -53,7 +53,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Trained(e, _) => format!("trained {}", e.subject),
             Update::Kept(path) => format!("kept {}", path.display()),
             Update::Failed(failure) => format!("failed: {}", failure.message),
-            Update::Progress(_) => continue,
+            Update::Progress(_) | Update::Memory(..) => continue,
         });
     }
 }

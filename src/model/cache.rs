@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{ModelError, Result};
 use crate::checkpoint::{Attention, Config};
 
-/// One growing buffer `[1, capacity, width]`, of which the first `len` rows are in use; the width may be 0.
+/// One growing buffer `[B, capacity, width]`, of which the first `len` rows are in use; the width may be 0.
 #[derive(Clone, Debug)]
 struct Rows {
     buffer: Tensor,
@@ -20,7 +20,19 @@ impl Rows {
         Ok(Self { buffer, len: 0 })
     }
 
-    /// Appends `rows` `[1, n, width]` and returns everything so far.
+    /// Returns the rows in use `batch` times over, with another capacity; of one sequence only.
+    fn repeated(&self, batch: usize, capacity: usize) -> Result<Self> {
+        let used = self.buffer.narrow(1, 0, self.len)?;
+        let width = used.dim(2)?;
+        let buffer =
+            Tensor::zeros((batch, capacity, width.max(1)), used.dtype(), used.device())?.narrow(2, 0, width)?;
+        if used.elem_count() > 0 {
+            buffer.slice_set(&used.broadcast_as((batch, self.len, width))?.contiguous()?, 1, 0)?;
+        }
+        Ok(Self { buffer, len: self.len })
+    }
+
+    /// Appends `rows` `[B, n, width]` and returns everything so far.
     fn append(&mut self, rows: &Tensor) -> Result<Tensor> {
         let n = rows.dim(1)?;
         let capacity = self.buffer.dim(1)?;
@@ -61,21 +73,25 @@ impl LayerCache {
 
     /// Returns the bytes in use, split into attention's and the indexer's.
     pub fn bytes(&self) -> (usize, usize) {
-        let bytes = |rows: &Rows| rows.len * rows.buffer.dims()[2] * rows.buffer.dtype().size_in_bytes();
+        let bytes = |rows: &Rows| {
+            let dims = rows.buffer.dims();
+            dims[0] * rows.len * dims[2] * rows.buffer.dtype().size_in_bytes()
+        };
         (bytes(&self.latent) + bytes(&self.rope), self.index.as_ref().map_or(0, bytes))
     }
 
-    /// Appends the latent or keys and values `[1, n, kept]` and the rotary key `[1, n, rope]`; returns all of both.
+    /// Appends the latent or keys and values `[B, n, kept]` and the rotary key `[B, n, rope]`; returns all of both.
     pub(super) fn append(&mut self, latent: &Tensor, rope: &Tensor) -> Result<(Tensor, Tensor)> {
         Ok((self.latent.append(latent)?, self.rope.append(rope)?))
     }
 
-    /// Appends the index key `[1, n, dim]`, of the tokens last given to [`LayerCache::append`]; returns all of them.
+    /// Appends the index key `[B, n, dim]`, of the tokens last given to [`LayerCache::append`]; returns all of them.
     pub(super) fn append_index(&mut self, layer: usize, key: &Tensor) -> Result<Tensor> {
         let before = self.latent.len - key.dim(1)?;
         let capacity = self.latent.buffer.dim(1)?;
         let rows = match &mut self.index {
             Some(rows) => rows,
+            None if key.dim(0)? > 1 => return Err(ModelError::IndexKeysMissing { layer, have: 0, want: before }),
             None => self.index.insert(Rows::new(capacity, self.index_width, self.dtype, self.latent.buffer.device())?),
         };
         if rows.len != before {
@@ -85,7 +101,7 @@ impl LayerCache {
     }
 }
 
-/// The caches of all layers, for one sequence.
+/// The caches of all layers, for one sequence or for several of one length.
 #[derive(Clone, Debug)]
 pub struct Cache {
     /// One per layer.
@@ -124,6 +140,25 @@ impl Cache {
     /// Returns whether nothing has been kept yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns the cache of `batch` sequences that all begin as the one in this cache does, with room for `capacity`
+    /// tokens each.
+    ///
+    /// Keys of several sequences are read without a copy only where the capacity is full.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn repeated(&self, batch: usize, capacity: usize) -> Result<Self> {
+        let layer = |layer: &LayerCache| {
+            Ok(LayerCache {
+                latent: layer.latent.repeated(batch, capacity)?,
+                rope: layer.rope.repeated(batch, capacity)?,
+                index: layer.index.as_ref().map(|rows| rows.repeated(batch, capacity)).transpose()?,
+                ..layer.clone()
+            })
+        };
+        Ok(Self { layers: self.layers.iter().map(layer).collect::<Result<_>>()? })
     }
 
     /// Forgets all tokens but the first `len`.

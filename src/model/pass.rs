@@ -50,7 +50,7 @@ pub struct Pass<'a> {
     pub want_probs: bool,
     /// Also run the layer's own indexer where its indices are given.
     pub shadow: bool,
-    /// Keys of earlier tokens, to which those of this call are added; one sequence only.
+    /// Keys of earlier tokens, to which those of this call are added; of as many sequences as the call has.
     pub cache: Option<&'a mut LayerCache>,
     /// Where to add the time spent.
     pub times: Option<&'a mut PhaseTimes>,

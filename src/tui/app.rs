@@ -42,6 +42,8 @@ pub use train::{TrainView, TrainingPlan};
 pub struct App {
     /// Time since the start.
     pub now: Duration,
+    /// Memory of the device: free bytes, and bytes in all; `None` where it has none of its own.
+    pub memory: Option<(u64, u64)>,
     /// Size of the terminal.
     pub size: (u16, u16),
     /// The looks.
@@ -127,6 +129,7 @@ impl App {
     pub fn new(title: String, theme: Theme, engine: Engine, trace: Option<Arc<Trace>>, work: Option<&Work>) -> Self {
         let mut app = Self {
             now: Duration::ZERO,
+            memory: None,
             size: (80, 24),
             theme,
             title,

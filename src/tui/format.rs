@@ -21,6 +21,12 @@ pub fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
+/// Returns memory in use, in all and free, such as `61.3 of 139.8 GiB, 78.5 free`.
+pub fn memory(free: u64, total: u64) -> String {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    format!("{:.1} of {:.1} GiB, {:.1} free", gib(total.saturating_sub(free)), gib(total), gib(free))
+}
+
 /// Returns a whole number with thin groups of three digits, such as `12 288`.
 pub fn count(n: usize) -> String {
     let digits = n.to_string();
@@ -79,6 +85,7 @@ mod tests {
 
     #[test]
     fn numbers_carry_sign_and_unit() {
+        assert_eq!(memory(84_288_733_184, 150_109_110_272), "61.3 of 139.8 GiB, 78.5 free");
         assert_eq!([0.0, 0.00961, -0.0006].map(delta), ["0.0000", "+0.0096", "−0.0006"]);
         assert_eq!((spread(Some(0.00069), false), spread(None, true)), ("±0.0007".into(), "+/-–".into()));
         assert_eq!([7, 8192, 1_234_567].map(count), ["7", "8 192", "1 234 567"]);

@@ -4,7 +4,7 @@ use ratatui::crossterm::event::KeyCode;
 
 use super::scene::{Scene, coverage, evaluation, model, speeds, trace};
 use crate::domain::Pattern;
-use crate::engine::{Command, Failure, Job, Progress, Update};
+use crate::engine::{Command, Failure, Job, ModelInfo, Progress, Update};
 use crate::tui::Problem;
 use crate::tui::app::{App, Engine, Overlay, Tone};
 use crate::tui::msg::{Effect, Msg};
@@ -56,6 +56,15 @@ fn a_toggle_shows_at_once_and_is_measured_when_the_keys_rest() {
     let text = scene.text(120, 40);
     assert!(text.contains("● 20/20 sequences") && text.contains("cov●") && text.contains("1.02× ±0.02"), "{text}");
     assert!(text.contains("L4 Full → Shared: Δloss +0.0020 ±0.0007 (2.1 s, resumed from L5)"), "{text}");
+}
+
+#[test]
+fn memory_of_a_gpu_stands_in_the_header() {
+    let mut scene = Scene::ready(ModelInfo { device: "cuda:0".into(), ..model(12, &[]) }, Scene::colours());
+    assert!(scene.text(160, 50).contains("f32 · cuda:0 │"), "{}", scene.text(160, 50));
+    scene.worker(Update::Memory(20 << 30, 80 << 30));
+    let text = scene.text(160, 50);
+    assert!(text.contains("cuda:0 60.0 of 80.0 GiB, 20.0 free"), "{text}");
 }
 
 #[test]

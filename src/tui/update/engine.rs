@@ -52,6 +52,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             }
             failed(app, failure);
         }
+        Update::Memory(free, total) => app.memory = Some((free, total)),
         Update::Idle => {
             app.progress = None;
             app.partial = None;

@@ -60,7 +60,9 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     if let Some(model) = &app.model {
         parts.push(format!("{}L k{}", model.constraints.layers, model.index_topk));
         if area.width >= 100 {
-            parts.push(format!("ctx {} · {} · {}", format::count(model.context), model.dtype, model.device));
+            let memory =
+                app.memory.map_or_else(String::new, |(free, total)| format!(" {}", format::memory(free, total)));
+            parts.push(format!("ctx {} · {} · {}{memory}", format::count(model.context), model.dtype, model.device));
         }
     } else if let Some(trace) = &app.trace {
         parts.push(format!("{}L k{}", trace.meta.layers, trace.meta.index_topk));
