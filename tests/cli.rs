@@ -334,6 +334,25 @@ fn indexers_are_trained_for_a_dense_model_and_used() {
     assert_eq!(with["results"][0]["loss"], json_of(&eval)["results"][0]["loss"], "dense attention asks no indexer");
     assert_ne!(with["reference"]["loss"], json_of(&eval)["reference"]["loss"]);
 
+    // Another model of the same shape must be asked for, and is told.
+    let another = folder.path("another");
+    std::fs::create_dir(&another).expect("the folder is writable");
+    std::fs::copy(format!("{dense}/config.json"), format!("{another}/config.json")).expect("the fixture");
+    let mut bytes = std::fs::read(format!("{dense}/model.safetensors")).expect("the fixture");
+    let at = {
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("the fixture is a safetensors file");
+        let norm = file.tensor("model.layers.1.input_layernorm.weight").expect("the fixture has norms").data();
+        norm.as_ptr() as usize - bytes.as_ptr() as usize
+    };
+    bytes[at] ^= 1;
+    std::fs::write(format!("{another}/model.safetensors"), bytes).expect("the folder is writable");
+    let info = ["info", &another, "--index", &out];
+    refused(1, "belongs to the model 'llama_rope3', ", &info);
+    let foreign = indexscope(&[&info[..], &["--foreign-index"]].concat());
+    let stderr = String::from_utf8_lossy(&foreign.stderr);
+    assert!(foreign.status.success() && stderr.starts_with("note: ") && stderr.contains("another model"), "{stderr}");
+    assert!(indexscope(&["info", dense, "--index", &out]).stderr.is_empty());
+
     // Two layers' indexers learn from all the layers that they serve.
     let (pattern, other) = (format!("F{}FS", "S".repeat(layers - 3)), folder.path("distilled.safetensors"));
     let distill =

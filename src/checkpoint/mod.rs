@@ -16,6 +16,7 @@ mod gguf_config;
 mod hub;
 mod index;
 mod layout;
+mod lineage;
 mod open;
 mod parts;
 mod roles;

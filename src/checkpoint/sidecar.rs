@@ -19,10 +19,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::safetensors::{Bytes, Tensors, map, read_header, read_metadata};
-use super::{Checkpoint, CheckpointError, Config, Dtype, IndexerShape, TensorInfo, indexer_tensors};
+use super::{Checkpoint, CheckpointError, Config, IndexerShape, TensorInfo, indexer_tensors};
 
 /// Key of the header in the file's metadata.
 const METADATA_KEY: &str = "indexscope";
@@ -76,9 +75,12 @@ impl SidecarError {
     /// Returns what to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unreadable { .. } | Self::Layer { .. } => "the file is probably cut off: copy or train it again",
+            Self::Unreadable { .. } => "the file is probably cut off: copy or train it again",
+            Self::Layer { .. } => "train indexers for this model; these are damaged or shaped for another one",
             Self::NotASidecar { .. } => "'indexscope train indexers MODEL --out FILE' writes one",
-            Self::Base { .. } => "train indexers for this model, or name the model that they were trained for",
+            Self::Base { .. } => {
+                "train indexers for this model, or name the model that they were trained for; beside --index, --foreign-index tries these all the same"
+            }
         }
         .to_owned()
     }
@@ -107,6 +109,10 @@ pub struct Trained {
     pub pattern: String,
     /// Which layers' attention each indexer was trained towards: `own` or `served`.
     pub targets: String,
+    /// The model's name; empty in older files.
+    pub model: String,
+    /// Dtypes that its weights were stored in, as [`Checkpoint::stored`] tells; empty in older files.
+    pub weights: String,
     /// Seconds of training.
     pub seconds: f64,
     /// The texts' names.
@@ -199,6 +205,11 @@ impl Sidecar {
         &self.header
     }
 
+    /// Returns the file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the sizes of the indexers.
     pub fn shape(&self) -> IndexerShape {
         IndexerShape { heads: self.header.heads, dim: self.header.dim, rope_dims: self.header.rope.dims }
@@ -207,17 +218,44 @@ impl Sidecar {
     /// Checks that the indexers belong to `base` and are all there.
     ///
     /// # Errors
-    /// [`SidecarError::Base`] or [`SidecarError::Layer`].
+    /// [`SidecarError::Base`] or as [`Sidecar::check_layers`].
     pub fn check(&self, base: &Checkpoint) -> Result<(), SidecarError> {
         let lineage =
             base.lineage().map_err(|e| SidecarError::Unreadable { path: self.path.clone(), reason: e.to_string() })?;
         if self.header.base != lineage {
+            let name = Some(&self.header.trained.model).filter(|name| !name.is_empty());
+            let name = name.map(|name| format!("'{name}', ")).unwrap_or_default();
             return Err(SidecarError::Base {
                 path: self.path.clone(),
-                base: format!("{} ({})", self.header.base, self.header.family),
-                got: format!("{lineage} ({})", base.config().family.model_type()),
+                base: format!("{name}{} ({})", self.header.base, self.header.family),
+                got: format!("'{}', {lineage} ({})", base.name(), base.config().family.model_type()),
             });
         }
+        self.check_layers(base)
+    }
+
+    /// Returns what to know before the indexers are used with `base`: that they were trained for another model, or on
+    /// weights in another form.
+    pub fn caveat(&self, base: &Checkpoint) -> Option<String> {
+        let Trained { model, weights, .. } = &self.header.trained;
+        let (path, name) = (self.path.display(), base.name());
+        match self.check(base) {
+            Err(SidecarError::Base { base, .. }) => {
+                Some(format!("the indexers of '{path}' were trained for another model, {base}, not for '{name}'"))
+            }
+            Ok(()) if !weights.is_empty() && *weights != base.stored() => Some(format!(
+                "the indexers of '{path}' were trained on '{model}', whose weights are {weights}; those of '{name}' are {}",
+                base.stored()
+            )),
+            _ => None,
+        }
+    }
+
+    /// Checks that the indexers are all there and fit the layers of `base`, whichever model they were trained for.
+    ///
+    /// # Errors
+    /// [`SidecarError::Layer`].
+    pub fn check_layers(&self, base: &Checkpoint) -> Result<(), SidecarError> {
         let config = self.shape().of(base.config());
         for &layer in &self.header.layers {
             let failed = |reason| SidecarError::Layer { path: self.path.clone(), layer, reason };
@@ -247,45 +285,6 @@ impl Sidecar {
     /// Iterates over the tensors, by name, with their bytes.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo, &[u8])> {
         self.tensors.iter().map(|(name, info)| (name.as_str(), info, &self.bytes.as_slice()[info.start..info.end]))
-    }
-}
-
-impl Checkpoint {
-    /// Returns a short hash of the model that survives a change of format: its type, sizes and input norms.
-    ///
-    /// Quantising a model leaves its norms as they were, so that a GGUF file and the folder that it was made from are of
-    /// one lineage, and indexers trained for one serve the other; training a model changes them.
-    ///
-    /// # Errors
-    /// [`CheckpointError::NoTensor`] where a norm is missing.
-    pub fn lineage(&self) -> Result<String, CheckpointError> {
-        let config = self.base().config();
-        let (layers, hidden) = (config.num_hidden_layers, config.hidden_size);
-        let mut hash = Sha256::new();
-        hash.update(format!("{} {layers} {hidden} {}", config.family.model_type(), config.vocab_size));
-        for layer in 0..layers {
-            let name = format!("model.layers.{layer}.input_layernorm.weight");
-            let dtype = self.tensor(&name).map(|info| info.dtype.clone());
-            let bytes = self.bytes(&name)?;
-            // Every stored form of a norm becomes f32 without loss, but for f64, which nobody stores.
-            match dtype {
-                Some(Dtype::BF16) => bytes.chunks_exact(2).for_each(|b| hash.update([0, 0, b[0], b[1]])),
-                Some(Dtype::F16) => bytes.chunks_exact(2).for_each(|b| {
-                    hash.update(half::f16::from_le_bytes([b[0], b[1]]).to_f32().to_le_bytes());
-                }),
-                _ => hash.update(bytes),
-            }
-        }
-        Ok(hash.finalize().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
-    }
-
-    /// Returns the checkpoint with the indexers of a sidecar, which replace its own where both have a layer.
-    ///
-    /// # Errors
-    /// [`CheckpointError::Sidecar`] where they do not belong to it; sizes that do not fit.
-    pub fn with_sidecar(&self, sidecar: &Sidecar) -> Result<Self, CheckpointError> {
-        sidecar.check(self.base())?;
-        self.with_indexers(&sidecar.path, sidecar.shape())
     }
 }
 
@@ -374,39 +373,6 @@ mod tests {
         assert!(refused(&trace).contains("its kind is \"trace\""));
         let checkpoint = Path::new(TINY).join("model.safetensors");
         assert!(refused(&checkpoint).contains("its metadata has no 'indexscope'"));
-    }
-
-    #[test]
-    fn the_lineage_survives_a_change_of_format_but_no_training() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = std::fs::read(Path::new(TINY).join("config.json")).unwrap();
-        std::fs::write(folder.path().join("config.json"), config).unwrap();
-        let stored = std::fs::read(Path::new(TINY).join("model.safetensors")).unwrap();
-        let tensors = safetensors::SafeTensors::deserialize(&stored).unwrap();
-        let lineage = |by: f32, half: bool| {
-            let converted: Vec<(String, Stored, Vec<usize>, Vec<u8>)> = tensors
-                .iter()
-                .map(|(name, view)| {
-                    if !name.ends_with("input_layernorm.weight") {
-                        return (name.to_owned(), view.dtype(), view.shape().to_vec(), view.data().to_vec());
-                    }
-                    // Rounded to 8 bits of mantissa, so that each form holds the same numbers.
-                    let values = view.data().chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                    let values = values.map(|v| half::bf16::from_f32(v + by));
-                    let bytes = values
-                        .flat_map(|v| if half { v.to_le_bytes().to_vec() } else { v.to_f32().to_le_bytes().to_vec() });
-                    let dtype = if half { Stored::BF16 } else { Stored::F32 };
-                    (name.to_owned(), dtype, view.shape().to_vec(), bytes.collect())
-                })
-                .collect();
-            let views = converted.iter().map(|(n, d, s, b)| (n, TensorView::new(*d, s.clone(), b).unwrap()));
-            std::fs::write(folder.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap())
-                .unwrap();
-            Checkpoint::open(folder.path()).unwrap().lineage().unwrap()
-        };
-        let wide = lineage(0.0, false);
-        assert_eq!(lineage(0.0, true), wide);
-        assert_ne!(lineage(0.01, true), wide);
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct IndexArgs {
     /// time, as dense models do by default.
     #[arg(long, value_name = "oracle|SIDECAR")]
     index: Option<String>,
+    /// Take a SIDECAR that was trained for another model, if its shapes fit.
+    #[arg(long, requires = "index")]
+    foreign_index: bool,
     /// Keys that a query attends to; as in config.json by default, 128 for dense models.
     #[arg(long, value_name = "K")]
     index_topk: Option<NonZeroUsize>,
@@ -41,7 +44,12 @@ impl IndexArgs {
             "oracle" => checkpoint = checkpoint.with_oracle(),
             path => {
                 let sidecar = Sidecar::open(Path::new(path))?;
-                checkpoint = checkpoint.with_sidecar(&sidecar).map_err(target::told)?;
+                let with = if self.foreign_index { Checkpoint::with_foreign_sidecar } else { Checkpoint::with_sidecar };
+                let indexed = with(&checkpoint, &sidecar).map_err(target::told)?;
+                if let Some(caveat) = sidecar.caveat(checkpoint.base()).filter(|_| !quiet) {
+                    eprintln!("note: {caveat}");
+                }
+                checkpoint = indexed;
             }
         }
         match self.index_topk {

@@ -109,6 +109,8 @@ pub struct IndexerRun {
     model: Model,
     data: Data,
     names: Vec<String>,
+    /// Name of the model, and what its weights are stored in.
+    origin: (String, String),
     params: Vec<Params>,
     at: Header,
     out: Option<PathBuf>,
@@ -163,7 +165,8 @@ impl IndexerRun {
             at = saved;
         }
         let model = model.map_or_else(|| Model::load(base, &Device::Cpu, DType::F32), Ok)?;
-        Ok(Self { recipe, config, model, data, names, params, at, out: out.map(Into::into) })
+        let origin = (base.name().to_owned(), base.stored());
+        Ok(Self { recipe, config, model, data, names, origin, params, at, out: out.map(Into::into) })
     }
 
     /// Returns steps done, the number of weights trained, and tokens per epoch.
@@ -276,6 +279,8 @@ impl IndexerRun {
             index_topk: r.index_topk,
             pattern: r.pattern.to_string(),
             targets: r.targets.name().to_owned(),
+            model: self.origin.0.clone(),
+            weights: self.origin.1.clone(),
             seconds: self.at.seconds,
             texts: self.names.clone(),
             kl: self.at.kl.clone(),
