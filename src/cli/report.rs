@@ -15,7 +15,7 @@ use crate::session::{FileError, Session, TraceFile, write_atomic};
 pub struct Args {
     /// A session, as the dashboard saves it.
     session: PathBuf,
-    /// The file to write; its ending says what: .html, .md, .csv or .json; with --figure .svg.
+    /// The file to write; its ending says what: .html, .md, .csv or .json; with --figure .svg, .pdf or .png.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Only this figure, with its numbers as .csv beside it.
@@ -24,6 +24,9 @@ pub struct Args {
     /// Width of the figure, such as 3.25in, 8.5cm or 234pt.
     #[arg(long, value_name = "WIDTH", default_value = "3.25in", value_parser = width, requires = "figure")]
     width: f64,
+    /// Pixels per inch of a .png.
+    #[arg(long, value_name = "DPI", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=4800), requires = "figure")]
+    dpi: u32,
     /// A recording of the same model, for overlap and scatter.
     #[arg(long, value_name = "TRACE")]
     trace: Option<PathBuf>,
@@ -93,11 +96,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
     };
     let figure = Figure::from(figure);
     let scene = figure.draw(&report, args.width)?;
-    if ending != "svg" {
-        return Err(unknown(&args.out, "a figure is .svg, which other programs turn into PDF and PNG"));
-    }
+    let drawn = match ending {
+        "svg" => scene.svg().into_bytes(),
+        "pdf" => scene.pdf()?,
+        "png" => scene.png(f64::from(args.dpi))?,
+        _ => return Err(unknown(&args.out, "a figure is .svg, .pdf or .png")),
+    };
     let numbers = args.out.with_extension("csv");
-    write_atomic(&args.out, scene.svg().as_bytes())?;
+    write_atomic(&args.out, &drawn)?;
     write_atomic(&numbers, figure.csv(&report)?.as_bytes())?;
     print(&format!("{}\n{}\n", args.out.display(), numbers.display()))
 }

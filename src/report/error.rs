@@ -11,6 +11,20 @@ pub enum ReportError {
         /// What is missing.
         reason: &'static str,
     },
+    /// The embedded font lacks a letter of a figure's text.
+    #[error("the font of figures has no '{letter}' (U+{:04X})", u32::from(*letter))]
+    Letter {
+        /// The letter.
+        letter: char,
+    },
+    /// A picture of no or too many pixels.
+    #[error("a picture of {width} × {height} pixels cannot be made")]
+    Pixels {
+        /// Pixels from left to right.
+        width: f64,
+        /// Pixels from top to bottom.
+        height: f64,
+    },
 }
 
 impl ReportError {
@@ -18,6 +32,8 @@ impl ReportError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Empty { figure: "overlap" | "scatter", .. } => Some("name a recording of the model: --trace FILE"),
+            Self::Letter { .. } => Some("write the figure as .svg, which other programs draw in fonts of their own"),
+            Self::Pixels { .. } => Some("a side has 1 to 20,000 pixels: choose --width and --dpi so"),
             Self::Empty { .. } => Some("measure more patterns in the dashboard, and save the session"),
         }
     }

@@ -204,7 +204,7 @@ fn given_up(matrix: &OverlapMatrix, pattern: Pattern) -> Option<f64> {
 
 /// Draws the matrix with its colour bar, rows from top to bottom.
 fn heatmap(matrix: &OverlapMatrix, width: f64) -> Scene {
-    let (left, top, bar) = (22.0, 6.0, 44.0);
+    let (left, top, bar) = (31.0, 6.0, 44.0);
     let side = width - left - bar;
     let mut scene = Scene::new(width, top + side + 24.0, format!("Overlap of {} layers", matrix.layers));
     let cell = side / matrix.layers as f64;
@@ -227,6 +227,7 @@ fn heatmap(matrix: &OverlapMatrix, width: f64) -> Scene {
         scene.text((left + middle, top + side + 9.0), layer.to_string(), Ink::Dim, LABEL, Anchor::Middle);
     }
     scene.text((left + side / 2.0, top + side + 19.0), "layer that lends its set", Ink::Dim, LABEL, Anchor::Middle);
+    scene.upright((9.0, top + side / 2.0), "layer that needs indices", LABEL);
     let x = left + side + 6.0;
     for shade in 0..64 {
         let y = top + side * (1.0 - f64::from(shade + 1) / 64.0);

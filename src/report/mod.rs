@@ -1,4 +1,4 @@
-//! Reports of a session: one page (HTML, Markdown), its numbers (CSV, JSON), and figures (SVG).
+//! Reports of a session: one page (HTML, Markdown), its numbers (CSV, JSON), and figures (SVG, PDF, PNG).
 //!
 //! A [`Report`] is what is known; `document` says in which order it is told, `html` and `markdown` how that looks;
 //! `figure` draws into a [`Scene`], which knows no file format. Every number carries its unit, sample size, spread and
@@ -8,10 +8,13 @@ mod axes;
 mod document;
 mod error;
 mod figure;
+mod font;
 mod html;
 mod markdown;
 mod number;
 mod palette;
+mod pdf;
+mod png;
 mod scene;
 mod table;
 

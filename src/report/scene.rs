@@ -17,7 +17,7 @@ pub(super) enum Anchor {
 
 /// One thing drawn.
 #[derive(Clone, Debug, PartialEq)]
-enum Item {
+pub(super) enum Item {
     Line { from: (f64, f64), to: (f64, f64), ink: Ink, width: f64, dashed: bool },
     Path { points: Vec<(f64, f64)>, ink: Ink, width: f64 },
     Squares { at: Vec<(f64, f64)>, size: (f64, f64), ink: Ink },
@@ -43,6 +43,14 @@ impl Scene {
     /// Returns width and height in points.
     pub fn size(&self) -> (f64, f64) {
         (self.width, self.height)
+    }
+
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub(super) fn items(&self) -> &[Item] {
+        &self.items
     }
 
     pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink, width: f64) {

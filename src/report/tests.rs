@@ -129,3 +129,46 @@ fn unknown_spread_is_said() {
     assert_eq!(number::delta(few), "−0.5000 ± ?");
     assert_eq!(number::grouped(1_234_567), "1,234,567");
 }
+
+#[test]
+fn a_pdf_is_vectors_of_the_width_asked_for_with_its_font() {
+    let report = report();
+    for figure in Figure::ALL {
+        let scene = figure.draw(&report, 234.0).unwrap();
+        let pdf = scene.pdf().unwrap();
+        let text = String::from_utf8_lossy(&pdf);
+        assert!(pdf.starts_with(b"%PDF-1.") && text.trim_end().ends_with("%%EOF"));
+        for part in ["/MediaBox [0 0 234 ", "/BaseFont /INDEXS+DejaVuSans", "/FontFile2", "/ToUnicode"] {
+            assert!(text.contains(part), "{part}");
+        }
+        assert!(!text.contains("/Image"), "nothing is a picture of itself");
+        assert_eq!(pdf, scene.pdf().unwrap(), "the same drawing gives the same bytes");
+    }
+}
+
+#[test]
+fn a_png_has_the_pixels_of_its_width_and_is_drawn_on() {
+    let report = report();
+    for figure in Figure::ALL {
+        let scene = figure.draw(&report, 234.0).unwrap();
+        let mut reader = ::png::Decoder::new(std::io::Cursor::new(scene.png(100.0).unwrap())).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let info = reader.info();
+        assert_eq!((info.width, info.pixel_dims.unwrap().xppu), (325, 3937));
+        // Axes, points and letters are dark; letters alone are, left of the axis.
+        let dark = |x: usize, y: usize| pixels[(y * 325 + x) * 3..][..3].iter().all(|&c| c < 160);
+        let letters = (0..info.height as usize).flat_map(|y| (0..40).map(move |x| (x, y))).filter(|&(x, y)| dark(x, y));
+        assert!(letters.count() > 40, "{figure:?}");
+        assert!(matches!(scene.png(1e6), Err(ReportError::Pixels { .. })) && scene.png(f64::NAN).is_err());
+    }
+}
+
+#[test]
+fn a_letter_outside_the_font_is_an_error_not_a_gap() {
+    let mut scene = Scene::new(100.0, 50.0, "t");
+    scene.text((5.0, 5.0), "層", palette::Ink::Text, 7.0, scene::Anchor::Start);
+    for error in [scene.pdf().unwrap_err(), scene.png(72.0).unwrap_err()] {
+        assert!(error.to_string().contains("'層' (U+5C64)") && error.hint().unwrap().contains(".svg"), "{error}");
+    }
+}
