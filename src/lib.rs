@@ -41,7 +41,8 @@
 //! packed; its bytes are described where they are written, in `session::packed`.
 //!
 //! **Sessions** are TOML: `schema` 1, the current `pattern`, `calibration` (hash of the token ids), `current` (entry of the
-//! history), `[model]` with `name` and `fingerprint`, `[[named]]` with `name` and `pattern`, and `[[history]]`, parents
+//! history), `[model]` with `name` and `fingerprint`, `[overlap]` ([`domain::OverlapMatrix`]: its upper triangle, row by
+//! row), `[[searches]]` ([`domain::SearchRecord`]), `[[named]]` with `name` and `pattern`, and `[[history]]`, parents
 //! before children: `pattern`, `parent`, `change`, `evaluation` ([`domain::Evaluation`]) and `speed` (a list of
 //! [`domain::Speed`]). Keys of other versions are kept when a file is rewritten. Files of older schemas stay readable:
 //! `tests/formats.rs` reads some that were written then.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indexscope::checkpoint::Checkpoint;
-use indexscope::domain::Pattern;
+use indexscope::domain::{Pattern, Stages};
 use indexscope::engine::{
     BackendError, Calibration, Command, DeviceChoice, Handle, LocalBackend, Placement, Sequence, Settings, spawn,
 };
@@ -57,6 +57,10 @@ impl Files for Nothing {
     }
 
     fn export(&mut self, _: &str, _: Pattern) -> Result<String, Problem> {
+        nothing()
+    }
+
+    fn report(&mut self, _: &Work, _: &Stages) -> Result<PathBuf, Problem> {
         nothing()
     }
 }
@@ -272,6 +276,10 @@ fn a_session_is_saved_and_opened_again() {
     terminal.wait_until(|s| s.contains("3/6 Full") && s.contains("4/4 sequences")).unwrap();
     type_keys(&mut terminal, "u");
     terminal.wait_until(|s| s.contains("6/6 Full")).unwrap();
+    type_keys(&mut terminal, "eh");
+    terminal.wait_until(|s| s.contains("report written to")).unwrap();
+    let page = std::fs::read_to_string(folder.path().join("sessions/glm_dsa_tiny.html")).unwrap();
+    assert!(page.contains("What engines would run") && page.contains("Overlap of 6 layers"), "{page}");
     type_keys(&mut terminal, "qq");
     assert!(restored(&mut terminal).success());
 }

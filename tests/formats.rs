@@ -36,6 +36,26 @@ fn both_forms_of_schema_1_hold_the_same_recording() {
     assert_eq!(read_trace(&again).unwrap(), whole);
 }
 
+/// Such files came later; those without overlap and searches are read all the same.
+#[test]
+fn a_session_keeps_the_overlap_and_the_flip_orders() {
+    let session = Session::read(&file("session1-overlap.toml")).unwrap();
+    let matrix = session.overlap.as_ref().unwrap();
+    assert_eq!((matrix.layers, matrix.counted, matrix.values.len()), (12, 11_520, 144));
+    assert_eq!(
+        (matrix.tokens_hash.as_str(), matrix.chance),
+        (session.calibration.as_str(), Some(0.183_868_089_274_216_8))
+    );
+    assert_eq!((matrix.get(3, 3), matrix.get(0, 1)), (Some(1.0), matrix.get(1, 0)));
+    assert!((matrix.estimate(1, 0).unwrap().value - 0.188).abs() < 5e-4);
+    let record = &session.searches[0];
+    assert_eq!((record.order.len(), record.after(9).to_string().as_str()), (9, "FSSSSSFSSSSF"));
+    let folder = tempfile::tempdir().unwrap();
+    let again = folder.path().join("again.toml");
+    session.write(&again).unwrap();
+    assert_eq!(Session::read(&again).unwrap(), session);
+}
+
 #[test]
 fn a_session_of_schema_1_is_read_and_written_without_loss() {
     let session = Session::read(&file("session1.toml")).unwrap();

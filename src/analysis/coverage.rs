@@ -39,6 +39,7 @@ mod tests {
             queries: 4,
             counted: 4,
             borrowed: vec![],
+            tokens_hash: String::new(),
         };
         let values = |m: &OverlapMatrix, p: &str| -> Vec<Option<f64>> {
             predicted(m, p.parse().unwrap()).iter().map(|e| e.map(|e| e.value)).collect()

@@ -1,87 +1,18 @@
 //! How much the index sets of two layers have in common.
 
-use std::fmt;
-
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::pairs::{Scratch, intersections, pair_count};
 use crate::domain::{Estimate, Query, Selection, Trace, TraceMeta, block_ends};
+pub use crate::domain::{Metric, OverlapMatrix};
 
-/// How two sets of one query are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// |A ∩ B| / k.
-    #[default]
-    Overlap,
-    /// |A ∩ B| / |A ∪ B|.
-    Jaccard,
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Overlap => "overlap",
-            Self::Jaccard => "jaccard",
-        })
-    }
-}
-
-impl Metric {
-    /// Compares sets of `a` and `b` members, `both` of which are common; sets have up to `k` members.
-    fn of(self, a: usize, b: usize, both: usize, k: usize) -> f64 {
-        let whole = match self {
-            Self::Overlap => k,
-            Self::Jaccard => a + b - both,
-        };
-        both as f64 / whole.max(1) as f64
-    }
-}
-
-/// Similarity of every pair of layers, symmetric, with 1 on the diagonal.
-///
-/// Only queries that see more than k keys are counted; where there are none, every set holds all visible keys and
-/// every entry is 1.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OverlapMatrix {
-    /// How sets were compared.
-    pub metric: Metric,
-    /// Number of layers.
-    pub layers: usize,
-    /// Means over counted queries, row-major `[layers, layers]`.
-    pub values: Vec<f64>,
-    /// Their standard errors over blocks of 128 consecutive counted queries; `None` below eight blocks.
-    pub se: Vec<Option<f64>>,
-    /// The mean that two random sets would reach; `None` where no query is counted.
-    pub chance: Option<f64>,
-    /// Recorded queries.
-    pub queries: usize,
-    /// Queries that see more than k keys.
-    pub counted: usize,
-    /// Layers whose sets in the recording are those of an earlier Full layer.
-    pub borrowed: Vec<usize>,
-}
-
-impl OverlapMatrix {
-    /// Returns the similarity of two layers; `None` for a layer outside the matrix.
-    pub fn get(&self, row: usize, column: usize) -> Option<f64> {
-        self.index(row, column).map(|i| self.values[i])
-    }
-
-    /// Returns the similarity of two layers with its standard error; `None` for a layer outside the matrix.
-    pub fn estimate(&self, row: usize, column: usize) -> Option<Estimate> {
-        self.index(row, column).map(|i| Estimate { value: self.values[i], se: self.se[i], n: self.counted })
-    }
-
-    /// Returns whether `layer` ran its own indexer in the recording.
-    pub fn is_own(&self, layer: usize) -> bool {
-        !self.borrowed.contains(&layer)
-    }
-
-    fn index(&self, row: usize, column: usize) -> Option<usize> {
-        (row < self.layers && column < self.layers).then_some(row * self.layers + column)
-    }
+/// Compares sets of `a` and `b` members, `both` of which are common; sets have up to `k` members.
+fn similarity(metric: Metric, a: usize, b: usize, both: usize, k: usize) -> f64 {
+    let whole = match metric {
+        Metric::Overlap => k,
+        Metric::Jaccard => a + b - both,
+    };
+    both as f64 / whole.max(1) as f64
 }
 
 /// Compares every pair of layers of a recording.
@@ -104,6 +35,7 @@ pub struct Accumulator {
     topk: usize,
     layers: usize,
     borrowed: Vec<usize>,
+    tokens_hash: String,
     queries: Vec<Query>,
     /// Queries added so far.
     added: usize,
@@ -140,6 +72,7 @@ impl Accumulator {
             topk,
             layers,
             borrowed: (0..layers).filter(|&l| !meta.pattern.is_full(l)).collect(),
+            tokens_hash: meta.tokens_hash.clone(),
             queries: queries.to_vec(),
             added: 0,
             counted: 0,
@@ -184,7 +117,7 @@ impl Accumulator {
         let mut pair = values.iter_mut().zip(counts);
         for (i, a) in rows.iter().enumerate() {
             for (b, (value, &mut both)) in rows[i..].iter().zip(&mut pair) {
-                *value = self.metric.of(a.len(), b.len(), both as usize, self.topk);
+                *value = similarity(self.metric, a.len(), b.len(), both as usize, self.topk);
             }
         }
     }
@@ -234,6 +167,7 @@ impl Accumulator {
             queries: self.queries.len(),
             counted: self.counted,
             borrowed: self.borrowed,
+            tokens_hash: self.tokens_hash,
         }
     }
 }
@@ -318,7 +252,8 @@ mod tests {
             .chunk_by(|&a, &b| trace.queries[a].sequence == trace.queries[b].sequence)
             .map(|queries| {
                 let rows = queries.iter().map(|&q| (trace.selections[i].row(q), trace.selections[j].row(q)));
-                rows.map(|(a, b)| metric.of(a.len(), b.len(), intersection_len(a, b), trace.meta.index_topk)).collect()
+                rows.map(|(a, b)| similarity(metric, a.len(), b.len(), intersection_len(a, b), trace.meta.index_topk))
+                    .collect()
             })
             .collect();
         Estimate::paired(values.iter().map(Vec::as_slice)).map(|(estimate, _)| estimate)

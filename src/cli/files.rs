@@ -2,12 +2,15 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::report;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Pattern, SearchRecord, Stages};
 use crate::interop::{self, Engine, Target};
 use crate::session::{
     FileError, NamedPattern, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
+    write_atomic,
 };
 use crate::tui::{Files, Problem, Step, Work};
 
@@ -70,6 +73,16 @@ impl SessionFiles {
             self.model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
         self.folder.join(format!("{name}.toml"))
     }
+
+    /// Returns the session's file, which may not exist yet, and what it would hold if it were saved now.
+    fn as_now(&self, work: &Work) -> (PathBuf, Session) {
+        let (path, mut session) = match &self.open {
+            Some(open) => (open.path.clone(), open.session.clone()),
+            None => (self.usual_path(), Session::new(self.model.clone(), current(work))),
+        };
+        update(&mut session, &self.calibration, work);
+        (path, session)
+    }
 }
 
 impl Files for SessionFiles {
@@ -107,12 +120,7 @@ impl Files for SessionFiles {
     }
 
     fn autosave(&mut self, work: &Work) -> Result<(), Problem> {
-        let (path, session) = match &self.open {
-            Some(open) => (open.path.clone(), open.session.clone()),
-            None => (self.usual_path(), Session::new(self.model.clone(), current(work))),
-        };
-        let mut session = session;
-        update(&mut session, &self.calibration, work);
+        let (path, session) = self.as_now(work);
         let aside = autosave_path(&path);
         session.write(&aside).map_err(file_problem)?;
         self.aside = Some(aside);
@@ -145,6 +153,16 @@ impl Files for SessionFiles {
         let engine: Engine = engine.parse().map_err(told)?;
         Ok(interop::export(engine, target, pattern, &Stages::one(pattern.len())).map_err(told)?.argument)
     }
+
+    fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Problem> {
+        let (path, session) = self.as_now(work);
+        let source = path.display().to_string();
+        let engines = self.target.as_ref().map(|target| (target, stages));
+        let report = report::assemble(session, source, None, engines).map_err(problem)?;
+        let page = path.with_extension("html");
+        write_atomic(&page, report.html().as_bytes()).map_err(file_problem)?;
+        Ok(page)
+    }
 }
 
 /// Returns a session's history as the dashboard keeps it; a session without one is a single step.
@@ -172,7 +190,8 @@ pub(super) fn work_of(session: &Session) -> Work {
         });
     }
     let named = session.named.iter().map(|n| (n.name.clone(), n.pattern)).collect();
-    Work { steps, current: session.current, named, search: session.searches.last().cloned().map(Box::new) }
+    let search = session.searches.last().cloned().map(Box::new);
+    Work { steps, current: session.current, named, search, overlap: session.overlap.clone().map(Arc::new) }
 }
 
 fn current(work: &Work) -> Pattern {
@@ -184,6 +203,9 @@ fn update(session: &mut Session, calibration: &str, work: &Work) {
     session.pattern = current(work);
     session.current = work.current;
     calibration.clone_into(&mut session.calibration);
+    if let Some(overlap) = &work.overlap {
+        session.overlap = Some((**overlap).clone());
+    }
     if let Some(record) = &work.search {
         // A search that goes on takes the place of what was kept of it before.
         let same = |kept: &SearchRecord| kept.settings == record.settings && kept.calibration == record.calibration;
@@ -250,7 +272,7 @@ mod tests {
         let settings = SearchSettings::new(Strategy::Greedy, Goal::Keep(1));
         let record = Box::new(SearchRecord::new(settings, "FF".parse().unwrap()));
         let steps = vec![step("FF", None), step("FS", Some(0))];
-        let work = Work { steps, current: 1, named, search: Some(record) };
+        let work = Work { steps, current: 1, named, search: Some(record), overlap: None };
         let mut first = files(folder.path());
         let path = first.save(None, &work).unwrap();
         assert_eq!(path, folder.path().join("a-b.toml"));
@@ -260,6 +282,9 @@ mod tests {
         let refused = second.save(None, &work).unwrap_err();
         assert!(refused.message.contains("open in another"), "{refused}");
         drop(first);
+        let page = second.report(&work, &Stages::one(2)).unwrap();
+        assert_eq!(page, folder.path().join("a-b.html"));
+        assert!(std::fs::read_to_string(&page).unwrap().contains("<b>F</b>S"));
         let undone = Work { current: 0, ..work };
         assert_eq!(second.save(Some(&path), &undone).unwrap(), path);
         let session = Session::read(&path).unwrap();
@@ -269,7 +294,13 @@ mod tests {
     #[test]
     fn an_autosave_ends_with_the_save_whatever_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let work = Work { steps: vec![step("FF", None), step("FS", Some(0))], current: 1, named: vec![], search: None };
+        let work = Work {
+            steps: vec![step("FF", None), step("FS", Some(0))],
+            current: 1,
+            named: vec![],
+            search: None,
+            overlap: None,
+        };
         let [usual, other] = ["a-b.toml", "other.toml"].map(|name| folder.path().join(name));
         let mut first = files(folder.path());
         first.save(None, &work).unwrap();

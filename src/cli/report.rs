@@ -27,7 +27,7 @@ pub struct Args {
     /// Pixels per inch of a .png.
     #[arg(long, value_name = "DPI", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=4800), requires = "figure")]
     dpi: u32,
-    /// A recording of the same model, for overlap and scatter.
+    /// A recording of the same model, for overlap and scatter, where the session's own is not wanted or not there.
     #[arg(long, value_name = "TRACE")]
     trace: Option<PathBuf>,
     /// The model's config.json, for what engines would make of the pattern.
@@ -115,24 +115,41 @@ fn unknown(path: &Path, hint: &str) -> CliError {
 /// Reads everything that the report tells.
 fn gather(args: &Args) -> Result<Report, CliError> {
     let session = Session::read(&args.session)?;
-    let overlap = args.trace.as_deref().map(|path| overlap(path, &session)).transpose()?;
-    let (mut strips, mut notes) = (Vec::new(), Vec::new());
-    if let Some(path) = &args.config {
-        let target = interop::Target::of_config(path)?;
-        let stages = args.stages.clone().unwrap_or_else(|| Stages::one(session.pattern.len()));
+    let recorded = args.trace.as_deref().map(|path| overlap(path, &session)).transpose()?;
+    let target = args.config.as_deref().map(interop::Target::of_config).transpose()?;
+    let stages = args.stages.clone().unwrap_or_else(|| Stages::one(session.pattern.len()));
+    if let Some(target) = &target {
         target.constraints.check(session.pattern)?;
-        let simulation = interop::simulate_pattern(&target, session.pattern, &stages)?;
+    }
+    let source = args.session.display().to_string();
+    Ok(assemble(session, source, recorded, target.as_ref().map(|target| (target, &stages)))?)
+}
+
+/// Returns the report of a session read from `source`, with what engines would make of its pattern where the model is
+/// known; a recording takes the place of the one that the session holds.
+///
+/// # Errors
+/// [`interop::SimulateError`] where the stages hold another number of layers.
+pub(super) fn assemble(
+    session: Session,
+    source: String,
+    recorded: Option<OverlapMatrix>,
+    engines: Option<(&interop::Target, &Stages)>,
+) -> Result<Report, interop::SimulateError> {
+    let (mut strips, mut notes) = (Vec::new(), Vec::new());
+    if let Some((target, stages)) = engines {
+        let simulation = interop::simulate_pattern(target, session.pattern, stages)?;
         strips = simulation.engines.iter().map(row).collect();
         notes.push(format!(
             "config.json of '{}' with the pattern written into it, stages {stages}; ? marks what no release was read for",
-            path.display()
+            target.model
         ));
         let own = simulation.engines.iter().flat_map(|strip| strip.warnings.iter().map(move |w| (strip.engine, w)));
         let all = simulation.warnings.iter().map(|w| ("any engine", w)).chain(own);
         notes.extend(all.map(|(who, w)| format!("{who}: {}; {}", w.what, w.advice)));
     }
     let versions = vec![("indexscope".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
-    let source = args.session.display().to_string();
+    let overlap = recorded.or_else(|| session.overlap.clone());
     Ok(Report { session, source, overlap, strips, notes, versions })
 }
 

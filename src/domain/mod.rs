@@ -7,6 +7,7 @@ mod evaluation;
 mod index_source;
 mod mass_recall;
 mod method;
+mod overlap;
 mod pattern;
 mod search;
 mod selection;
@@ -21,6 +22,9 @@ pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, S
 pub use index_source::IndexSource;
 pub use mass_recall::MassRecall;
 pub use method::{Goal, Keep, Method, MethodError, Strategy};
+#[cfg(test)]
+pub(crate) use overlap::tests::overlaps;
+pub use overlap::{Metric, OverlapMatrix};
 pub use pattern::{Group, MAX_LAYERS, Pattern, PatternError, Role};
 pub use search::{Audit, Flip, SearchProgress, SearchRecord, SearchSettings, SearchState, Swap, Validation, Work};
 pub use selection::{Selection, Unit, intersection_len};

@@ -51,6 +51,15 @@ pub(super) fn blocks(report: &Report) -> Vec<Block> {
         blocks.push(Block::Heading("What was measured"));
         blocks.push(Block::Table(table::history(report)));
     }
+    if !session.searches.is_empty() {
+        blocks.push(Block::Heading("What searches found"));
+        blocks.push(Block::Table(table::searches(&session.searches, &session.calibration)));
+        for (i, record) in session.searches.iter().enumerate().filter(|(_, record)| !record.order.is_empty()) {
+            let stop = "any prefix of it is the pattern of another retention";
+            blocks.push(Block::Text(format!("Flip order of search {} ({}); {stop}.", i + 1, record.settings.method)));
+            blocks.push(Block::Table(table::flips(record)));
+        }
+    }
     if let Some(e) = evaluation.filter(|e| !e.by_position.is_empty()) {
         blocks.push(Block::Heading("By position, for the current pattern"));
         blocks.push(Block::Table(table::by_position(e)));

@@ -57,7 +57,8 @@ impl Font {
 
     /// Returns ascent, descent and height of capitals, the size of the text being 1.
     pub fn heights(&self) -> (f64, f64, f64) {
-        let capitals = self.0.capital_height().unwrap_or(self.0.ascender());
+        let letter = self.0.glyph_index('H').and_then(|id| self.0.glyph_bounding_box(id));
+        let capitals = letter.map_or(self.0.ascender(), |bounds| bounds.y_max);
         let of = |height: i16| f64::from(height) * self.unit();
         (of(self.0.ascender()), of(self.0.descender()), of(capitals))
     }

@@ -7,16 +7,16 @@ use super::document::{Block, blocks};
 use super::scene::escape;
 
 /// Width of figures on the page, points.
-const WIDTH: f64 = 330.0;
+const WIDTH: f64 = 260.0;
 
-const STYLE: &str = r":root{color-scheme:light dark;--page:#fff;--text:#1e222a;--dim:#626670;--grid:#dee2ea;--accent:#005ca0;--other:#b06f00;--card:#f5f6f9;--full:#cd8200;--ink:#000}
-@media(prefers-color-scheme:dark){:root{--page:#0d0f14;--text:#d0d4dc;--dim:#9ca1ac;--grid:#2b303c;--accent:#62b4f0;--other:#e69f00;--card:#161a22;--full:#e69f00}}
-@media print{:root{--page:#fff;--text:#000;--dim:#444;--grid:#ccc;--accent:#005ca0;--other:#b06f00;--card:#fff;--full:#cd8200}main{max-width:none!important;padding:0!important}figure,table,.strip{break-inside:avoid}.wide{overflow:visible!important;font-size:7pt}h2{break-after:avoid}}
+const STYLE: &str = r":root{color-scheme:light dark;--page:#fff;--text:#1e222a;--dim:#626670;--grid:#dee2ea;--accent:#005ca0;--other:#b06f00;--curve1:#c45a00;--curve2:#008260;--curve3:#a4467c;--curve4:#5a5a5a;--card:#f5f6f9;--full:#cd8200;--ink:#000}
+@media(prefers-color-scheme:dark){:root{--page:#0d0f14;--text:#d0d4dc;--dim:#9ca1ac;--grid:#2b303c;--accent:#62b4f0;--other:#e69f00;--curve1:#ff9a4d;--curve2:#2fc79b;--curve3:#e092c0;--curve4:#b4b4b4;--card:#161a22;--full:#e69f00}}
+@media print{:root{--page:#fff;--text:#000;--dim:#444;--grid:#ccc;--accent:#005ca0;--other:#b06f00;--curve1:#c45a00;--curve2:#008260;--curve3:#a4467c;--curve4:#5a5a5a;--card:#fff;--full:#cd8200}main{max-width:none!important;padding:0!important}figure,table,.strip{break-inside:avoid}.wide{overflow:visible!important;font-size:7pt}h2{break-after:avoid}}
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--text);font:15px/1.5 system-ui,'DejaVu Sans',Helvetica,Arial,sans-serif}
 main{max-width:1100px;margin:0 auto;padding:24px 20px 60px}h1{font-size:1.6rem;margin:0 0 12px}h2{font-size:1.15rem;margin:32px 0 8px;border-bottom:1px solid var(--grid);padding-bottom:4px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:0 0 16px}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
-.figures{display:flex;flex-wrap:wrap;gap:20px}figure{margin:0;flex:1 1 330pt;max-width:520px;background:var(--card);border-radius:6px;padding:12px}figure svg{width:100%;height:auto}figcaption{color:var(--dim);font-size:.83rem}
-.wide{overflow-x:auto;font-size:.85rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th{color:var(--dim);font-weight:600}th,td{padding:4px 10px;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top}td.l,th.l{text-align:left}td:not(.l){white-space:nowrap}
+.figures{display:flex;flex-wrap:wrap;gap:20px}figure{margin:0;flex:1 1 260pt;max-width:520px;background:var(--card);border-radius:6px;padding:12px}figure svg{width:100%;height:auto}figcaption{color:var(--dim);font-size:.83rem}
+.wide{overflow-x:auto;font-size:.85rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th{color:var(--dim);font-weight:600}th,td{padding:4px 10px;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top}th{vertical-align:bottom}td.l,th.l{text-align:left}td{white-space:nowrap}td.why{white-space:normal;min-width:16rem}
 code,.strip{font-family:'DejaVu Sans Mono',Menlo,Consolas,monospace}.strip{font-size:.95rem;letter-spacing:1px;overflow-wrap:anywhere;margin:0 0 12px}.strip b{background:var(--full);color:var(--ink);font-weight:700}
 ";
 
@@ -74,7 +74,7 @@ fn part(report: &Report, block: &Block) -> String {
                 let _ = writeln!(
                     text,
                     "<tr><td class=\"l\">{}</td><td class=\"l\"><span class=\"strip\">{letters}</span></td>\
-                     <td class=\"l\">{}</td></tr>",
+                     <td class=\"l why\">{}</td></tr>",
                     escape(&s.engine),
                     escape(&s.note)
                 );
@@ -95,7 +95,12 @@ fn strip(letters: &str) -> String {
 
 fn rows(header: &[&str], rows: &[Vec<String>]) -> String {
     // Numbers stand to the right, words to the left.
-    let words = |title: &str| matches!(title, "change" | "pattern" | "phase" | "origin" | "position" | "#");
+    let words = |title: &str| {
+        matches!(
+            title,
+            "change" | "pattern" | "phase" | "origin" | "position" | "search" | "state" | "searched on" | "#"
+        )
+    };
     let cell = |tag: &str, title: &str, text: &str| {
         let class = if words(title) { " class=\"l\"" } else { "" };
         let text =

@@ -45,7 +45,7 @@ pub struct Report {
     pub session: Session,
     /// Where it was read from.
     pub source: String,
-    /// The overlap of a recording of the same model.
+    /// The overlap of the layers' index sets: the session's, or that of another recording of the same model.
     pub overlap: Option<OverlapMatrix>,
     /// What engines make of the current pattern.
     pub strips: Vec<StripRow>,

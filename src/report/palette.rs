@@ -16,6 +16,8 @@ pub(super) enum Ink {
     Accent,
     /// Other data.
     Other,
+    /// One of several lines; four colours return in turn.
+    Curve(usize),
     /// A colour of the data map.
     Data(Rgb),
 }
@@ -29,10 +31,15 @@ impl Ink {
             Self::Grid => ("--grid", (222, 226, 234)),
             Self::Accent => ("--accent", (0, 92, 160)),
             Self::Other => ("--other", (205, 130, 0)),
+            Self::Curve(i) => CURVES[i % CURVES.len()],
             Self::Data(rgb) => ("", rgb),
         }
     }
 }
+
+/// Variables and colours of lines, told apart by most kinds of sight (after Okabe and Ito, darkened for white).
+const CURVES: [(&str, Rgb); 4] =
+    [("--curve1", (196, 90, 0)), ("--curve2", (0, 130, 96)), ("--curve3", (164, 70, 124)), ("--curve4", (90, 90, 90))];
 
 /// Returns a colour as `#rrggbb`.
 pub(super) fn hex((r, g, b): Rgb) -> String {

@@ -28,17 +28,7 @@ impl Scene {
         let Some(mut canvas) = Pixmap::new(pixels[0] as u32, pixels[1] as u32) else { return Err(too_many) };
         canvas.fill(Color::WHITE);
         self.paint(&mut canvas, scale as f32)?;
-        let mut file = Vec::new();
-        let mut encoder = png::Encoder::new(&mut file, canvas.width(), canvas.height());
-        encoder.set_color(png::ColorType::Rgb);
-        let per_metre = (dpi / 0.0254).round() as u32;
-        let size = png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter };
-        encoder.set_pixel_dims(Some(size));
-        let rgb: Vec<u8> = canvas.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
-        let mut writer = encoder.write_header().expect("memory takes what is written");
-        writer.write_image_data(&rgb).expect("as many bytes as pixels");
-        writer.finish().expect("memory takes what is written");
-        Ok(file)
+        Ok(encode(&canvas, dpi))
     }
 
     fn paint(&self, canvas: &mut Pixmap, scale: f32) -> Result<(), ReportError> {
@@ -96,6 +86,21 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// Returns the picture as a file.
+fn encode(canvas: &Pixmap, dpi: f64) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, canvas.width(), canvas.height());
+    encoder.set_color(png::ColorType::Rgb);
+    let per_metre = (dpi / 0.0254).round() as u32;
+    let size = png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter };
+    encoder.set_pixel_dims(Some(size));
+    let rgb: Vec<u8> = canvas.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
+    let mut writer = encoder.write_header().expect("memory takes what is written");
+    writer.write_image_data(&rgb).expect("as many bytes as pixels");
+    writer.finish().expect("memory takes what is written");
+    file
 }
 
 fn paint(ink: Ink) -> Paint<'static> {

@@ -138,8 +138,11 @@ fn element(item: &Item, color: &impl Fn(Ink) -> String) -> String {
         Item::Squares { at, size, ink } => {
             let (w, h) = (n(size.0), n(size.1));
             let d: Vec<String> = at.iter().map(|p| format!("M{} {}h{w}v{h}h-{w}z", n(p.0), n(p.1))).collect();
-            let d = d.concat();
-            format!("<path d=\"{d}\" fill=\"{}\" shape-rendering=\"crispEdges\"/>", color(*ink))
+            let (d, ink) = (d.concat(), color(*ink));
+            // The thin edge closes the seams that print leaves between neighbours.
+            format!(
+                "<path d=\"{d}\" fill=\"{ink}\" stroke=\"{ink}\" stroke-width=\"0.25\" shape-rendering=\"crispEdges\"/>"
+            )
         }
         Item::Circle { at, radius, ink, filled } => {
             let (x, y, r, ink) = (n(at.0), n(at.1), n(*radius), color(*ink));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::number::{delta, grouped, origin, ratio};
-use crate::domain::{Evaluation, Speed};
+use crate::domain::{Evaluation, Flip, Goal, Role, SearchRecord, Speed};
 use crate::session::SessionStep;
 
 /// A table of strings.
@@ -104,6 +104,67 @@ pub(super) fn time(speeds: &[Speed]) -> Table {
             "origin",
         ],
         rows: speeds.iter().map(row).collect(),
+    }
+}
+
+/// Returns what every search was asked for, what it found, and what that cost.
+pub(super) fn searches(records: &[SearchRecord], calibration: &str) -> Table {
+    let row = |(i, r): (usize, &SearchRecord)| {
+        let goal = match r.settings.goal {
+            Goal::Keep(keep) => format!("{keep} Full"),
+            Goal::MaxDelta(most) => format!("Δ ≤ {most}"),
+        };
+        let judged = r.validation.as_ref().and_then(|v| v.delta);
+        vec![
+            (i + 1).to_string(),
+            format!("{}, {goal}", r.settings.method),
+            format!("{:?}", r.state).to_lowercase(),
+            r.pattern.to_string(),
+            r.pattern.full_count().to_string(),
+            r.delta.map_or("–".to_owned(), delta),
+            r.delta.map_or("–".to_owned(), |d| grouped(d.n)),
+            judged.map_or("not judged".to_owned(), |d| format!("{} of {}", delta(d), grouped(d.n))),
+            format!("{:.1}", r.work.evaluations),
+            format!("{:.0}", r.work.layer_forwards),
+            format!("{:.0} s", r.work.seconds),
+            if r.calibration == calibration { "calibration set".to_owned() } else { r.calibration.clone() },
+        ]
+    };
+    Table {
+        header: vec![
+            "#",
+            "search",
+            "state",
+            "pattern",
+            "Full",
+            "Δ, nats ± se",
+            "targets",
+            "judged on other text",
+            "evaluations",
+            "layer-forwards",
+            "time",
+            "searched on",
+        ],
+        rows: records.iter().enumerate().map(row).collect(),
+    }
+}
+
+/// Returns the flip order of a search.
+pub(super) fn flips(record: &SearchRecord) -> Table {
+    let row = |(i, flip): (usize, &Flip)| {
+        vec![
+            (i + 1).to_string(),
+            format!("L{} → {}", flip.layer, if flip.to == Role::Full { "Full" } else { "Shared" }),
+            record.after(i + 1).to_string(),
+            record.after(i + 1).full_count().to_string(),
+            delta(flip.delta),
+            format!("{}{}", delta(flip.step), if flip.within_noise { ", within noise" } else { "" }),
+            flip.p_best.map_or("–".to_owned(), |p| format!("{:.0} %", p * 100.0)),
+        ]
+    };
+    Table {
+        header: vec!["#", "change", "pattern", "Full", "Δ, nats ± se", "of this flip, nats ± se", "best of its step"],
+        rows: record.order.iter().enumerate().map(row).collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::analysis::Metric;
-use crate::domain::{Estimate, Pattern};
+use crate::domain::{Estimate, Goal, Pattern, SearchRecord, SearchSettings, Strategy};
 use crate::session::SessionModel;
 
 fn report() -> Report {
@@ -19,6 +19,7 @@ fn report() -> Report {
         queries: 512,
         counted: 480,
         borrowed: vec![],
+        tokens_hash: "fnv1a:b7f94e2a196b18b9".into(),
     };
     let strip =
         StripRow { engine: "vLLM 0.33.0".into(), letters: session.pattern.to_string(), note: "a <rule>".into() };
@@ -108,6 +109,11 @@ fn figures_are_drawn_at_the_width_asked_for() {
     }
     let scatter = Figure::Scatter.csv(&report).unwrap();
     assert!(scatter.contains("FSFSFSFSFSFS,6,0.3"), "six neighbours at 0.05 each: {scatter}");
+    assert!(!scatter.contains("FFFFFFFFFFFF"), "the reference gives nothing up: {scatter}");
+    assert_eq!(scatter.lines().count(), 1 + 2 + 9, "two patterns of the history, nine of the search: {scatter}");
+    let trajectory = Figure::Trajectory.csv(&report).unwrap();
+    assert!(trajectory.contains("\nsearch 1 lazy,9,2,FSSSSSFSSSSF,3,0.0484"), "{trajectory}");
+    assert_eq!(trajectory.lines().count(), 1 + 3 + 9, "{trajectory}");
 }
 
 #[test]
@@ -121,6 +127,41 @@ fn what_is_not_there_is_not_drawn() {
     }
     let html = report.html();
     assert!(!html.contains("<svg") && html.contains("FSFS".replace("FSFS", "<b>F</b>S<b>F</b>S").as_str()), "{html}");
+}
+
+#[test]
+fn every_search_is_a_line_and_one_without_flips_a_dot() {
+    let mut report = report();
+    let flips = report.session.searches[0].clone();
+    let result = SearchRecord {
+        order: vec![],
+        settings: SearchSettings::new(Strategy::Uniform, Goal::Keep(3)),
+        ..flips.clone()
+    };
+    let elsewhere = SearchRecord { calibration: "fnv1a:0".into(), ..flips };
+    report.session.searches.extend([result, elsewhere]);
+    let csv = Figure::Trajectory.csv(&report).unwrap();
+    assert!(csv.contains("search 2 uniform,1,,FSSSSSFSSSSF,3,0.0484") && csv.contains("search 3 lazy,9,2,"), "{csv}");
+    assert_eq!(Figure::Scatter.csv(&report).unwrap().lines().count(), 12, "other text is not mixed in");
+    let svg = Figure::Trajectory.draw(&report, 234.0).unwrap().svg();
+    assert!(svg.contains("uniform to 3 Full, 11,496 targets"), "{svg}");
+    let markdown = report.markdown();
+    assert!(markdown.contains("| calibration set |") && markdown.contains("| fnv1a:0 |"), "{markdown}");
+}
+
+#[test]
+fn borrowed_rows_stay_blank_and_do_not_count() {
+    let mut report = report();
+    if let Some(matrix) = &mut report.overlap {
+        matrix.borrowed = vec![3];
+        matrix.tokens_hash = "fnv1a:0".into();
+    }
+    let csv = Figure::Overlap.csv(&report).unwrap();
+    assert!(!csv.contains("\n3,4,") && csv.contains("\n3,3,1,") && csv.contains("\n4,5,"), "{csv}");
+    let caption = Figure::Overlap.caption(&report);
+    assert!(caption.contains("of other text (fnv1a:0)") && caption.contains("Blank:"), "{caption}");
+    let scatter = Figure::Scatter.csv(&report).unwrap();
+    assert!(!scatter.contains("\nFFFS"), "what layer 3 gives up is not known: {scatter}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{FileError, write_atomic};
-use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Validation};
+use crate::domain::{Evaluation, Metric, OverlapMatrix, Pattern, SearchRecord, Speed, Validation};
 
 /// Newest version of the file that can be read.
 const SCHEMA: u32 = 1;
@@ -72,6 +72,9 @@ pub struct Session {
     pub current: usize,
     /// The model.
     pub model: SessionModel,
+    /// How much the layers' index sets have in common, as last recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<OverlapMatrix>,
     /// Patterns with names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub named: Vec<NamedPattern>,
@@ -95,6 +98,7 @@ impl Session {
             calibration: String::new(),
             current: 0,
             model,
+            overlap: None,
             named: Vec::new(),
             searches: Vec::new(),
             history: Vec::new(),
@@ -141,6 +145,12 @@ impl Session {
                 return Err(format!("entry {i} of its history has {} layers, not {layers}", step.pattern.len()));
             }
         }
+        if let Some(matrix) = self.overlap.as_ref().filter(|m| m.layers != layers) {
+            return Err(format!("its overlap has {} layers, not {layers}", matrix.layers));
+        }
+        if let Some(matrix) = self.overlap.as_ref().filter(|m| m.metric != Metric::Overlap) {
+            return Err(format!("its overlap is measured as {}", matrix.metric));
+        }
         if let Some(named) = self.named.iter().find(|n| n.pattern.len() != layers) {
             return Err(format!("pattern '{}' has {} layers, not {layers}", named.name, named.pattern.len()));
         }
@@ -161,6 +171,9 @@ fn one_line(error: &toml::de::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::option;
+    use proptest::prelude::*;
+
     use crate::domain::{Agreement, Bucket, Estimate, Origin, PhaseShare, Subject, Timing};
 
     fn session() -> Session {
@@ -234,6 +247,55 @@ mod tests {
     }
 
     #[test]
+    fn the_overlap_of_a_recording_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.toml");
+        let overlap = OverlapMatrix {
+            metric: Metric::Overlap,
+            layers: 3,
+            values: vec![1.0, 0.1, 0.7, 0.1, 1.0, 1.0 / 3.0, 0.7, 1.0 / 3.0, 1.0],
+            se: [0.0, 0.01, 0.02, 0.01, 0.0, 0.03, 0.02, 0.03, 0.0].map(Some).to_vec(),
+            chance: Some(0.25),
+            queries: 2048,
+            counted: 1900,
+            borrowed: vec![],
+            tokens_hash: "fnv1a:1".into(),
+        };
+        let session = Session { overlap: Some(overlap), ..session() };
+        session.write(&path).unwrap();
+        assert_eq!(Session::read(&path).unwrap(), session);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn whatever_was_measured_comes_back(
+            overlap in option::of(crate::domain::overlaps()),
+            values in (any::<f64>(), any::<f64>(), option::of(0.0..9.0f64)),
+            words in ("[^\u{0}]{0,12}", "\\PC{0,12}"),
+            note in any::<i64>(),
+        ) {
+            let layers = overlap.as_ref().map_or(3, |m| m.layers);
+            let pattern = Pattern::uniform(layers, 2).unwrap();
+            let mut session = Session { pattern, overlap, ..session() };
+            session.other.insert("note".into(), note.into());
+            for step in &mut session.history {
+                step.pattern = pattern;
+                step.change.clone_from(&words.0);
+                if let Some(e) = &mut step.evaluation {
+                    (e.loss, e.delta_all) = (values.0, values.1);
+                    e.delta = values.2.map(|value| Estimate { value, se: Some(value / 3.0), n: 7 });
+                }
+            }
+            session.named = vec![NamedPattern { name: words.1, pattern, other: toml::Table::new() }];
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("s.toml");
+            session.write(&path).unwrap();
+            prop_assert_eq!(Session::read(&path).unwrap(), session);
+        }
+    }
+
+    #[test]
     fn unknown_fields_survive_a_rewrite() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.toml");
@@ -262,6 +324,12 @@ mod tests {
             ("'X'", refusal("schema = 1\npattern = 'FX'\n[model]\nname = 'm'\nfingerprint = 'f'\n")),
             ("entry 0 of its history has 3 layers", refusal(&format!("{head}{model}[[history]]\npattern = 'FFF'\n"))),
             ("current entry has FF", refusal(&format!("{head}{model}[[history]]\npattern = 'FF'\n"))),
+            (
+                "its overlap has 1 layers",
+                refusal(&format!(
+                    "{head}{model}[overlap]\nmetric = 'overlap'\nlayers = 1\nqueries = 1\ncounted = 1\nvalues = [1]\n"
+                )),
+            ),
             ("is not a session", refusal("{\"a\": 1}")),
         ] {
             assert!(got.contains(want), "{got}");

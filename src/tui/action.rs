@@ -207,7 +207,7 @@ actions! {
     SaveAs "save-as" Screen ["W"] "Save the session under another name" 0 |_| "save as".into(), hint::no_pattern;
     Open "open" Screen ["o"] "Open a session" 0 |_| "open".into(), never;
     Copy "copy" Screen ["y"] "Copy the pattern to the clipboard" 14 |_| "copy pattern".into(), hint::no_pattern;
-    Export "export" Screen ["e"] "Export the pattern for a serving engine" 13 |_| "export".into(), hint::no_pattern;
+    Export "export" Screen ["e"] "Export the pattern for a serving engine, or a report" 13 |_| "export".into(), hint::no_pattern;
     Mouse "mouse" Screen ["M"] "Let the mouse act on the screen, or leave it to the terminal" 0 |_| "mouse".into(), never;
     Help "help" Screen ["?"] "Show all keys; type to filter, Enter runs" 0 |_| "help".into(), never;
     Palette "palette" Screen [":" "Ctrl-P"] "Find a command by its name" 0 |_| "palette".into(), never;
@@ -215,6 +215,7 @@ actions! {
     ExportVllm "export-vllm" Export ["v"] "Show and copy the argument for vLLM" 1 |_| "vLLM".into(), hint::no_pattern;
     ExportSglang "export-sglang" Export ["s"] "Show and copy the argument for SGLang" 2 |_| "SGLang".into(), hint::no_pattern;
     ExportTransformers "export-transformers" Export ["t"] "Show and copy the config for transformers" 3 |_| "transformers".into(), hint::no_pattern;
+    Report "report" Export ["h"] "Write the session as a page beside its file" 4 |_| "report".into(), hint::no_pattern;
     Accept "accept" Overlay ["Enter"] "Run or accept" 1 |_| "accept".into(), never;
     Close "close" Always ["Esc"] "Close what lies over the screen, then leave maximise" 2 |_| "close".into(), never;
     Previous "previous" Overlay ["Up"] "Go to the previous entry" 3 |_| "previous".into(), never;

@@ -182,16 +182,27 @@ mod tests {
             speed: Vec::new(),
             validation: None,
         };
-        assert!(History::from_work(&Work { steps: vec![], current: 0, named: vec![], search: None }).is_none());
         assert!(
-            History::from_work(&Work { steps: vec![step(Some(0))], current: 0, named: vec![], search: None }).is_none()
+            History::from_work(&Work { steps: vec![], current: 0, named: vec![], search: None, overlap: None })
+                .is_none()
+        );
+        assert!(
+            History::from_work(&Work {
+                steps: vec![step(Some(0))],
+                current: 0,
+                named: vec![],
+                search: None,
+                overlap: None
+            })
+            .is_none()
         );
         assert!(
             History::from_work(&Work {
                 steps: vec![step(None), step(Some(0))],
                 current: 1,
                 named: vec![],
-                search: None
+                search: None,
+                overlap: None
             })
             .is_some()
         );

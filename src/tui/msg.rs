@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
 use super::{Problem, Work};
 use crate::analysis::{Metric, OverlapMatrix};
-use crate::domain::{Pattern, Trace};
+use crate::domain::{Pattern, Stages, Trace};
 use crate::engine::{Command, Update};
 
 /// Something that happened.
@@ -40,6 +40,8 @@ pub enum Msg {
     Opened(PathBuf, Result<Work, Problem>),
     /// The argument for an engine, or why there is none.
     Exported(&'static str, Result<String, Problem>),
+    /// The report was written, or not.
+    Reported(Result<PathBuf, Problem>),
 }
 
 /// Something to be done outside.
@@ -68,6 +70,13 @@ pub enum Effect {
         engine: &'static str,
         /// The pattern.
         pattern: Pattern,
+    },
+    /// Write the report of the session.
+    Report {
+        /// What it tells.
+        work: Work,
+        /// The split over pipeline stages.
+        stages: Stages,
     },
     /// Ask the terminal to tell of the mouse, or to keep it for itself.
     Mouse(bool),

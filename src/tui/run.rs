@@ -177,6 +177,9 @@ impl Shell {
                 Effect::Export { engine, pattern } => {
                     self.errand(move |files| Msg::Exported(engine, files.export(engine, pattern)));
                 }
+                Effect::Report { work, stages } => {
+                    self.errand(move |files| Msg::Reported(files.report(&work, &stages)));
+                }
                 Effect::Copy(text) => {
                     execute!(self.terminal.backend_mut(), CopyToClipboard::to_clipboard_from(text))?;
                 }

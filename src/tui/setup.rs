@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::app::Texts;
-use crate::domain::{Evaluation, Pattern, SearchRecord, Speed, Trace, Validation};
+use crate::domain::{Evaluation, OverlapMatrix, Pattern, SearchRecord, Speed, Stages, Trace, Validation};
 use crate::engine::{Command, Update};
 use crate::interop::Target;
 
@@ -44,6 +44,8 @@ pub struct Work {
     pub named: Vec<(String, Pattern)>,
     /// What the last search has found, complete or not.
     pub search: Option<Box<SearchRecord>>,
+    /// How much the layers' index sets have in common, if that was recorded.
+    pub overlap: Option<Arc<OverlapMatrix>>,
 }
 
 /// An error for a person: what is wrong, and what to do.
@@ -90,6 +92,13 @@ pub trait Files: Send {
     /// # Errors
     /// A [`Problem`] if the engine cannot read such a pattern.
     fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem>;
+
+    /// Writes `work` as an HTML page beside the session's file, with what engines would make of its pattern under
+    /// `stages`; returns where.
+    ///
+    /// # Errors
+    /// A [`Problem`] naming the path.
+    fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Problem>;
 }
 
 /// When colours are used.

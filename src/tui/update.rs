@@ -58,6 +58,7 @@ fn take_in(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Autosaved(result) => overlay::autosaved(app, result),
         Msg::Opened(path, result) => overlay::opened(app, path, result),
         Msg::Exported(engine, result) => overlay::exported(app, engine, result),
+        Msg::Reported(result) => overlay::reported(app, result),
     }
 }
 
@@ -243,6 +244,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         Action::ExportVllm => overlay::export(app, "vllm"),
         Action::ExportSglang => overlay::export(app, "sglang"),
         Action::ExportTransformers => overlay::export(app, "transformers"),
+        Action::Report => overlay::report(app),
         Action::Help | Action::Palette => {
             app.overlay = Overlay::Actions { help: action == Action::Help, query: Input::default(), chosen: 0 };
             Vec::new()

@@ -1,6 +1,7 @@
 //! The state as a saved piece of work, and back.
 
 use super::{App, HistoryView};
+use crate::analysis::Metric;
 use crate::domain::{Evaluation, Origin, SearchProgress, SearchState, Speed};
 use crate::tui::history::{History, Node};
 use crate::tui::{Step, Work};
@@ -36,6 +37,11 @@ impl App {
             let steps = record.order.len();
             SearchProgress { record: *record, steps: (steps, steps), candidate: None, measured: (0, 0), eta: None }
         });
+        if let Some(overlap) =
+            work.overlap.as_ref().filter(|m| self.matrix(m.metric).is_none() && m.layers == work.steps[0].pattern.len())
+        {
+            self.matrices.push(overlap.clone());
+        }
         self.begin(history);
         true
     }
@@ -56,6 +62,7 @@ impl App {
         };
         let steps = history.nodes().iter().map(step).collect();
         let search = self.search_record().cloned().map(Box::new);
-        Some(Work { steps, current: history.current(), named: self.named.clone(), search })
+        let overlap = self.matrices.iter().find(|m| m.metric == Metric::Overlap).cloned();
+        Some(Work { steps, current: history.current(), named: self.named.clone(), search, overlap })
     }
 }

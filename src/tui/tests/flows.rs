@@ -340,6 +340,30 @@ fn help_and_palette_run_what_is_chosen() {
 }
 
 #[test]
+fn the_report_holds_the_work_and_its_path_is_told() {
+    let mut scene = scene();
+    scene.type_keys("/5\n eh");
+    let Some(Effect::Report { work, stages }) = scene.asked.pop() else { panic!("a report was asked for") };
+    assert_eq!((work.steps[work.current].pattern, stages.sizes()), (p("FFFFFSFFFFFF"), &[12][..]));
+    assert!(work.overlap.is_some_and(|m| m.layers == 12), "the matrix goes along");
+    scene.send(Msg::Reported(Ok("sessions/demo.html".into())));
+    assert!(scene.text(80, 24).contains("report written to sessions/demo.html"));
+    assert_eq!(scene.app.overlay, Overlay::None);
+}
+
+#[test]
+fn a_session_brings_its_overlap_until_there_is_a_recording() {
+    let scene = scene();
+    let work = scene.app.work().unwrap();
+    let mut alone = App::new("s".into(), scene.app.theme, Engine::Absent, None, Some(&work));
+    assert_eq!(alone.matrix(crate::analysis::Metric::Overlap), work.overlap.as_deref());
+    assert_eq!(alone.work().unwrap().overlap, work.overlap);
+    assert!(alone.similarity(3, 2).is_some());
+    crate::tui::update::update(&mut alone, Msg::Update(Update::Recorded(trace(p("FFFFFFFFFFFF")))));
+    assert!(alone.matrices.is_empty(), "that of the new recording is being computed");
+}
+
+#[test]
 fn an_old_recordings_matrix_is_dropped() {
     let mut scene = scene();
     let old = trace(p("FFFFFFFFFFFF"));

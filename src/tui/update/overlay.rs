@@ -354,6 +354,22 @@ pub fn exported(app: &mut App, engine: &str, result: Result<String, Problem>) ->
     }
 }
 
+/// Has the report of the session written.
+pub fn report(app: &mut App) -> Vec<Effect> {
+    app.overlay = Overlay::None;
+    let asked = app.work().zip(app.stages()).map(|(work, stages)| Effect::Report { work, stages });
+    asked.into_iter().collect()
+}
+
+/// The report was written, or not.
+pub fn reported(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
+    match result {
+        Ok(path) => app.say(Tone::Info, format!("report written to {}", path.display())),
+        Err(problem) => app.say(Tone::Bad, problem.to_string()),
+    }
+    Vec::new()
+}
+
 /// Shows how the current pattern differs from B; measures B first if that was never done.
 pub fn compare(app: &mut App) -> Vec<Effect> {
     let (Some(now), Some(b)) = (app.pattern(), app.pinned) else { return Vec::new() };
