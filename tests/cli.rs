@@ -376,6 +376,25 @@ fn indexers_are_trained_for_a_dense_model_and_used() {
     assert_eq!(after["results"][1]["delta"], with["results"][0]["delta"], "dense attention asks no indexer");
     assert_eq!(after["results"][0]["loss"], served["results"][0]["loss"]);
     assert_ne!(after["results"][0]["delta"], served["results"][0]["delta"]);
+    // Search and distillation in turn; a finished run is not done again, and what is asked for must be the same.
+    let (rounds, alternated) =
+        (["--rounds", "2", "--search-text", &tokens, "--search-sequences", "2"], folder.path("alternated.safetensors"));
+    let alternate = ["train", "distill", dense, "--sidecar", &out, "--pattern", &pattern, "--out", &alternated];
+    let alternate = [&alternate[..], &["--tokens", &tokens], &rounds, &few].concat();
+    let first = json_of(&alternate);
+    let steps = first["steps"].as_array().expect("one entry per step");
+    assert_eq!(
+        (&steps[0]["step"], &steps[1]["step"], &steps[2]["step"]),
+        (&json!("start"), &json!("distil"), &json!("search"))
+    );
+    let least = steps.iter().filter_map(|s| s["loss"].as_f64()).fold(f64::INFINITY, f64::min);
+    assert_eq!(first["loss"].as_f64(), Some(least), "the best of all steps is written: {first}");
+    let found = first["pattern"].as_str().expect("a pattern");
+    assert_eq!(found.matches('F').count(), 2);
+    refused(1, "already holds a run", &alternate);
+    assert_eq!(json_of(&[&alternate[..], &["--resume"]].concat()), first);
+    refused(1, "begun with other options", &[&alternate[..], &["--resume", "--seed", "9"]].concat());
+    refused(2, "--search-text", &[&distill[..], &["--rounds", "1"]].concat());
     refused(2, "'dense' keeps no indexers", &[&distill[..6], &["dense"], &distill[7..]].concat());
 
     refused(1, "belongs to the model", &["info", MODEL, "--index", &out]);

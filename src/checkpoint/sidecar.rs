@@ -21,7 +21,7 @@ use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::safetensors::{Bytes, Tensors, map, read_header, read_metadata};
-use super::{Checkpoint, CheckpointError, Config, IndexerShape, TensorInfo, indexer_tensors};
+use super::{Checkpoint, CheckpointError, Config, Dtype, IndexerShape, TensorInfo, indexer_tensors, layer_of};
 
 /// Key of the header in the file's metadata.
 const METADATA_KEY: &str = "indexscope";
@@ -282,6 +282,45 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Returns the bytes of a sidecar with these indexers, and those of `under` in layers that have none here.
+    ///
+    /// # Errors
+    /// One sentence where the two differ in model or sizes.
+    pub fn over(&self, under: &Self) -> Result<Vec<u8>, String> {
+        let of = |s: &Self| (s.header.base.clone(), s.header.heads, s.header.dim, s.header.rope);
+        if of(self) != of(under) {
+            return Err(format!(
+                "the sidecars '{}' and '{}' are not of one model and size",
+                self.path.display(),
+                under.path.display()
+            ));
+        }
+        let mut layers: Vec<usize> = self.header.layers.iter().chain(&under.header.layers).copied().collect();
+        layers.sort_unstable();
+        layers.dedup();
+        let number = |of: fn(&Trained) -> &Vec<f64>, layer: usize| {
+            let found =
+                |s: &Self| of(&s.header.trained).get(s.header.layers.iter().position(|&l| l == layer)?).copied();
+            found(self).or_else(|| found(under)).unwrap_or_default()
+        };
+        let numbers = |of| layers.iter().map(|&layer| number(of, layer)).collect();
+        let trained = Trained { kl: numbers(|t| &t.kl), floor: numbers(|t| &t.floor), ..self.header.trained.clone() };
+        let has = |name: &str| layer_of(name).is_some_and(|l| self.header.layers.contains(&l));
+        let views = self.tensors().chain(under.tensors().filter(|(name, ..)| !has(name))).map(|(name, info, bytes)| {
+            let stored = match info.dtype {
+                Dtype::F32 => Stored::F32,
+                Dtype::F16 => Stored::F16,
+                Dtype::BF16 => Stored::BF16,
+                ref other => return Err(format!("'{name}' is stored as {other}")),
+            };
+            Ok((name, TensorView::new(stored, info.shape.clone(), bytes).map_err(|e| e.to_string())?))
+        });
+        let views = views.collect::<Result<Vec<_>, _>>()?;
+        let json = serde_json::to_string(&SidecarHeader { layers, trained, ..self.header.clone() });
+        let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.map_err(|e| e.to_string())?)]);
+        safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
+    }
+
     /// Iterates over the tensors, by name, with their bytes.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo, &[u8])> {
         self.tensors.iter().map(|(name, info)| (name.as_str(), info, &self.bytes.as_slice()[info.start..info.end]))
@@ -352,6 +391,30 @@ mod tests {
                 .tensors()
                 .all(|(_, info, bytes)| { bytes.len() == 2 * info.elements() && bytes.chunks(2).all(|b| b == half) })
         );
+    }
+
+    #[test]
+    fn one_sidecar_over_another_has_the_layers_of_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let under = Sidecar::open(&written(folder.path(), |header, _| {
+            header.trained.kl = (0..header.layers.len()).map(|l| l as f64).collect();
+        }))
+        .unwrap();
+        let other = folder.path().join("over");
+        std::fs::create_dir(&other).unwrap();
+        let path = written(&other, |header, tensors| {
+            header.layers = vec![1];
+            header.trained.kl = vec![0.125];
+            tensors.retain(|(name, _)| layer_of(name) == Some(1));
+        });
+        let over = Sidecar::open(&path).unwrap().over(&under).unwrap();
+        std::fs::write(&path, over).unwrap();
+        let both = Sidecar::open(&path).unwrap();
+        both.check(&Checkpoint::open(Path::new(TINY)).unwrap()).unwrap();
+        assert_eq!(both.header().layers, under.header().layers);
+        assert_eq!((both.header().trained.kl[0], both.header().trained.kl[1]), (0.0, 0.125));
+        let foreign = Sidecar::open(&written(&other, |header, _| header.dim *= 2)).unwrap();
+        assert!(foreign.over(&under).unwrap_err().contains("not of one model and size"));
     }
 
     #[test]

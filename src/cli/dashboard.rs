@@ -10,10 +10,11 @@ use super::data::DataArgs;
 use super::files::{SessionFiles, work_of};
 use super::model::{self, RunArgs};
 use crate::checkpoint::Checkpoint;
+use crate::domain::{Group, Pattern, Targets};
 use crate::engine::{Calibration, Command, Handle, LocalBackend, Settings, TrainingText, spawn};
 use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder, write_atomic};
 use crate::train::{demo, read_text};
-use crate::tui::{self, ColorChoice, EngineHandle, Options, Setup, Texts, ThemeChoice};
+use crate::tui::{self, ColorChoice, EngineHandle, Floor, Options, Setup, Texts, ThemeChoice};
 
 /// Tokens that are drawn where nothing was named to evaluate on.
 const RANDOM_TOKENS: usize = 8192;
@@ -144,6 +145,7 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
         trace: None,
         texts,
         work: None,
+        floors: floors(args)?,
         target: files.target(),
         files: Box::new(files),
         options: options(args),
@@ -155,6 +157,20 @@ fn texts(checkpoint: &Checkpoint, calibration: &Calibration) -> Texts {
     let Ok(tokenizer) = model::tokenizer(checkpoint) else { return Texts::new() };
     let ids: HashSet<u32> = calibration.sequences().iter().flat_map(|s| s.ids.iter().copied()).collect();
     ids.into_iter().filter_map(|id| Some((id, tokenizer.piece(id).ok()?))).collect()
+}
+
+/// Returns the floors that training the sidecar in use has measured, one per group of its pattern.
+fn floors(args: &Args) -> Result<Vec<Floor>, CliError> {
+    let Some(sidecar) = args.run.sidecar()? else { return Ok(Vec::new()) };
+    let header = sidecar.header();
+    let Ok(pattern) = header.trained.pattern.parse::<Pattern>() else { return Ok(Vec::new()) };
+    let floor = |group: Group| {
+        let at = header.layers.iter().position(|&l| l == group.source)?;
+        let value = *header.trained.floor.get(at)?;
+        Some(Floor { source: group.source, end: group.end, value })
+    };
+    let served = header.trained.targets == Targets::Served.name();
+    Ok(pattern.groups().into_iter().filter(|_| served).filter_map(floor).collect())
 }
 
 /// Reads what indexers may be trained on; the demo's other text where none is named.
@@ -207,6 +223,7 @@ fn without_engine(title: String, files: SessionFiles, args: &Args) -> Setup {
         texts: Arc::default(),
         work: None,
         target: None,
+        floors: Vec::new(),
         files: Box::new(files),
         options,
     }

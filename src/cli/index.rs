@@ -33,6 +33,15 @@ impl IndexArgs {
         self.open_with(model, self.index.as_deref().unwrap_or(OWN), quiet)
     }
 
+    /// Returns the sidecar that is named.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn sidecar(&self) -> Result<Option<Sidecar>, CliError> {
+        let path = self.index.as_deref().filter(|index| !matches!(*index, OWN | "oracle"));
+        Ok(path.map(|path| Sidecar::open(Path::new(path))).transpose()?)
+    }
+
     /// Opens MODEL with another index source and the same number of keys; `own` is what it has without one.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
 use super::{CliError, bytes, target};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Sidecar};
 use crate::domain::{PatternSpec, Subject};
 use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, Settings, devices};
 use crate::model::Ops;
@@ -81,6 +81,14 @@ impl RunArgs {
         let checkpoint = self.index.open_with(name, index, quiet)?;
         checkpoint.check().map_err(target::told)?;
         Ok(checkpoint)
+    }
+
+    /// Returns the sidecar that `--index` names.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn sidecar(&self) -> Result<Option<Sidecar>, CliError> {
+        self.index.sidecar()
     }
 
     /// Returns the device asked for.

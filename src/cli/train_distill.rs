@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::train_indexers::{Training, TrainingArgs, print, shape, train};
+use super::train_rounds::{self, Begin, RoundsArgs};
 use super::{CliError, target};
 use crate::checkpoint::Sidecar;
 use crate::domain::{PatternSpec, Targets};
@@ -22,6 +23,8 @@ pub struct Args {
     /// served trains each indexer towards all layers that use its keys, own towards its own layer alone.
     #[arg(long, value_enum, default_value_t, value_name = "TARGETS")]
     targets: TargetsArg,
+    #[command(flatten)]
+    rounds: RoundsArgs,
     #[command(flatten)]
     training: TrainingArgs,
 }
@@ -67,25 +70,39 @@ pub fn run(args: Args) -> Result<(), CliError> {
             folder.with_file_name(name)
         }
     };
+    let targets = match args.targets {
+        TargetsArg::Served => Targets::Served,
+        TargetsArg::Own => Targets::Own,
+    };
+    let shape = start.as_ref().map_or_else(|| shape(&checkpoint, None, None), Sidecar::shape);
+    let finish = |pattern| match folder {
+        None => Ok::<_, CliError>(None),
+        Some(folder) => Ok(Some((folder, prune_with(&checkpoint, pattern, &Sidecar::open(&sidecar)?, folder)?))),
+    };
+    if args.rounds.is_asked_for() {
+        let begin =
+            Begin { checkpoint: &checkpoint, sidecar: args.sidecar.as_deref(), pattern, targets, shape, out: &sidecar };
+        let found = train_rounds::run(begin, &args.rounds, &args.training)?;
+        if sidecar.exists() {
+            finish(found)?;
+        }
+        return Ok(());
+    }
     let (run, recipe) = train(
         Training {
             checkpoint: &checkpoint,
             layers: (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
             pattern,
-            targets: match args.targets {
-                TargetsArg::Served => Targets::Served,
-                TargetsArg::Own => Targets::Own,
-            },
-            shape: start.as_ref().map_or_else(|| shape(&checkpoint, None, None), Sidecar::shape),
+            targets,
+            shape,
             start: start.as_ref(),
             out: &sidecar,
+            seed: args.training.seed,
+            resume: args.training.resume,
         },
         &args.training,
     )?;
-    let report = match folder {
-        None => None,
-        Some(folder) => Some((folder, prune_with(&checkpoint, pattern, &Sidecar::open(&sidecar)?, folder)?)),
-    };
+    let report = finish(pattern)?;
     let written = report.as_ref().map(|(folder, report)| (*folder, report));
     print(&run, &recipe, written, &args.training.output)
 }

@@ -47,7 +47,7 @@ pub struct TrainingArgs {
     tokens: Option<PathBuf>,
     /// Tokens per sequence; each step works on one.
     #[arg(long, value_name = "N", default_value = "512")]
-    seq_len: NonZeroUsize,
+    pub(super) seq_len: NonZeroUsize,
     /// Steps of the warm-up: dense attention, KL over all visible keys.
     #[arg(long, value_name = "N", default_value_t = 200)]
     steps: u64,
@@ -69,15 +69,30 @@ pub struct TrainingArgs {
     index_topk: Option<NonZeroUsize>,
     /// Decides initial weights, order of the text and sampled rows.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Go on from the state beside the sidecar.
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
     /// Also write progress to this file, with every layer's KL, a line every 30 seconds.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+}
+
+impl TrainingArgs {
+    /// Returns k of the sparse stage.
+    pub(super) fn topk(&self, checkpoint: &Checkpoint) -> usize {
+        let config = checkpoint.base().config();
+        let usual = if config.family.is_dense() { (self.seq_len.get() / 4).max(1) } else { config.index_topk };
+        self.index_topk.map_or(usual, NonZeroUsize::get)
+    }
+
+    /// Returns what decides the result, to tell runs apart.
+    pub(super) fn about(&self) -> String {
+        let Self { texts, tokens, seq_len, steps, sparse_steps, lr, rows, index_topk, seed, .. } = self;
+        format!("{texts:?} {tokens:?} {seq_len} {steps} {sparse_steps} {lr} {rows:?} {index_topk:?} {seed}")
+    }
 }
 
 /// Trains indexers until all steps are done or the process is told to stop; both leave what can be gone on with.
@@ -101,6 +116,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
         shape,
         start: None,
         out: &args.training.out,
+        seed: args.training.seed,
+        resume: args.training.resume,
     };
     let (run, recipe) = train(what, &args.training)?;
     print(&run, &recipe, None, &args.training.output)
@@ -148,6 +165,10 @@ pub(super) struct Training<'a> {
     pub(super) start: Option<&'a Sidecar>,
     /// The sidecar to write.
     pub(super) out: &'a Path,
+    /// Decides the order of the text and the sampled rows.
+    pub(super) seed: u64,
+    /// Go on from the state beside it.
+    pub(super) resume: bool,
 }
 
 /// Trains and writes the sidecar.
@@ -155,12 +176,10 @@ pub(super) struct Training<'a> {
 /// # Errors
 /// As [`run`].
 pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, IndexerRecipe), CliError> {
-    let Training { checkpoint, pattern, layers, targets, shape, start, out } = what;
+    let Training { checkpoint, pattern, layers, targets, shape, start, out, seed, resume } = what;
     let seq_len = args.seq_len.get();
-    let config = checkpoint.base().config();
-    let usual = if config.family.is_dense() { (seq_len / 4).max(1) } else { config.index_topk };
     let mut recipe = IndexerRecipe {
-        seed: args.seed,
+        seed,
         base: String::new(),
         tokens: String::new(),
         pattern,
@@ -171,7 +190,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
         steps: args.steps,
         sparse_steps: args.sparse_steps,
         lr: args.lr,
-        index_topk: args.index_topk.map_or(usual, NonZeroUsize::get),
+        index_topk: args.topk(checkpoint),
     };
     let asked = recipe.rows;
     recipe.limit(memory(checkpoint, &recipe, shape), args.max_memory.map(|bytes| bytes as u64))?;
@@ -190,7 +209,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
         start,
         out: Some(out),
         model: None,
-        resume: args.resume,
+        resume,
     })?;
     let (done, weights, tokens) = run.size();
     progress.line(&format!(

@@ -112,6 +112,11 @@ impl LocalBackend {
         })
     }
 
+    /// Returns what patterns are judged on.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
     /// Makes evaluations compare with what `other` predicts under its own reference pattern, on the same set.
     ///
     /// So what other indexers cost or gain is measured against one reference. Returns that reference's evaluation.

@@ -18,10 +18,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Work;
 use super::history::History;
 use super::layout::{Layout, Wish, layout};
 use super::theme::Theme;
+use super::{Floor, Work};
 use crate::analysis::OverlapMatrix;
 use crate::domain::{Constraints, Evaluation, LayerSet, Pattern, Speed, Trace};
 use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
@@ -102,6 +102,8 @@ pub struct App {
     pub tokens: TokensView,
     /// The texts of the recording's tokens; empty where no tokenizer is open.
     pub texts: Arc<Texts>,
+    /// Floors of groups, as training the indexers in use has measured them.
+    pub floors: Vec<Floor>,
     /// What the Train screen remembers.
     pub train: TrainView,
     /// What the Engines screen remembers.
@@ -159,6 +161,7 @@ impl App {
             search: SearchView::default(),
             tokens: TokensView::default(),
             texts: Arc::default(),
+            floors: Vec::new(),
             train: TrainView::default(),
             engines: EnginesView::default(),
             target: None,

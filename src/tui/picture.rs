@@ -30,6 +30,7 @@ pub fn picture(setup: Setup, (width, height): (u16, u16), keys: &str) -> anyhow:
     let state = if setup.engine.is_some() { Engine::Loading } else { Engine::Absent };
     let mut app = App::new(setup.title.clone(), theme, state, setup.trace.clone(), setup.work.as_ref());
     app.target.clone_from(&setup.target);
+    app.floors.clone_from(&setup.floors);
     app.texts.clone_from(&setup.texts);
     let began = Instant::now();
     let feed = |app: &mut App, msg: Msg| {

@@ -58,6 +58,7 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     };
     let mut app = App::new(setup.title, theme, state, setup.trace, setup.work.as_ref());
     app.target = setup.target;
+    app.floors = setup.floors;
     app.texts = setup.texts;
     let (events, inbox) = channel();
     if engine.is_some() {

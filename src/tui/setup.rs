@@ -134,6 +134,17 @@ pub struct Options {
     pub theme: ThemeChoice,
 }
 
+/// The part of a group's KL that no single indexer could lower, because the layers that it serves differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Floor {
+    /// The Full layer.
+    pub source: usize,
+    /// One past the last layer that it serves.
+    pub end: usize,
+    /// Nats per query row.
+    pub value: f64,
+}
+
 /// Everything that the dashboard starts with.
 pub struct Setup {
     /// What is shown before the model has a name: the model's, trace's or session's.
@@ -152,6 +163,8 @@ pub struct Setup {
     pub files: Box<dyn Files>,
     /// The model as serving engines see it; `None` where none is open.
     pub target: Option<Target>,
+    /// Floors of groups, as training the indexers in use has measured them.
+    pub floors: Vec<Floor>,
     /// How it looks.
     pub options: Options,
 }

@@ -3,6 +3,9 @@
 use super::{App, Screen};
 use crate::domain::{Evaluation, Pattern, SearchState, Targets, TrainingProgress, TrainingSettings, TrainingStep};
 
+/// Steps over which a floor is averaged: about as many as a sidecar's.
+const NEWEST: usize = 20;
+
 /// What is asked for, as it is typed: such as `200+50 2e-3 served`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingPlan {
@@ -86,6 +89,18 @@ impl TrainView {
 impl App {
     fn training_state(&self) -> Option<SearchState> {
         self.train.progress.as_ref().map(|p| p.state)
+    }
+
+    /// Returns the floor of a group: from the training that has just measured it, else from that of the indexers in use.
+    pub fn floor(&self, source: usize, end: usize) -> Option<f64> {
+        let trained = self.train.progress.as_ref().filter(|p| p.settings.targets == Targets::Served).and_then(|p| {
+            let group = p.settings.pattern.groups().into_iter().position(|g| (g.source, g.end) == (source, end))?;
+            let newest = self.train.steps.iter().rev().take(NEWEST).filter_map(|s| s.floor.get(group).copied());
+            let values: Vec<f64> = newest.collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        });
+        let known = || self.floors.iter().find(|f| (f.source, f.end) == (source, end)).map(|f| f.value);
+        trained.or_else(known)
     }
 
     /// Returns whether a training goes on.

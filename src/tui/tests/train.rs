@@ -120,6 +120,19 @@ fn a_training_is_paused_stopped_measured_and_kept() {
 }
 
 #[test]
+fn the_pair_tells_the_floor_of_its_group() {
+    let mut scene = ready();
+    scene.app.floors = vec![crate::tui::Floor { source: 8, end: 12, value: 0.375 }];
+    scene.type_keys("1/9\n");
+    assert!(scene.text(120, 40).contains("floor 0.38"), "{}", scene.text(120, 40));
+    // What has just been measured counts for more; other groups have none.
+    told(&mut scene, 1..=3, SearchState::Running);
+    assert!(scene.text(120, 40).contains("floor 0.08"), "{}", scene.text(120, 40));
+    scene.type_keys(" ");
+    assert!(!scene.text(120, 40).contains("floor"), "{}", scene.text(120, 40));
+}
+
+#[test]
 fn an_edit_is_answered_first_and_a_failure_ends_it() {
     let mut scene = ready();
     told(&mut scene, 1..=3, SearchState::Running);

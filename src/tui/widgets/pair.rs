@@ -165,6 +165,9 @@ fn group(app: &App, pattern: Pattern) -> Line {
     if let (Some((layer, value)), true) = (weakest, shared > 0) {
         let _ = write!(text, "  weakest {}{value:.2} L{layer}", if measured { "" } else { "≈" });
     }
+    if let Some(floor) = app.floor(group.source, group.end).filter(|_| shared > 0) {
+        let _ = write!(text, "  floor {floor:.2}");
+    }
     vec![(text, app.theme.role(Role::Dim))]
 }
 

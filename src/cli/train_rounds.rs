@@ -1,0 +1,400 @@
+//! `train distill --rounds`: distillation and search in turn, until neither lowers the loss.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::output::{OutputArgs, Table};
+use super::train::stop_on_signal;
+use super::train_indexers::{Training, TrainingArgs, train};
+use super::{CliError, data, model, target};
+use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
+use crate::domain::{Estimate, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};
+use crate::engine::{
+    Backend, Calibration, Cancel, DeviceChoice, Evaluator, Generation, LocalBackend, Placement, Sequence, Settings,
+};
+use crate::search::{Ledger, Measured, Space, Watch, search};
+use crate::session::write_atomic;
+use crate::train::read_text;
+
+/// Options of alternation.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RoundsArgs {
+    /// Then search for a pattern with as many Full layers on the distilled model, distil for what was found, and so on,
+    /// until neither lowers the loss, at most so many times.
+    #[arg(long, value_name = "N", requires = "search_text")]
+    rounds: Option<std::num::NonZeroU64>,
+    /// The text that patterns are searched on, not trained on: UTF-8, compressed as .xz, or token ids as .json; the sequences
+    /// after those searched on, twice as many, judge what was found and trained.
+    #[arg(long, value_name = "FILE", requires = "rounds")]
+    search_text: Option<PathBuf>,
+    /// Sequences of --seq-len tokens to search on.
+    #[arg(long, value_name = "N", default_value = "4", requires = "rounds")]
+    search_sequences: std::num::NonZeroUsize,
+}
+
+impl RoundsArgs {
+    /// Returns whether search and distillation are to alternate.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.rounds.is_some()
+    }
+}
+
+/// What alternation begins with.
+pub(super) struct Begin<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) sidecar: Option<&'a Path>,
+    pub(super) pattern: Pattern,
+    pub(super) targets: Targets,
+    pub(super) shape: IndexerShape,
+    /// The sidecar to write.
+    pub(super) out: &'a Path,
+}
+
+/// What was done in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum What {
+    /// Nothing yet.
+    Start,
+    /// The pattern's indexers were trained.
+    Distil,
+    /// A pattern was searched for.
+    Search,
+}
+
+/// One step and its loss on text that was neither trained nor searched on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Done {
+    what: What,
+    round: u64,
+    pattern: Pattern,
+    sidecar: Option<PathBuf>,
+    /// Nats per target.
+    loss: f64,
+    /// Paired difference to the reference pattern with the first indexers.
+    delta: Option<Estimate>,
+    /// Whether it is taken over: its loss is below that of what was there.
+    gained: bool,
+    seconds: f64,
+}
+
+/// The steps so far, in a file beside the sidecar.
+#[derive(Debug, Serialize, Deserialize)]
+struct Journal {
+    schema: u32,
+    /// What was asked for.
+    about: String,
+    steps: Vec<Done>,
+}
+
+/// Returns the next step, or `None` after a round in which nothing was gained.
+fn next(steps: &[Done], rounds: u64) -> Option<(What, u64)> {
+    match steps {
+        [] => Some((What::Start, 0)),
+        [.., Done { what: What::Start, .. }] => Some((What::Distil, 1)),
+        [.., Done { what: What::Distil, round, .. }] => Some((What::Search, *round)),
+        [.., distil, search] if search.round < rounds && (distil.gained || search.gained) => {
+            Some((What::Distil, search.round + 1))
+        }
+        _ => None,
+    }
+}
+
+/// Everything that the steps work with.
+struct Rounds<'a> {
+    begin: Begin<'a>,
+    args: &'a TrainingArgs,
+    topk: usize,
+    searched: Calibration,
+    /// The first model on the text that judges.
+    reference: LocalBackend,
+    stop: Arc<AtomicBool>,
+    steps: Vec<Done>,
+}
+
+/// Alternates; returns the pattern whose indexers were written.
+///
+/// # Errors
+/// As `train distill` and `search`.
+pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Result<Pattern, CliError> {
+    let Some(text) = rounds.search_text.as_deref() else {
+        return Err(CliError::usage("--rounds needs --search-text").hint("give a text that is not trained on"));
+    };
+    if begin.checkpoint.base().config().family.is_dense() && begin.sidecar.is_none() {
+        return Err(CliError::usage("--rounds searches with indexers, and this model has none")
+            .hint("give --sidecar; 'train indexers' makes one"));
+    }
+    let most = rounds.rounds.map_or(1, std::num::NonZeroU64::get);
+    let journal = beside(begin.out, "rounds.json");
+    let about = about(&begin, rounds, args);
+    let steps = open(&journal, &about, args.resume)?;
+    let (searched, judging) = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
+    let topk = args.topk(begin.checkpoint);
+    let reference = backend(begin.checkpoint, begin.sidecar, topk, judging)?;
+    let mut all = Rounds { begin, args, topk, searched, reference, stop: stop_on_signal()?, steps };
+    while let Some((what, round)) = next(&all.steps, most) {
+        let done = all.step(what, round)?;
+        args.output.note(&told(&done));
+        all.steps.push(done);
+        let written = Journal { schema: 1, about: about.clone(), steps: all.steps.clone() };
+        write_atomic(&journal, json!(written).to_string().as_bytes())?;
+    }
+    let best = all.now().cloned().ok_or_else(|| CliError::run("nothing was done"))?;
+    match &best.sidecar {
+        Some(sidecar) => {
+            let bytes = std::fs::read(sidecar).map_err(|e| CliError::file("cannot read", sidecar, e))?;
+            write_atomic(all.begin.out, &bytes)?;
+        }
+        None => args.output.warn("nothing was gained, so there is nothing to write"),
+    }
+    print(&all, &best, &args.output)?;
+    Ok(best.pattern)
+}
+
+impl Rounds<'_> {
+    /// Returns the last step that was taken over.
+    fn now(&self) -> Option<&Done> {
+        self.steps.iter().rev().find(|done| done.gained)
+    }
+
+    fn step(&mut self, what: What, round: u64) -> Result<Done, CliError> {
+        let began = Instant::now();
+        let (mut pattern, mut sidecar) = match self.now() {
+            Some(now) => (now.pattern, now.sidecar.clone()),
+            None => (self.begin.pattern, self.begin.sidecar.map(Into::into)),
+        };
+        match what {
+            What::Start => {}
+            What::Distil => sidecar = Some(self.distil(pattern, sidecar.as_deref(), round)?),
+            What::Search => pattern = self.search(pattern, sidecar.as_deref())?,
+        }
+        let evaluation = self.judge(pattern, sidecar.as_deref())?;
+        let gained = self.now().is_none_or(|now| evaluation.0 < now.loss);
+        let seconds = began.elapsed().as_secs_f64();
+        Ok(Done { what, round, pattern, sidecar, loss: evaluation.0, delta: evaluation.1, gained, seconds })
+    }
+
+    /// Trains the pattern's indexers from those of `start`; the others are taken along for the next search.
+    fn distil(&self, pattern: Pattern, start: Option<&Path>, round: u64) -> Result<PathBuf, CliError> {
+        let out = beside(self.begin.out, &format!("round{round}.safetensors"));
+        let before = start.map(Sidecar::open).transpose()?;
+        train(
+            Training {
+                checkpoint: self.begin.checkpoint,
+                layers: (0..pattern.len()).filter(|&l| pattern.is_full(l)).collect(),
+                pattern,
+                targets: self.begin.targets,
+                shape: self.begin.shape,
+                start: before.as_ref(),
+                out: &out,
+                seed: self.args.seed + round - 1,
+                resume: self.args.resume && beside(&out, "state").exists(),
+            },
+            self.args,
+        )?;
+        if let Some(before) = &before {
+            let bytes = Sidecar::open(&out)?.over(before).map_err(CliError::run)?;
+            write_atomic(&out, &bytes)?;
+        }
+        Ok(out)
+    }
+
+    /// Searches for a pattern with as many Full layers.
+    fn search(&self, pattern: Pattern, sidecar: Option<&Path>) -> Result<Pattern, CliError> {
+        let mut backend = backend(self.begin.checkpoint, sidecar, self.topk, self.searched.clone())?;
+        let goal = Goal::Keep(pattern.full_count());
+        let settings = SearchSettings { seed: self.args.seed, ..SearchSettings::new(Strategy::Lazy, goal) };
+        let space = Space::new(&backend.describe().constraints, &settings)?;
+        let parts: Vec<usize> = (0..backend.layout().parts.len()).collect();
+        let generation = Generation::default();
+        let cancel = generation.advance();
+        let mut watch = Stopper { stop: &self.stop, generation: &generation };
+        let mut evaluator = Evaluator::new(&mut backend, &cancel);
+        let mut ledger = Ledger::new(&mut evaluator, &parts, &settings, space.start, Vec::new(), &mut watch);
+        Ok(search(&space, &settings, &mut ledger)?.pattern)
+    }
+
+    /// Measures a pattern on the text that judges: its loss, and Δ against the first reference.
+    fn judge(&mut self, pattern: Pattern, sidecar: Option<&Path>) -> Result<(f64, Option<Estimate>), CliError> {
+        let cancel = Cancel::never();
+        let mut backend = backend(self.begin.checkpoint, sidecar, self.topk, self.reference.calibration().clone())?;
+        backend.compare_with(&mut self.reference, &cancel, &mut |_| {})?;
+        let evaluation = backend.evaluate(Subject::Pattern(pattern), &cancel, &mut |_| {})?;
+        Ok((evaluation.loss, evaluation.delta))
+    }
+}
+
+/// Ends a search between two measurements once the process was told to stop.
+struct Stopper<'a> {
+    stop: &'a AtomicBool,
+    generation: &'a Generation,
+}
+
+impl Watch for Stopper<'_> {
+    fn measured(&mut self, _: &Measured) {
+        if self.stop.load(Ordering::Relaxed) {
+            self.generation.advance();
+        }
+    }
+
+    fn progress(&mut self, _: &SearchProgress) {}
+}
+
+/// Returns a name that begins with that of the sidecar to be written.
+fn beside(out: &Path, suffix: &str) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(suffix);
+    out.with_file_name(name)
+}
+
+/// Returns everything that decides the result, to tell runs apart.
+fn about(begin: &Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> String {
+    let Begin { checkpoint, sidecar, pattern, targets, .. } = begin;
+    format!(
+        "{} {sidecar:?} {pattern} {} {:?} {} {}",
+        checkpoint.fingerprint(),
+        targets.name(),
+        rounds.search_text,
+        rounds.search_sequences,
+        args.about()
+    )
+}
+
+/// Reads the steps of an earlier run; none for a new one.
+fn open(path: &Path, about: &str, resume: bool) -> Result<Vec<Done>, CliError> {
+    match (path.exists(), resume) {
+        (false, _) => Ok(Vec::new()),
+        (true, false) => Err(CliError::run(format!("'{}' already holds a run", path.display()))
+            .hint("go on with it by --resume, or name another --out")),
+        (true, true) => {
+            let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+            let journal: Journal =
+                serde_json::from_str(&text).map_err(|e| CliError::file("cannot go on with", path, e))?;
+            if journal.about == about {
+                return Ok(journal.steps);
+            }
+            Err(CliError::run(format!("the run in '{}' was begun with other options", path.display()))
+                .hint("give the same options as before, or name another --out"))
+        }
+    }
+}
+
+/// Returns the sequences that are searched on, and those that judge.
+fn sets(begin: &Begin, text: &Path, length: usize, count: usize) -> Result<(Calibration, Calibration), CliError> {
+    let ids = if text.extension().is_some_and(|e| e == "json") {
+        data::read_tokens(text)?.into_iter().flat_map(|s| s.ids).collect()
+    } else {
+        model::tokenizer(begin.checkpoint)?.encode_long(&read_text(text)?)?
+    };
+    let pieces: Vec<Sequence> = ids.chunks_exact(length).take(3 * count).map(|c| Sequence::of(c.to_vec())).collect();
+    if pieces.len() < 3 * count {
+        return Err(CliError::run(format!(
+            "'{}' has {} sequences of {length} tokens, and {} are needed to search and to judge",
+            text.display(),
+            pieces.len(),
+            3 * count
+        ))
+        .hint("give more text, or fewer --search-sequences"));
+    }
+    let vocab = begin.checkpoint.config().vocab_size;
+    let set =
+        |part: &[Sequence]| Calibration::new(part.to_vec(), text.display().to_string(), vocab).map_err(CliError::run);
+    Ok((set(&pieces[..count])?, set(&pieces[count..])?))
+}
+
+/// Loads the model with some indexers.
+fn backend(
+    checkpoint: &Checkpoint,
+    sidecar: Option<&Path>,
+    topk: usize,
+    calibration: Calibration,
+) -> Result<LocalBackend, CliError> {
+    let with = match sidecar {
+        Some(path) => checkpoint.with_sidecar(&Sidecar::open(path)?).map_err(target::told)?,
+        None => checkpoint.clone(),
+    };
+    let with = with.with_topk(topk).map_err(target::told)?;
+    let settings = Settings::new(Placement::open(DeviceChoice::Cpu, None)?);
+    Ok(LocalBackend::load(&with, calibration, settings)?)
+}
+
+fn told(done: &Done) -> String {
+    let what = match done.what {
+        What::Start => "before".to_owned(),
+        What::Distil => format!("round {}, distilled", done.round),
+        What::Search => format!("round {}, searched", done.round),
+    };
+    let kept = if done.gained { "" } else { ", not taken over" };
+    format!("{what}: {} has loss {:.4}{kept}", done.pattern, done.loss)
+}
+
+fn print(all: &Rounds, best: &Done, output: &OutputArgs) -> Result<(), CliError> {
+    let mut table = Table::new(["round", "step", "full", "pattern", "loss", "delta", "se", "taken over", "seconds"]);
+    for done in &all.steps {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:+.4}"));
+        table.rows.push(vec![
+            done.round.to_string(),
+            json!(done.what).as_str().unwrap_or_default().to_owned(),
+            done.pattern.full_count().to_string(),
+            done.pattern.to_string(),
+            format!("{:.4}", done.loss),
+            number(done.delta.map(|d| d.value)),
+            done.delta.and_then(|d| d.se).map_or("-".to_owned(), |se| format!("{se:.4}")),
+            if done.gained { "yes" } else { "no" }.to_owned(),
+            format!("{:.0}", done.seconds),
+        ]);
+    }
+    let info = all.reference.describe();
+    table.notes.push(format!(
+        "{} targets of {} sequences that were neither trained nor searched on, {} of them see more than {} keys; delta in nats \
+         against {} with the first indexers",
+        info.targets, info.sequences, info.eligible, info.index_topk, info.reference
+    ));
+    let json = json!({
+        "schema": 1, "pattern": best.pattern.to_string(), "loss": best.loss, "index_topk": all.topk,
+        "sequences": info.sequences, "targets": info.targets, "eligible": info.eligible,
+        "steps": all.steps.iter().map(|done| json!({
+            "step": done.what, "round": done.round, "pattern": done.pattern.to_string(), "loss": done.loss,
+            "delta": done.delta.map(|d| d.value), "delta_se": done.delta.and_then(|d| d.se), "gained": done.gained,
+            "seconds": done.seconds,
+        })).collect::<Vec<_>>(),
+    });
+    output.print(&json, &table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(what: What, round: u64, gained: bool) -> Done {
+        let pattern = Pattern::uniform(4, 2).expect("four layers");
+        Done { what, round, pattern, sidecar: None, loss: 1.0, delta: None, gained, seconds: 0.0 }
+    }
+
+    #[test]
+    fn rounds_end_when_neither_gains_or_all_are_done() {
+        let mut steps = Vec::new();
+        assert_eq!(next(&steps, 3), Some((What::Start, 0)));
+        steps.push(done(What::Start, 0, true));
+        assert_eq!(next(&steps, 3), Some((What::Distil, 1)));
+        steps.push(done(What::Distil, 1, true));
+        assert_eq!(next(&steps, 3), Some((What::Search, 1)));
+        steps.push(done(What::Search, 1, false));
+        assert_eq!((next(&steps, 3), next(&steps, 1)), (Some((What::Distil, 2)), None));
+        steps.push(done(What::Distil, 2, false));
+        assert_eq!(next(&steps, 3), Some((What::Search, 2)));
+        steps.push(done(What::Search, 2, false));
+        assert_eq!(next(&steps, 3), None);
+    }
+
+    #[test]
+    fn files_of_a_run_lie_beside_its_sidecar() {
+        assert_eq!(beside(Path::new("a/s.safetensors"), "rounds.json"), Path::new("a/s.safetensors.rounds.json"));
+    }
+}
