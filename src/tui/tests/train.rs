@@ -124,10 +124,11 @@ fn the_pair_tells_the_floor_of_its_group() {
     let mut scene = ready();
     scene.app.floors = vec![crate::tui::Floor { source: 8, end: 12, value: 0.375 }];
     scene.type_keys("1/9\n");
-    assert!(scene.text(120, 40).contains("floor 0.38"), "{}", scene.text(120, 40));
+    assert!(scene.text(120, 40).contains("floor 0.375 nats"), "{}", scene.text(120, 40));
+    assert!(scene.text(80, 24).contains("fl  0.375"), "{}", scene.text(80, 24));
     // What has just been measured counts for more; other groups have none.
     told(&mut scene, 1..=3, SearchState::Running);
-    assert!(scene.text(120, 40).contains("floor 0.08"), "{}", scene.text(120, 40));
+    assert!(scene.text(120, 40).contains("floor 0.080 nats"), "{}", scene.text(120, 40));
     scene.type_keys(" ");
     assert!(!scene.text(120, 40).contains("floor"), "{}", scene.text(120, 40));
 }

@@ -8,7 +8,7 @@ use ratatui::style::Style;
 
 use super::{loupe, write};
 use crate::analysis::Metric;
-use crate::domain::Pattern;
+use crate::domain::{Group, Pattern};
 use crate::tui::app::App;
 use crate::tui::format::spread;
 use crate::tui::theme::Role;
@@ -101,6 +101,9 @@ fn numbers(app: &App) -> Vec<(&'static str, String)> {
     if let Some(estimate) = coverage.get(row).copied().flatten() {
         found.push(("cov", format!("{:.3}{}", estimate.value, if measured { "●" } else { "≈" })));
     }
+    if let Some(floor) = floor(app) {
+        found.push(("fl ", format!("{floor:.3}")));
+    }
     found
 }
 
@@ -124,6 +127,13 @@ fn lines(app: &App, pattern: Pattern) -> Vec<Line> {
     lines.push(second);
     lines.push(coverage(app, pattern));
     lines.push(group(app, pattern));
+    if let Some(floor) = floor(app) {
+        lines.push(vec![
+            ("floor ".into(), dim),
+            (format!("{floor:.3} nats"), text),
+            (" of KL, for any one indexer".into(), dim),
+        ]);
+    }
     lines.push(action(app));
     lines
 }
@@ -153,9 +163,20 @@ fn coverage(app: &App, pattern: Pattern) -> Line {
     line
 }
 
-fn group(app: &App, pattern: Pattern) -> Line {
+/// Returns the group of the row layer.
+fn group_of(app: &App, pattern: Pattern) -> Option<Group> {
     let source = pattern.source(app.cursor.row);
-    let Some(group) = pattern.groups().into_iter().find(|g| g.source == source) else { return Line::new() };
+    pattern.groups().into_iter().find(|g| g.source == source)
+}
+
+/// Returns what no single indexer could lower in the group's KL, where a training has measured it.
+fn floor(app: &App) -> Option<f64> {
+    let group = group_of(app, app.pattern()?)?;
+    app.floor(group.source, group.end).filter(|_| group.end > group.source + 1)
+}
+
+fn group(app: &App, pattern: Pattern) -> Line {
+    let Some(group) = group_of(app, pattern) else { return Line::new() };
     let (layers, measured) = app.coverage();
     let weakest = (group.source..group.end)
         .filter_map(|l| Some((l, layers.get(l).copied().flatten()?.value)))
@@ -164,9 +185,6 @@ fn group(app: &App, pattern: Pattern) -> Line {
     let mut text = format!("group L{}–L{}  F+{shared}S", group.source, group.end - 1);
     if let (Some((layer, value)), true) = (weakest, shared > 0) {
         let _ = write!(text, "  weakest {}{value:.2} L{layer}", if measured { "" } else { "≈" });
-    }
-    if let Some(floor) = app.floor(group.source, group.end).filter(|_| shared > 0) {
-        let _ = write!(text, "  floor {floor:.2}");
     }
     vec![(text, app.theme.role(Role::Dim))]
 }
