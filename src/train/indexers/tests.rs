@@ -204,6 +204,53 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_distillation_that_was_stopped_goes_on_with_the_same_bits() {
+    let base = checkpoint("glm_dsa_tiny");
+    let layers = base.config().num_hidden_layers;
+    let recipe = IndexerRecipe { steps: 5, sparse_steps: 4, ..recipe(&"FSS".repeat(layers)[..layers]) };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut whole = prepare(&base, &recipe, &path("whole"), false).unwrap();
+    finish(&mut whole);
+    for stop_at in [3, 7] {
+        let stop = AtomicBool::new(false);
+        let mut part = prepare(&base, &recipe, &path("parts"), stop_at > 3).unwrap();
+        part.run(&stop, &mut |event| {
+            if let IndexerEvent::Step(step) = event {
+                stop.store(step.step.0 >= stop_at, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+    }
+    let mut last = prepare(&base, &recipe, &path("parts"), true).unwrap();
+    assert_eq!(finish(&mut last).len(), 2);
+    assert_eq!(all(&last), all(&whole));
+    // The averages that are reported pass through JSON, which may cost the last bit.
+    let floors = whole.divergences().into_iter().zip(last.divergences());
+    floors.for_each(|((_, a), (_, b))| assert!((a.floor - b.floor).abs() < 1e-12, "{a:?} is not {b:?}"));
+    assert!(last.divergences().iter().all(|(_, d)| d.floor > 0.0 && d.kl > d.floor), "{:?}", last.divergences());
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_last_saved_state_to_go_on_from() {
+    let base = checkpoint("glm_dsa_tiny");
+    let layers = base.config().num_hidden_layers;
+    let recipe = IndexerRecipe { steps: 4, sparse_steps: 2, ..recipe(&"FSS".repeat(layers)[..layers]) };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("s");
+    let stop = AtomicBool::new(false);
+    let mut run = prepare(&base, &recipe, &out, false).unwrap();
+    run.run(&stop, &mut |_| stop.store(true, std::sync::atomic::Ordering::Relaxed)).unwrap();
+    let saved = std::fs::read(folder.path().join("s.state")).unwrap();
+    run.params_mut()[0].0[0].value[0] = f32::NAN;
+    let error = run.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, TrainError::NonFinite { .. }), "{error}");
+    assert_eq!(std::fs::read(folder.path().join("s.state")).unwrap(), saved, "the state is that before");
+    let mut again = prepare(&base, &recipe, &out, true).unwrap();
+    assert_eq!(finish(&mut again).len(), 5, "it goes on after the step that was saved");
+}
+
+#[test]
 fn locked_layers_get_an_indexer_of_their_own() {
     let base = checkpoint("glm_locked_shared");
     let locked = base.constraints().locked_shared.iter().next().unwrap();
