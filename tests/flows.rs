@@ -100,6 +100,7 @@ fn child() {
         work: None,
         files: Box::new(Nothing),
         target: None,
+        floors: Vec::new(),
         options: Options::default(),
     })
     .unwrap();
