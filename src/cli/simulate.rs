@@ -157,6 +157,10 @@ fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool
     for (who, warning) in warnings(simulation) {
         let _ = writeln!(text, "{who}: {}; {}", warning.what, warning.advice);
     }
+    text += "\nnot simulated:\n";
+    for (who, why) in &simulation.not_simulated {
+        let _ = writeln!(text, "{who}: {why}");
+    }
     text
 }
 

@@ -123,6 +123,51 @@ fn glm_5_2_is_read_alike_and_its_overrides_are_not() {
     assert_eq!((with(&both, "SGLang").letters(), with(&both, "vLLM").letters()), (fewer.clone(), fewer));
 }
 
+/// The two patterns of GLM-5 that were published: 1/2 by the paper's repository, 1/4 in SGLang #21925.
+const PUBLISHED: [(&str, usize); 2] = [
+    ("FFSFSSSFSSFFFSSSFFFSFSSSSSSFFSFFSFFSSFFFFFFSFFFFFSFFSSSSSSFSFFFSFSSSFSFFSFFSSS", 40),
+    ("FFSFSSSFSSFSFSSSSSSSFSSSSSSFSSSFSFSSSSFFFFFSSSFFSSSFSSSSSSSSFSSSFSSSSSSFSFSSSS", 22),
+];
+
+#[test]
+fn the_published_patterns_of_glm_5_reach_every_engine_that_reads_patterns() {
+    for (letters, full) in PUBLISHED {
+        let pattern: Pattern = letters.parse().unwrap();
+        assert_eq!((pattern.len(), pattern.full_count()), (78, full));
+        // As published, for vLLM: the pattern alone, in the file and on the command line.
+        let published = json!({ "index_topk_pattern": letters });
+        for (engine, model_type) in COLUMNS {
+            let ignored = model_type == "deepseek_v32" && engine == "transformers";
+            let strip = strip(&served(model_type, 78, &published), engine);
+            assert!(ignored || strip.letters() == letters, "{engine} {model_type}: {}", strip.letters());
+        }
+        let overridden = served("glm_moe_dsa", 78, &json!({})).with_overrides(&published.to_string()).unwrap();
+        assert_eq!(strip(&overridden, "vLLM").letters(), letters);
+        assert_eq!(strip(&overridden, "SGLang").full(), 78, "the config class has filled indexer_types before");
+        // Exported, whoever takes patterns gets it; who is told a frequency only says so.
+        let target = target("glm_moe_dsa", 78);
+        for engine in Engine::ALL {
+            match export(engine, &target, pattern, &Stages::one(78)) {
+                Ok(out) => assert!(out.argument.contains(letters) || engine == Engine::Automodel, "{engine}"),
+                Err(error) => {
+                    assert!(
+                        matches!(error, ExportError::NotExpressible { .. }) && engine == Engine::Megatron,
+                        "{error}"
+                    );
+                }
+            }
+        }
+        let strips = simulate_pattern(&target, pattern, &"38,40".parse().unwrap()).unwrap().engines;
+        let deaf = ["megatron-core", "mlx-lm", "slime, miles"];
+        for strip in strips.iter().filter(|strip| !deaf.contains(&strip.engine)) {
+            assert_eq!(strip.letters(), letters, "{}", strip.engine);
+        }
+    }
+    let full = |letters: &str| letters.chars().map(|c| c == 'F').collect::<Vec<_>>();
+    let [half, quarter] = PUBLISHED.map(|(letters, _)| full(letters));
+    assert!(quarter.iter().zip(&half).all(|(quarter, half)| !quarter || *half), "both lie on one flip order");
+}
+
 #[test]
 fn other_families_and_engines_follow_their_own_rules() {
     let hy = served("hy_v4", 13, &json!({}));
