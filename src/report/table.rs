@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::number::{delta, grouped, origin, ratio};
-use crate::domain::{Evaluation, Flip, Goal, Role, SearchRecord, Speed};
+use crate::domain::{Estimate, Evaluation, Flip, Goal, Role, SearchRecord, Speed};
 use crate::session::SessionStep;
 
 /// A table of strings.
@@ -29,6 +29,7 @@ pub(super) fn history(report: &Report) -> Table {
             e.and_then(|e| e.delta).map_or("–".to_owned(), delta),
             e.map_or("–".to_owned(), |e| format!("{} of {}", grouped(e.eligible), grouped(e.targets))),
             e.map_or("–".to_owned(), |e| format!("{:.4}", e.loss)),
+            step.validation.as_ref().and_then(|v| v.delta).map_or("–".to_owned(), judged),
             e.and_then(|e| e.agreement).map_or("–".to_owned(), |a| format!("{:.1} %", a.same_top * 100.0)),
             speed(step, "prefill"),
             speed(step, "decode"),
@@ -44,6 +45,7 @@ pub(super) fn history(report: &Report) -> Table {
             "Δ, nats ± se",
             "eligible targets",
             "loss, nats",
+            "judged on other text",
             "same top token",
             "prefill",
             "decode",
@@ -51,6 +53,11 @@ pub(super) fn history(report: &Report) -> Table {
         ],
         rows: session.history.iter().enumerate().map(row).collect(),
     }
+}
+
+/// Returns a difference measured on unseen text, with its eligible targets.
+fn judged(delta: Estimate) -> String {
+    format!("{} of {}", super::number::delta(delta), grouped(delta.n))
 }
 
 /// Returns the loss by position of one evaluation.
@@ -114,7 +121,6 @@ pub(super) fn searches(records: &[SearchRecord], calibration: &str) -> Table {
             Goal::Keep(keep) => format!("{keep} Full"),
             Goal::MaxDelta(most) => format!("Δ ≤ {most}"),
         };
-        let judged = r.validation.as_ref().and_then(|v| v.delta);
         vec![
             (i + 1).to_string(),
             format!("{}, {goal}", r.settings.method),
@@ -123,7 +129,7 @@ pub(super) fn searches(records: &[SearchRecord], calibration: &str) -> Table {
             r.pattern.full_count().to_string(),
             r.delta.map_or("–".to_owned(), delta),
             r.delta.map_or("–".to_owned(), |d| grouped(d.n)),
-            judged.map_or("not judged".to_owned(), |d| format!("{} of {}", delta(d), grouped(d.n))),
+            r.validation.as_ref().and_then(|v| v.delta).map_or("not judged".to_owned(), judged),
             format!("{:.1}", r.work.evaluations),
             format!("{:.0}", r.work.layer_forwards),
             format!("{:.0} s", r.work.seconds),
@@ -174,7 +180,7 @@ pub(super) fn history_csv(report: &Report) -> String {
         "entry,parent,change,pattern,full,loss_nats,delta_nats,delta_se,delta_n,delta_all,reference_loss,targets,\
          eligible,blocks,sequences,sequences_of,same_top,kl,kl_p99,bits_per_byte,origin,prefill_context,\
          prefill_seconds,prefill_ratio,prefill_ratio_mad,prefill_runs,decode_context,decode_seconds,decode_ratio,\
-         decode_ratio_mad,decode_runs\n",
+         decode_ratio_mad,decode_runs,validation_delta,validation_se,validation_n,validation_data\n",
     );
     for (i, step) in report.session.history.iter().enumerate() {
         let mut cells = vec![
@@ -221,6 +227,14 @@ pub(super) fn history_csv(report: &Report) -> String {
                 ]),
             }
         }
+        let judged = step.validation.as_ref();
+        let d = judged.and_then(|v| v.delta);
+        cells.extend([
+            number(d.map(|d| d.value)),
+            number(d.and_then(|d| d.se)),
+            d.map_or(String::new(), |d| d.n.to_string()),
+        ]);
+        cells.push(judged.map_or(String::new(), |v| quoted(&v.data)));
         let _ = writeln!(text, "{}", cells.join(","));
     }
     text

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::analysis::Metric;
-use crate::domain::{Estimate, Goal, Pattern, SearchRecord, SearchSettings, Strategy};
+use crate::domain::{Estimate, Goal, Pattern, SearchRecord, SearchSettings, Strategy, Validation};
 use crate::session::SessionModel;
 
 fn report() -> Report {
@@ -91,7 +91,7 @@ fn markdown_and_csv_hold_the_same_numbers() {
     }
     let csv = report.csv();
     let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-    assert_eq!((columns.len(), columns[0]), (1 + report.session.history.len(), 31));
+    assert_eq!((columns.len(), columns[0]), (1 + report.session.history.len(), 35));
     assert!(columns.iter().all(|n| *n == columns[0]), "{columns:?}");
     assert!(csv.contains("0.20989494966068134"), "full precision: {csv}");
 }
@@ -147,6 +147,15 @@ fn every_search_is_a_line_and_one_without_flips_a_dot() {
     assert!(svg.contains("uniform to 3 Full, 11,496 targets"), "{svg}");
     let markdown = report.markdown();
     assert!(markdown.contains("| calibration set |") && markdown.contains("| fnv1a:0 |"), "{markdown}");
+}
+
+#[test]
+fn what_was_judged_on_unseen_text_is_told() {
+    let mut report = report();
+    let delta = Some(Estimate { value: 0.0123, se: Some(0.004), n: 4321 });
+    report.session.history[2].validation = Some(Validation { loss: 2.5, delta, sequences: 8, data: "v, 1".into() });
+    assert!(report.markdown().contains("+0.0123 ± 0.0040 of 4,321"));
+    assert!(report.csv().contains(",0.0123,0.004,4321,\"v, 1\"\n"), "{}", report.csv());
 }
 
 #[test]
