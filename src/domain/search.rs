@@ -174,6 +174,15 @@ impl SearchRecord {
         roles.fold(self.start, |pattern, flip| pattern.with(flip.layer, flip.to).unwrap_or(pattern))
     }
 
+    /// Returns Δ of its pattern or of one along its flips; `None` for any other.
+    pub fn delta_of(&self, pattern: Pattern) -> Option<Estimate> {
+        if pattern == self.pattern {
+            return self.delta;
+        }
+        let flips = (1..=self.order.len()).find(|&flips| self.after(flips) == pattern)?;
+        self.order.get(flips - 1).map(|flip| flip.delta)
+    }
+
     /// Returns the first pattern along the flip order with at most `full` Full layers; `None` where it ends before.
     pub fn cut(&self, full: usize) -> Option<Pattern> {
         (0..=self.order.len()).map(|flips| self.after(flips)).find(|pattern| pattern.full_count() <= full)

@@ -29,7 +29,7 @@ pub fn dots(app: &App) -> Vec<Dot> {
     let nodes = history.nodes().iter().enumerate().filter(|(_, node)| seen.insert(node.pattern));
     let mut dots = nodes
         .filter_map(|(entry, node)| {
-            let delta = app.results.get(&node.pattern)?.evaluation.as_ref()?.delta?;
+            let delta = app.delta(node.pattern)?;
             Some(Dot { pattern: node.pattern, entry: Some(entry), x: place(app, node.pattern)?, delta })
         })
         .collect::<Vec<_>>();
@@ -37,8 +37,11 @@ pub fn dots(app: &App) -> Vec<Dot> {
     let flips = app.search_record().filter(|r| r.start.len() == history.pattern().len());
     let searched = flips
         .into_iter()
-        .flat_map(|record| record.order.iter().enumerate().map(|(i, flip)| (record.after(i + 1), flip.delta)));
-    for (pattern, delta) in searched.filter(|(p, _)| !dots.iter().any(|d| d.pattern == *p)).collect::<Vec<_>>() {
+        .flat_map(|record| (1..=record.order.len()).map(|flips| record.after(flips)).chain([record.pattern]))
+        .filter(|pattern| !dots.iter().any(|d| d.pattern == *pattern));
+    let mut once = HashSet::new();
+    let searched: Vec<Pattern> = searched.filter(|pattern| once.insert(*pattern)).collect();
+    for (pattern, delta) in searched.into_iter().filter_map(|pattern| Some((pattern, app.delta(pattern)?))) {
         let axes = app.view.axes;
         if let Some(x) = place(app, pattern).filter(|_| axes == Axes::Full || axes.is_lost()) {
             dots.push(Dot { pattern, entry: None, x, delta });

@@ -2,8 +2,8 @@
 
 use super::{App, Screen};
 use crate::domain::{
-    Goal, Keep, LayerSet, Pattern, SearchProgress, SearchRecord, SearchSettings, SearchState, Stages, Strategy,
-    Validation,
+    Estimate, Goal, Keep, LayerSet, Pattern, SearchProgress, SearchRecord, SearchSettings, SearchState, Stages,
+    Strategy, Validation,
 };
 use crate::tui::input::Input;
 
@@ -270,6 +270,16 @@ impl App {
     pub fn stops_search(&self) -> bool {
         let alive = self.is_searching() || self.is_search_paused() || self.search.waiting.is_some();
         alive && (self.screen == Screen::Search || !self.is_busy())
+    }
+
+    /// Returns Δloss of a pattern: as it was evaluated, else as the last search measured it on the same set.
+    pub fn delta(&self, pattern: Pattern) -> Option<Estimate> {
+        let evaluated = self.results.get(&pattern).and_then(|r| r.evaluation.as_ref()?.delta);
+        evaluated.or_else(|| {
+            let set = self.model.as_ref().map(|m| m.calibration.as_str());
+            let same = |r: &&SearchRecord| r.calibration.is_empty() || set.is_none_or(|set| r.calibration == set);
+            self.search_record().filter(same)?.delta_of(pattern)
+        })
     }
 
     /// Returns how a pattern did on text that no search saw.

@@ -104,7 +104,10 @@ fn lines(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
     let (done, all) = progress.steps;
     let most = if matches!(settings.goal, Goal::MaxDelta(_)) { "≤ " } else { "" };
     let (measured, asked) = progress.measured;
-    let step = format!("{done} of {most}{all} steps, {measured} of {asked} measurements in this one");
+    let mut step = format!("{done} of {most}{all} steps");
+    if asked > 0 {
+        let _ = write!(step, ", {measured} of {asked} measurements in this one");
+    }
     lines.push(vec![label(app, "step"), (step, text)]);
     // The first step is the longest: it knows nothing yet.
     let within = if done == 0 { measured as f64 / asked.max(1) as f64 } else { 0.0 };
@@ -153,7 +156,7 @@ fn strips(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
     let record = &progress.record;
     let found = app.found().unwrap_or(record.pattern);
     let cut = found != record.pattern;
-    let delta = if cut { delta_of(record, found) } else { record.delta };
+    let delta = record.delta_of(found);
     let number = delta.map_or_else(String::new, |d| {
         format!("  Δloss {} {}", format::delta(d.value), format::spread(d.se, theme.ascii))
     });
@@ -200,12 +203,6 @@ fn tested(app: &App, best: Pattern, candidate: Pattern) -> Line {
         }
     }
     line
-}
-
-/// Returns Δ of a pattern along the flips.
-fn delta_of(record: &SearchRecord, pattern: Pattern) -> Option<crate::domain::Estimate> {
-    let at = (1..=record.order.len()).find(|&n| record.after(n) == pattern)?;
-    record.order.get(at - 1).map(|flip| flip.delta)
 }
 
 fn trajectory(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
@@ -257,7 +254,7 @@ fn trajectory(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
         },
     );
     if let Some(found) = app.found().filter(|_| app.search.cut.is_some()) {
-        let y = delta_of(record, found).map_or(0.0, |d| d.value);
+        let y = record.delta_of(found).map_or(0.0, |d| d.value);
         let x = found.full_count() as f64;
         marks.push(Mark { x, y, se: None, glyph: '◆', role: Role::Accent, label: format!("cut {x:.0} Full") });
     }

@@ -222,6 +222,30 @@ fn what_a_search_ends_with_and_what_is_applied_of_it_are_judged_on_unseen_text()
 }
 
 #[test]
+fn what_only_a_search_measured_stands_in_the_history_too() {
+    let mut scene = ready();
+    let mut found = progress(12, 7, Goal::Keep(3));
+    found.record.state = SearchState::Done;
+    // Swaps led on from the last flip.
+    found.record.pattern = found.record.pattern.with(1, Role::Full).unwrap();
+    found.record.delta = Some(Estimate { value: 0.0031, se: Some(0.0007), n: 9812 });
+    let record = found.record.clone();
+    scene.worker(Update::Search(Box::new(found)));
+    scene.type_keys("\n3aa");
+    let text = scene.text(120, 40);
+    assert!(text.contains("lazy to 3 Full applied") && text.contains("+0.0031  ±0.0007"), "{text}");
+    assert!(text.contains("9 measured (7 · by the search)"), "{text}");
+    assert_eq!(
+        (scene.app.delta(record.pattern), scene.app.delta(record.after(3))),
+        (record.delta, Some(record.order[2].delta))
+    );
+    assert_eq!(scene.app.delta(p("FFFFFFFFFFFS")), None);
+    // A search on another set says nothing about this one.
+    scene.app.search.progress.as_mut().unwrap().record.calibration = "another".into();
+    assert_eq!(scene.app.delta(record.pattern), None);
+}
+
+#[test]
 fn without_unseen_text_that_is_said() {
     let mut scene = ready();
     told(&mut scene, 3, SearchState::Running);

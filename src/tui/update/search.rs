@@ -97,7 +97,7 @@ fn judge(app: &App, pattern: Pattern) -> Option<Effect> {
 /// A pattern was judged; without text to judge on there is nothing to tell.
 pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>) {
     let Some(validation) = validation else {
-        app.say(Tone::Info, "no text is left that the search never saw: the result is judged on nothing else");
+        app.say(Tone::Info, "judged on nothing else: no text is left that the search never saw");
         return;
     };
     let ascii = app.theme.ascii;

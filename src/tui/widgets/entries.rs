@@ -66,7 +66,7 @@ fn line(app: &App, history: &History, entry: usize, room: usize, wide: bool) -> 
     let node = &history.nodes()[entry];
     let pattern = node.pattern;
     let results = app.results.get(&pattern);
-    let delta = results.and_then(|r| r.evaluation.as_ref()?.delta);
+    let delta = app.delta(pattern);
     let value = delta.map_or_else(|| "–".to_owned(), |d| format::delta(d.value));
     let speed = |phase: &str| {
         let found = results.and_then(|r| r.speed.iter().find(|s| s.phase == phase));

@@ -63,7 +63,7 @@ fn rows(app: &App, pattern: Pattern) -> Vec<Row> {
     let full = [Some(pattern), app.pinned].map(|p| p.map(|p| p.full_count() as f64));
     let whole = |v: f64| format!("{v:.0}");
     let signed = |v: f64| if v == 0.0 { "0".to_owned() } else { format!("{v:+.0}").replace('-', "−") };
-    let delta: [Option<Estimate>; 2] = both.map(|r| r.and_then(|r| r.evaluation.as_ref()?.delta));
+    let delta: [Option<Estimate>; 2] = [Some(pattern), app.pinned].map(|p| p.and_then(|p| app.delta(p)));
     let speed = |phase: &str, of: fn(&Speed) -> f64| {
         both.map(|r| r.and_then(|r| r.speed.iter().find(|s| s.phase == phase)).map(of))
     };
