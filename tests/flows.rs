@@ -205,7 +205,7 @@ fn screens_are_changed_by_keys_and_by_the_mouse() {
     type_keys(&mut terminal, "M");
     terminal.wait_until(|s| s.contains("mouse, M off") && s.mouse_mode() != MouseMode::None).unwrap();
     // The first name in the first line.
-    terminal.click(15, 0).unwrap();
+    terminal.click(13, 0).unwrap();
     terminal.wait_until(|s| s.contains("overlap |A∩B|/k")).unwrap();
     type_keys(&mut terminal, "4");
     terminal.wait_until(|s| s.contains("No search yet")).unwrap();

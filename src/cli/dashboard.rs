@@ -113,8 +113,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
 fn open_model(args: &Args) -> Result<Setup, CliError> {
     let checkpoint = args.run.open(&args.target, false)?;
     let config = checkpoint.config();
-    // Random tokens say nothing about text, on which ones soever a pattern is judged.
-    let (calibration, unseen) = if args.data.is_random() {
+    // Without --sequences all that was given is measured on, as by eval, and nothing is left to judge a search on.
+    let (calibration, unseen) = if args.data.is_given() && !args.data.leaves_some() {
         (args.data.load(&checkpoint)?, None)
     } else if args.data.is_given() || checkpoint.is_embedded() {
         args.data.load_pair(&checkpoint, None)?

@@ -127,6 +127,11 @@ impl DataArgs {
         self.tokens.is_some() || self.text.is_some() || self.chat.is_some()
     }
 
+    /// Returns whether sequences after those to measure on may be left, which are text and not random tokens.
+    pub fn leaves_some(&self) -> bool {
+        self.sequences.is_some() && !self.is_random()
+    }
+
     /// Returns the same choice with `count` random tokens, in sequences of `len` unless a length was given.
     pub fn with_random(&self, count: usize, len: usize) -> Self {
         let seq_len = self.seq_len.or(NonZeroUsize::new(len));

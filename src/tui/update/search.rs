@@ -4,7 +4,7 @@ use super::edit;
 use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Validation};
 use crate::engine::Command;
 use crate::tui::action::Action;
-use crate::tui::app::{App, Engine, Form, Overlay, Tone};
+use crate::tui::app::{App, Engine, Form, Message, Overlay, Tone};
 use crate::tui::format;
 use crate::tui::msg::Effect;
 
@@ -97,7 +97,9 @@ fn judge(app: &App, pattern: Pattern) -> Option<Effect> {
 /// A pattern was judged; without text to judge on there is nothing to tell.
 pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>) {
     let Some(validation) = validation else {
-        app.say(Tone::Info, "judged on nothing else: no text is left that the search never saw");
+        // How the search ended was told just now, and stays in sight.
+        let text = "judged on nothing else: no text is left that the search never saw (--sequences N leaves some)";
+        app.log.push(Message { text: text.to_owned(), tone: Tone::Info, at: app.now });
         return;
     };
     let ascii = app.theme.ascii;
