@@ -104,3 +104,20 @@ for p in uniform8 uniform4; do
         awk -F, -v name="${p: -1} Full, k = $k" 'NR == 2 { printf "- uniform, %s: %s ± %s\n", name, $4, $5 }' "$work/$p-paired-$k.csv"
     done
 done
+
+echo
+echo "What the choice of the pattern is worth, uniform less searched, before and after training (served), Δ in nats, its error at"
+echo "most the sum of both:"
+row=3
+for n in 8 4; do
+    for k in 64 128; do
+        awk -F, -v name="$n Full, k = $k" -v row=$row '
+            FNR == 1 { file++ }
+            file == 1 && FNR == row + 1 { u = $4; ue = $5 }
+            file == 1 && FNR == row + 2 { b = u - $4; be = ue + $5 }
+            file == 2 && FNR == 2 { u = $4; ue = $5 }
+            file == 3 && FNR == 2 { printf "- %s: %+.4f (± ≤ %.4f) before, %+.4f (± ≤ %.4f) after\n", name, b, be, u - $4, ue + $5 }
+        ' "$work/before-$k.csv" "$work/uniform$n-served-$k.csv" "$work/searched$n-served-$k.csv"
+    done
+    row=$((row + 2))
+done
