@@ -5,9 +5,9 @@
 #   benches/smollm2_distill.sh MODEL [SIDECAR]
 #
 # MODEL and SIDECAR as for benches/smollm2.sh. Every training starts from the sidecar and sees the same tokens and rows:
-# WARMUP (60) steps towards all visible keys and SPARSE (20) towards the selected ones, k = 128, of 1,024 tokens and 256
+# WARMUP (80) steps towards all visible keys and SPARSE (40) towards the selected ones, k = 128, of 1,024 tokens and 256
 # rows each, at a peak rate of LR (2e-3). Every Δ is against the all-Full pattern with the indexers before training, on
-# SEQUENCES (8) held-out sequences of 1,024 tokens.
+# SEQUENCES (12) held-out sequences of 1,024 tokens.
 #
 # SEARCHED and SEARCHED4 are patterns with 8 and 4 Full layers; without them, one `search` at k = 64 on training text
 # finds both. What is in WORK (a new folder by default) is not done again; give it to go on after a stop. INDEXSCOPE
@@ -53,11 +53,11 @@ for run in "${trained[@]}"; do
     resume=$([ -f "$out.state" ] && echo --resume || true)
     once "$work/$run.json" $program train distill "$model" --sidecar "$sidecar" --pattern "${pattern[${run%-*}]}" \
         --targets "${run#*-}" --out "$out" --text assets/corpus/python-docs.txt.xz --text assets/corpus/rust-docs.txt.xz \
-        --seq-len 1024 --rows 256 --index-topk 128 --steps "${WARMUP:-60}" --sparse-steps "${SPARSE:-20}" \
+        --seq-len 1024 --rows 256 --index-topk 128 --steps "${WARMUP:-80}" --sparse-steps "${SPARSE:-40}" \
         --lr "${LR:-2e-3}" --seed 7 --json --log "$work/$run.log" $resume
 done
 
-data=(--text "$work/heldout.txt" --seq-len 1024 --sequences "${SEQUENCES:-8}" --quiet)
+data=(--text "$work/heldout.txt" --seq-len 1024 --sequences "${SEQUENCES:-12}" --quiet)
 for k in 64 128; do
     once "$work/before-$k.csv" $program eval "$model" "${data[@]}" --index "$sidecar" --index-topk $k --format csv \
         --pattern dense --pattern all-full --pattern "${pattern[uniform8]}" --pattern "${pattern[searched8]}" \
