@@ -65,6 +65,34 @@ fn the_contract_holds_and_the_session_has_every_step() {
 }
 
 #[test]
+fn a_session_that_is_there_keeps_all_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let session = ["--session", path.to_str().unwrap()];
+    let read = || std::fs::read_to_string(&path).unwrap().parse::<toml::Table>().unwrap();
+    let all = |keep: &str| json(folder.path(), &[&["--keep", keep, "--method", "lazy"], &session[..]].concat());
+    let pattern = all("5")["pattern"].as_str().unwrap().to_owned();
+    let own = format!("[[named]]\nname = 'mine'\npattern = '{pattern}'\n");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + &own).unwrap();
+    let before = read();
+    all("4");
+    let after = read();
+    assert_eq!(after["named"], before["named"]);
+    let (steps, more) = (before["history"].as_array().unwrap(), after["history"].as_array().unwrap());
+    assert_eq!(&more[..steps.len()], steps);
+    assert_eq!(more.len(), steps.len() + 1);
+    assert_eq!((before["searches"].as_array().unwrap().len(), after["searches"].as_array().unwrap().len()), (1, 2));
+    // The same search again is no third one.
+    all("4");
+    assert_eq!(read()["searches"].as_array().unwrap().len(), 2);
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("fingerprint = \"", "fingerprint = \"0"))
+        .unwrap();
+    let other = search(folder.path(), &[&["--keep", "4"], &session[..]].concat());
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("a session of another model"));
+}
+
+#[test]
 fn a_search_killed_at_any_moment_comes_to_the_same_end() {
     let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let arguments = ["--keep", "2", "--method", "lazy+swap", "--seed", "3"];

@@ -7,7 +7,7 @@ use super::Args;
 use crate::checkpoint::Checkpoint;
 use crate::cli::CliError;
 use crate::cli::progress::Progress;
-use crate::domain::{SearchProgress, SearchRecord, SearchState};
+use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchState};
 use crate::engine::ModelInfo;
 use crate::search::{Measured, SearchError, Watch};
 use crate::session::{FileError, Journal, Session, SessionLock, SessionModel, SessionStep, sessions_folder};
@@ -18,7 +18,10 @@ pub(super) struct Keeper {
     pub known: Vec<Measured>,
     path: PathBuf,
     journal: Journal,
-    session: Session,
+    /// The session as it was, or a new one; what the search finds is added to it.
+    before: Session,
+    /// Hash of the set that is searched on.
+    calibration: String,
     /// The first thing that went wrong while saving.
     failure: Option<FileError>,
     told: (usize, SearchState),
@@ -41,6 +44,7 @@ impl Keeper {
             CliError::run(format!("'{}' is open in another indexscope", path.display()))
                 .hint("wait for it, or name another file with --session")
         })?;
+        let before = session(&path, checkpoint, info)?;
         let journal = path.with_extension("journal");
         // Measurements of another model, set or arithmetic are none of this search.
         let about = format!(
@@ -48,14 +52,17 @@ impl Keeper {
             info.fingerprint, info.calibration, info.device, info.dtype, info.ops
         );
         let (journal, known) = if args.resume { resume(&journal, &about)? } else { (begin(&journal, &about)?, vec![]) };
-        let model = SessionModel {
-            name: checkpoint.name().to_owned(),
-            fingerprint: checkpoint.fingerprint().to_owned(),
-            ..SessionModel::default()
-        };
-        let session = Session { calibration: info.calibration.clone(), ..Session::new(model, info.reference) };
-        let line = Progress::new(&args.output);
-        Ok(Self { known, path, journal, session, failure: None, told: (0, SearchState::Running), line, _lock: lock })
+        Ok(Self {
+            known,
+            path,
+            journal,
+            before,
+            calibration: info.calibration.clone(),
+            failure: None,
+            told: (0, SearchState::Running),
+            line: Progress::new(&args.output),
+            _lock: lock,
+        })
     }
 
     /// Shows where a search stands.
@@ -77,39 +84,56 @@ impl Keeper {
         Ok(result?)
     }
 
-    /// Writes the session: the search, and its patterns as a history.
+    /// Writes the session: what it held before, the search, and the search's patterns in the history.
     pub(super) fn save(&mut self, record: &SearchRecord) -> Result<(), FileError> {
-        let mut record = record.clone();
-        record.calibration.clone_from(&self.session.calibration);
+        let mut session = self.before.clone();
+        let record = SearchRecord { calibration: self.calibration.clone(), ..record.clone() };
         let method = record.settings.method;
-        let step = |pattern, parent, change| SessionStep {
-            pattern,
-            parent,
-            change,
-            evaluation: None,
-            speed: Vec::new(),
-            validation: None,
-            other: toml::Table::new(),
-        };
-        let mut history = vec![step(record.start, None, "start of the search".to_owned())];
+        let mut at = reach(&mut session, record.start, None, "start of the search".to_owned());
         for (i, flip) in record.order.iter().enumerate() {
             let change = format!("{method}: L{} Full → Shared", flip.layer);
-            history.push(step(record.after(i + 1), Some(i), change));
+            at = reach(&mut session, record.after(i + 1), Some(at), change);
         }
-        let last = history.len() - 1;
-        if history[last].pattern != record.pattern {
-            let change = match record.swaps.as_slice() {
-                [] => method.to_string(),
-                swaps => format!("{method}: {} swaps", swaps.len()),
-            };
-            history.push(step(record.pattern, Some(last), change));
-        }
-        self.session.pattern = record.pattern;
-        self.session.current = history.len() - 1;
-        self.session.history = history;
-        self.session.searches = vec![record];
-        self.session.write(&self.path)
+        let change = match record.swaps.as_slice() {
+            [] => method.to_string(),
+            swaps => format!("{method}: {} swaps", swaps.len()),
+        };
+        (session.current, session.pattern) = (reach(&mut session, record.pattern, Some(at), change), record.pattern);
+        // The same search, interrupted or run again, takes the place of what it was.
+        session.searches.retain(|s| {
+            (&s.settings, &s.calibration, s.start) != (&record.settings, &record.calibration, record.start)
+        });
+        session.searches.push(record);
+        session.write(&self.path)
     }
+}
+
+/// Returns where a pattern stands in the history, where it is put if it is not there yet.
+fn reach(session: &mut Session, pattern: Pattern, parent: Option<usize>, change: String) -> usize {
+    if let Some(at) = session.history.iter().position(|step| step.pattern == pattern) {
+        return at;
+    }
+    // A history has one beginning; a search that starts elsewhere hangs on it.
+    let parent = parent.or((!session.history.is_empty()).then_some(0));
+    let (evaluation, speed, validation, other) = (None, Vec::new(), None, toml::Table::new());
+    session.history.push(SessionStep { pattern, parent, change, evaluation, speed, validation, other });
+    session.history.len() - 1
+}
+
+/// Returns the session that is there, or a new one.
+fn session(path: &Path, checkpoint: &Checkpoint, info: &ModelInfo) -> Result<Session, CliError> {
+    let (name, fingerprint) = (checkpoint.name().to_owned(), checkpoint.fingerprint().to_owned());
+    if !path.exists() {
+        let model = SessionModel { name, fingerprint, ..SessionModel::default() };
+        return Ok(Session { calibration: info.calibration.clone(), ..Session::new(model, info.reference) });
+    }
+    let session = Session::read(path)?;
+    if session.model.fingerprint != fingerprint {
+        let (path, other) = (path.display(), &session.model.name);
+        return Err(CliError::run(format!("'{path}' is a session of another model, '{other}', not of this '{name}'"))
+            .hint("name another file with --session"));
+    }
+    Ok(session)
 }
 
 fn begin(path: &Path, about: &str) -> Result<Journal, CliError> {
