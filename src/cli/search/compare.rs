@@ -209,8 +209,10 @@ fn regrets(rows: &[Row], full: usize, layers: usize) -> Option<String> {
         .iter()
         .filter(|row| row.full == full && (row.method.strategy.has_order()))
         .filter_map(|row| {
-            let regret = gap.map(|(best, gap)| {
-                format!("regret {:.1} % of uniform's", (row.delta.value - best.delta.value) / gap * 100.0)
+            let regret = gap.map(|(best, gap)| match row.delta.value - best.delta.value {
+                // Where uniform is the optimum there is no gap to measure against.
+                lost if gap <= 0.0 => format!("regret {lost:.4} nats, uniform's 0"),
+                lost => format!("regret {:.1} % of uniform's", lost / gap * 100.0),
             });
             let share = paper
                 .map(|paper| format!("{:.0} % of the paper's layer-forwards", row.work.layer_forwards / paper * 100.0));
@@ -219,4 +221,28 @@ fn regrets(rows: &[Row], full: usize, layers: usize) -> Option<String> {
         })
         .collect();
     (!parts.is_empty()).then(|| format!("{full} Full: {}", parts.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(method: &str, delta: f64) -> Row {
+        Row {
+            method: method.parse().unwrap(),
+            full: 2,
+            pattern: "FSSF".parse().unwrap(),
+            delta: Estimate { value: delta, se: None, n: 1 },
+            work: Work::default(),
+            judged: None,
+        }
+    }
+
+    #[test]
+    fn regret_is_a_share_of_what_uniform_loses_if_it_loses_anything() {
+        let said =
+            |uniform: f64| regrets(&[row("lazy", 0.3), row("uniform", uniform), row("exhaustive", 0.2)], 2, 4).unwrap();
+        assert_eq!(said(0.6), "2 Full: lazy regret 25.0 % of uniform's");
+        assert_eq!(said(0.2), "2 Full: lazy regret 0.1000 nats, uniform's 0");
+    }
 }
