@@ -1,9 +1,7 @@
-//! What config.json says of a model's architecture; DSA and dense models are read by a file each.
+//! The architecture of a checkpoint, whatever its config was read from.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::dense::{self, RawDense};
-use super::dsa::{self, RawDsa};
 use super::{CheckpointError, Rope};
 use crate::domain::{IndexSource, Role};
 
@@ -148,28 +146,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Parses config.json.
-    ///
-    /// # Errors
-    /// Other model types by name; values that the architecture does not allow by key and value.
-    pub fn parse(json: &str) -> Result<Self, CheckpointError> {
-        #[derive(Deserialize)]
-        struct Kind {
-            model_type: Option<String>,
-        }
-        // The type first: other architectures may spell other keys in ways that `Raw` cannot hold.
-        let kind: Kind = serde_json::from_str(json)?;
-        let kind = kind.model_type.unwrap_or_else(|| "(none given)".to_owned());
-        let family = Family::from_model_type(&kind).ok_or(CheckpointError::ModelType(kind))?;
-        let config = if family.is_dense() {
-            serde_json::from_str::<RawDense>(json)?.read(family)?
-        } else {
-            serde_json::from_str::<RawDsa>(json)?.read(family)?
-        };
-        config.validate()?;
-        Ok(config)
-    }
-
     /// Returns the width of what the indexer's queries are made from: the query latent, or the layer's input.
     pub fn index_query_width(&self) -> usize {
         match self.attention {
@@ -181,13 +157,6 @@ impl Config {
     /// Returns the per-head width of queries and keys, rotated part included.
     pub fn qk_head_dim(&self) -> usize {
         self.qk_nope_head_dim + self.qk_rope_head_dim
-    }
-
-    pub(super) fn validate(&self) -> Result<(), CheckpointError> {
-        if self.attention != Attention::Mla {
-            return dense::validate(self);
-        }
-        dsa::validate(self)
     }
 
     /// Refuses sizes that an indexer beside this attention cannot have.

@@ -18,6 +18,7 @@ mod index;
 mod layout;
 mod lineage;
 mod open;
+mod parse;
 mod parts;
 mod roles;
 mod rope;

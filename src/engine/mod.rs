@@ -19,6 +19,7 @@ mod local_tests;
 mod mailbox;
 mod measure;
 mod memory;
+mod outbox;
 mod protocol;
 mod random;
 mod record;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::outbox::{Outbox, PROGRESS_EVERY};
 use super::search::Evaluator;
-use super::worker::{Outbox, PROGRESS_EVERY};
 use super::{Backend, BackendError, Cancel, Update};
 use crate::domain::{SearchProgress, SearchSettings, SearchState};
 use crate::search::{Ledger, Measured, Space, Watch, search};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::worker::{Outbox, PROGRESS_EVERY};
+use super::outbox::{Outbox, PROGRESS_EVERY};
 use super::{Backend, BackendError, Cancel, Training, Update};
 use crate::domain::{Evaluation, Pattern, SearchState, TrainingProgress, TrainingSettings, TrainingStep};
 

@@ -4,19 +4,18 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::mailbox::{Kind, Long, Mailbox, Next, Task};
+use super::outbox::Outbox;
 use super::searching::Searching;
 use super::training::Trained;
-use super::{Backend, BackendError, Cancel, Command, Failure, Job, Progress, Update};
+use super::{Backend, BackendError, Cancel, Command, Failure, Job, Update};
 use crate::domain::{Evaluation, Pattern, Speed, Subject};
 
 /// How long the hands must be still before speed is measured.
 const QUIET: Duration = Duration::from_millis(500);
-/// Progress is told at most this often.
-pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
 /// The way to the worker; dropping it ends the worker.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ pub fn spawn_with(
         searching: Searching::default(),
         trained: Trained::default(),
         mailbox: mailbox.clone(),
-        outbox: Outbox { sender, last: None },
+        outbox: Outbox::new(sender),
     };
     if let Err(error) = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run()) {
         // The closure, and the sender with it, is gone: the receiver reports a closed channel.
@@ -223,28 +222,6 @@ impl Task {
             Self::Long(Long::Search(_)) => Job::Search,
             Self::Long(Long::Train(_)) => Job::Train,
         }
-    }
-}
-
-/// Sends updates, progress not too often. A receiver that has gone is no error: the handle goes with it.
-pub(super) struct Outbox {
-    sender: Sender<Update>,
-    last: Option<(Job, Instant)>,
-}
-
-impl Outbox {
-    pub(super) fn send(&self, update: Update) {
-        let _ = self.sender.send(update);
-    }
-
-    fn progress(&mut self, job: Job, share: f64, started: Instant) {
-        let now = Instant::now();
-        if self.last.is_some_and(|(last, at)| last == job && now - at < PROGRESS_EVERY) {
-            return;
-        }
-        self.last = Some((job, now));
-        let eta = (share > 0.0).then(|| started.elapsed().as_secs_f64() * (1.0 - share) / share);
-        self.send(Update::Progress(Progress { job, share, eta }));
     }
 }
 
