@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "NATS", conflicts_with = "keep")]
     max_delta: Option<f64>,
     /// greedy, lazy, racing, dp, similarity, uniform or exhaustive, each also with +swap; swap is greedy+swap.
-    #[arg(long, value_name = "METHOD", default_value = "lazy")]
+    #[arg(long, value_name = "METHOD", default_value = "racing")]
     method: Method,
     /// Layers per pipeline stage, such as 14,6x8,16; the first layer of each stays Full.
     #[arg(long, value_name = "LIST")]

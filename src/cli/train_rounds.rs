@@ -208,7 +208,7 @@ impl Rounds<'_> {
     fn search(&self, pattern: Pattern, sidecar: Option<&Path>) -> Result<Pattern, CliError> {
         let mut backend = backend(self.begin.checkpoint, sidecar, self.topk, self.searched.clone())?;
         let goal = Goal::Keep(pattern.full_count());
-        let settings = SearchSettings { seed: self.args.seed, ..SearchSettings::new(Strategy::Lazy, goal) };
+        let settings = SearchSettings { seed: self.args.seed, ..SearchSettings::new(Strategy::Racing, goal) };
         let space = Space::new(&backend.describe().constraints, &settings)?;
         let parts: Vec<usize> = (0..backend.layout().parts.len()).collect();
         let generation = Generation::default();

@@ -96,7 +96,7 @@ impl Default for Form {
     fn default() -> Self {
         Self {
             field: Field::default(),
-            strategy: Strategy::Lazy,
+            strategy: Strategy::Racing,
             swap: false,
             within: false,
             block: false,

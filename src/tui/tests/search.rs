@@ -91,11 +91,11 @@ fn the_search_at_three_sizes() {
 fn enter_starts_with_what_the_form_says() {
     let mut scene = ready();
     scene.type_keys("\n");
-    let expected = SearchSettings::new(Strategy::Lazy, Goal::Keep(3));
+    let expected = SearchSettings::new(Strategy::Racing, Goal::Keep(3));
     assert_eq!(scene.posted, [Command::Search(expected)]);
-    assert_eq!(scene.app.message.text, "searching: lazy to 3 Full");
+    assert_eq!(scene.app.message.text, "searching: racing to 3 Full");
     scene.worker(Update::Progress(Progress { job: Job::Speed, share: 0.5, eta: None }));
-    assert!(scene.text(120, 40).contains("lazy to 3 Full begins once the worker is free; now: speed"));
+    assert!(scene.text(120, 40).contains("racing to 3 Full begins once the worker is free; now: speed"));
     scene.type_keys("c");
     // Racing, with swaps, at most 0.02 nats, two stages, layer 5 stays Full, seed 7.
     scene.press(KeyCode::Right);
@@ -119,7 +119,7 @@ fn enter_starts_with_what_the_form_says() {
     scene.press(KeyCode::PageDown);
     scene.type_keys("^U7\n");
     let Some(Command::Search(asked)) = scene.posted.last() else { panic!("{:?}", scene.posted) };
-    assert_eq!((asked.method.to_string().as_str(), asked.goal, asked.seed), ("racing+swap", Goal::MaxDelta(0.02), 7));
+    assert_eq!((asked.method.to_string().as_str(), asked.goal, asked.seed), ("dp+swap", Goal::MaxDelta(0.02), 7));
     assert_eq!(asked.stages.as_ref().map(ToString::to_string).as_deref(), Some("2x6"));
     assert!(asked.lock_full.contains(5) && asked.lock_full.iter().count() == 1);
 }
