@@ -5,6 +5,7 @@ use std::str::FromStr;
 use candle_core::{DType, Device};
 
 use super::BackendError;
+use super::devices::cuda_count;
 
 /// A device as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,27 +73,14 @@ impl Placement {
     /// # Errors
     /// [`BackendError::Failed`] where it is not there, or this build cannot use it.
     pub fn open(device: DeviceChoice, dtype: Option<DtypeChoice>) -> Result<Self, BackendError> {
-        let cuda = candle_core::utils::cuda_is_available();
-        let (device, number) = match device {
+        let number = match device {
+            DeviceChoice::Cpu => None,
             // A build with CUDA runs everywhere: without a device on the CPU.
-            DeviceChoice::Auto if cuda => (Device::new_cuda_with_stream(0).unwrap_or(Device::Cpu), 0),
-            DeviceChoice::Cpu | DeviceChoice::Auto => (Device::Cpu, 0),
-            DeviceChoice::Cuda(number) if cuda => match Device::new_cuda_with_stream(number) {
-                Ok(device) => (device, number),
-                Err(error) => {
-                    return Err(BackendError::Failed {
-                        message: format!("cannot open cuda:{number}: {}", first_line(&error)),
-                        hint: Some("'indexscope devices' says what is there; or use --device cpu".to_owned()),
-                    });
-                }
-            },
-            DeviceChoice::Cuda(_) => {
-                return Err(BackendError::Failed {
-                    message: "this build cannot use --device cuda".to_owned(),
-                    hint: Some("build with '--features cuda', or use --device cpu".to_owned()),
-                });
-            }
+            DeviceChoice::Auto => (cuda_count() > 0).then_some(0),
+            DeviceChoice::Cuda(number) => Some(number),
         };
+        let device = number.map_or(Ok(Device::Cpu), open_cuda)?;
+        let number = number.unwrap_or_default();
         let usual = if device.is_cpu() { DtypeChoice::F32 } else { DtypeChoice::Bf16 };
         let dtype = match dtype.unwrap_or(usual) {
             DtypeChoice::F32 => DType::F32,
@@ -113,8 +101,21 @@ impl Placement {
     }
 }
 
-fn first_line(error: &candle_core::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+/// Opens a CUDA device.
+fn open_cuda(number: usize) -> Result<Device, BackendError> {
+    let failed = |message: String, hint: &str| BackendError::Failed { message, hint: Some(hint.to_owned()) };
+    if !candle_core::utils::cuda_is_available() {
+        let hint = "build with '--features cuda', or use --device cpu";
+        return Err(failed("this build cannot use --device cuda".to_owned(), hint));
+    }
+    let hint = "'indexscope devices' says what is there; or use --device cpu";
+    match cuda_count() {
+        0 => Err(failed(format!("cannot open cuda:{number}: the driver finds no CUDA device"), hint)),
+        _ => Device::new_cuda_with_stream(number).map_err(|error| {
+            let line = error.to_string().lines().next().unwrap_or_default().to_owned();
+            failed(format!("cannot open cuda:{number}: {line}"), hint)
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,20 @@ pub fn devices() -> (Vec<DeviceInfo>, Option<String>) {
     }
 }
 
+/// Returns how many CUDA devices the driver finds; none without a driver, or without the feature `cuda`.
+#[cfg(not(feature = "cuda"))]
+pub(super) fn cuda_count() -> usize {
+    0
+}
+
+/// Returns how many CUDA devices the driver finds; none without a driver, or without the feature `cuda`.
+#[cfg(feature = "cuda")]
+pub(super) fn cuda_count() -> usize {
+    use candle_core::cuda_backend::cudarc::driver::CudaContext;
+
+    CudaContext::device_count().map_or(0, |count| count as usize)
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Result<Vec<DeviceInfo>, String> {
     Err("no CUDA device: this build is without the feature 'cuda'".to_owned())
