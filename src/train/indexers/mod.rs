@@ -6,12 +6,15 @@
 //! computed as KL(p̄ ‖ q) to the layers' average, whose gradient it shares, plus the floor mean_j KL(p_j ‖ p̄) that no
 //! indexer can go below.
 
+mod memory;
 mod recipe;
 mod run;
+mod start;
 mod step;
 #[cfg(test)]
 mod tests;
 
+pub use memory::memory;
 pub use recipe::IndexerRecipe;
-pub use run::{IndexerEvent, IndexerRun, IndexerStep, Setup, memory};
+pub use run::{IndexerEvent, IndexerRun, IndexerStep, Setup};
 pub use step::Divergence;

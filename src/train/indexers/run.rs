@@ -9,15 +9,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{self, IndexerRecipe};
+use super::start::{check, initial};
 use super::step::{Divergence, step};
-use crate::checkpoint::{
-    Checkpoint, Config, IndexerShape, Sidecar, SidecarHeader, Trained, indexer_tensors, sidecar_bytes,
-};
-use crate::model::{CheckpointSource, Model, TensorSource};
+use crate::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, SidecarHeader, Trained, sidecar_bytes};
+use crate::model::Model;
 use crate::train::TrainError;
 use crate::train::data::Data;
 use crate::train::optimizer;
-use crate::train::params::{Kind, Param, Params};
+use crate::train::params::Params;
 use crate::train::rng::Rng;
 use crate::train::state::{self, write_atomic};
 
@@ -27,8 +26,7 @@ const SAVE_EVERY: u64 = 50;
 const NEWEST: f64 = 0.05;
 /// Key of the header in the state file.
 const KEY: &str = "indexscope.train.indexers";
-/// Stream of random numbers of the initial weights, and of the sampled rows; the data use small numbers.
-const WEIGHTS: u64 = 1 << 32;
+/// Stream of random numbers of the sampled rows; the data use small numbers.
 const ROWS: u64 = 1 << 33;
 
 /// What a run is made from.
@@ -325,62 +323,6 @@ fn state_path(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
-/// Refuses what makes no sense.
-fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) -> Result<(), TrainError> {
-    let refuse = |reason: String| Err(TrainError::Indexers(reason));
-    let layers = config.num_hidden_layers;
-    if recipe.layers.is_empty() || recipe.rows == 0 || recipe.all_steps() == 0 {
-        return refuse("there is nothing to train: layers, rows and steps must be at least 1".to_owned());
-    }
-    if let Some(layer) = recipe.layers.iter().find(|&&l| l >= layers) {
-        return refuse(format!("layer {layer} does not exist; the model has layers 0 to {}", layers - 1));
-    }
-    if let Some(layer) = recipe.layers.iter().find(|&&l| !recipe.pattern.is_full(l)) {
-        return refuse(format!("layer {layer} is Shared in the pattern {}, so it has no indexer", recipe.pattern));
-    }
-    let own = base.config();
-    let has_own = !own.family.is_dense() && (0..layers).any(|l| base.has_indexer(l));
-    let (mine, theirs) = ((config.index_n_heads, config.index_head_dim), (own.index_n_heads, own.index_head_dim));
-    if has_own && mine != theirs {
-        return refuse(format!(
-            "the model's indexers have {} heads of {}, and all of one model must be alike, but {} of {} were asked for",
-            theirs.0, theirs.1, mine.0, mine.1
-        ));
-    }
-    Ok(())
-}
-
-/// Returns the weights that an indexer starts from: the sidecar's, the checkpoint's own, or random ones.
-fn initial(
-    checkpoint: &Checkpoint,
-    start: Option<&Sidecar>,
-    config: &Config,
-    layer: usize,
-    seed: u64,
-) -> Result<Params, TrainError> {
-    let started = match start {
-        Some(sidecar) if sidecar.header().layers.contains(&layer) => Some(checkpoint.with_sidecar(sidecar)?),
-        _ if !checkpoint.config().index.is_oracle() && checkpoint.has_indexer(layer) => Some(checkpoint.clone()),
-        _ => None,
-    };
-    let source = started.map(|checkpoint| CheckpointSource { checkpoint, device: Device::Cpu, defer_experts: false });
-    let mut rng = Rng::new(seed, WEIGHTS + layer as u64);
-    let tensors = indexer_tensors(config, layer).into_iter().map(|demand| {
-        let len = demand.shape.iter().product();
-        let value = match &source {
-            Some(source) => source.get(&demand.name, &demand.shape, DType::F32)?.flatten_all()?.to_vec1()?,
-            None if demand.name.ends_with("norm.weight") => vec![1.0; len],
-            None if demand.shape.len() < 2 => vec![0.0; len],
-            None => {
-                let scale = (demand.shape[1] as f64).sqrt().recip();
-                (0..len).map(|_| (rng.normal() * scale) as f32).collect()
-            }
-        };
-        Ok(Param::new(demand.name, demand.shape, Kind::Indexer, value))
-    });
-    Ok(Params(tensors.collect::<Result<_, TrainError>>()?))
-}
-
 /// Draws the query rows of a step: `count` of the `length` positions, ascending, none twice.
 fn sample(count: usize, length: usize, seed: u64, step: u64) -> Vec<usize> {
     // The first position sees only itself and has nothing to teach.
@@ -389,29 +331,6 @@ fn sample(count: usize, length: usize, seed: u64, step: u64) -> Vec<usize> {
     all.truncate(count);
     all.sort_unstable();
     all
-}
-
-/// Returns the bytes that a step needs, apart from those per sampled row, and those per row.
-///
-/// The first: weights in f32, four numbers per trained weight beside its value, the activations of one layer and the
-/// working memory of each thread. The second: targets, their average, the indices of the support, queries and
-/// gradients.
-pub fn memory(checkpoint: &Checkpoint, recipe: &IndexerRecipe, shape: IndexerShape) -> (u64, u64) {
-    let config = checkpoint.base().config();
-    let (hidden, tokens, threads) = (config.hidden_size, recipe.seq_len, rayon::current_num_threads());
-    let width = config.index_query_width();
-    let indexer = shape.heads * shape.dim * width + (shape.dim + shape.heads) * hidden + 2 * shape.dim;
-    let attention =
-        config.num_attention_heads * (config.qk_head_dim().max(config.qk_rope_head_dim) + 2 * config.v_head_dim);
-    let activations =
-        tokens * (8 * hidden + 4 * attention + 4 * config.intermediate_size + 2 * shape.heads * shape.dim);
-    // Attention works on blocks of 64 rows, an indexer's loss on 32 rows of every head.
-    let blocks = threads * tokens * (2 * 64 + 32 * (shape.heads + 2));
-    let floats = 5 * recipe.layers.len() * indexer + activations + blocks;
-    let fixed = checkpoint.base().needed_bytes(4) + 4 * floats as u64;
-    // Each block of rows has its own part of the keys' gradient.
-    let per_row = 12 * tokens + 4 * recipe.index_topk + 4 * (tokens.div_ceil(32) + 4 * shape.heads) * shape.dim;
-    (fixed, per_row as u64)
 }
 
 #[cfg(test)]
