@@ -51,6 +51,9 @@ pub enum ModelError {
         /// Tokens kept.
         want: usize,
     },
+    /// Weights of an indexer hold NaN or infinity.
+    #[error("the indexer '{0}' has weights that are no finite numbers")]
+    NotFinite(String),
     /// Newer work replaced this forward; not an error to a person.
     #[error("the forward was stopped")]
     Stopped,

@@ -44,7 +44,27 @@ pub struct Indexer {
 
 impl Indexer {
     /// Loads the indexer under `self_attn.indexer`; `None` where the checkpoint has none.
+    ///
+    /// Its weights are looked at: a NaN would vanish in the ReLU and leave no trace but a poor selection.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`], beside those of any tensor.
     pub(super) fn load(scope: &Scope, config: &Config) -> Result<Option<Self>> {
+        let indexer = Self::build(scope, config)?;
+        for tensor in indexer.iter().flat_map(Self::tensors) {
+            let sum: f32 = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar()?;
+            if !sum.is_finite() {
+                return Err(ModelError::NotFinite(scope.path().to_owned()));
+            }
+        }
+        Ok(indexer)
+    }
+
+    fn tensors(&self) -> [&Tensor; 5] {
+        [self.query.weight(), self.key.weight(), &self.key_norm.0, &self.key_norm.1, self.weights.weight()]
+    }
+
+    fn build(scope: &Scope, config: &Config) -> Result<Option<Self>> {
         if !scope.contains("wq_b.weight") {
             return Ok(None);
         }
@@ -91,7 +111,7 @@ impl Indexer {
     /// [`ModelError::NoIndexer`] where the source has none.
     pub fn of(source: &dyn TensorSource, config: &Config, layer: usize) -> Result<Self> {
         let scope = Scope::root(source, DType::F32).at("model.layers").at(layer).at("self_attn.indexer");
-        Self::load(&scope, config)?.ok_or(ModelError::NoIndexer(layer))
+        Self::build(&scope, config)?.ok_or(ModelError::NoIndexer(layer))
     }
 
     /// Computes the mean divergence (scalar, nats) from a target on sampled query rows, differentiable in the weights.

@@ -132,11 +132,11 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Tensor};
 
     use crate::checkpoint::Checkpoint;
     use crate::model::ops::testing::assert_close;
-    use crate::model::{Attend, Model, ModelError, Ops, Pass, Stop};
+    use crate::model::{Attend, CheckpointSource, Model, ModelError, Ops, Pass, Stop, TensorSource};
 
     #[test]
     fn a_stop_is_heard_between_the_parts_of_a_layer() {
@@ -163,6 +163,53 @@ mod tests {
         }
     }
 
+    /// A checkpoint in which the first number of one tensor is NaN.
+    #[derive(Debug)]
+    struct Spoilt(CheckpointSource, &'static str);
+
+    impl TensorSource for Spoilt {
+        fn get(&self, name: &str, shape: &[usize], dtype: DType) -> crate::model::Result<Tensor> {
+            let tensor = self.0.get(name, shape, dtype)?;
+            if name != self.1 {
+                return Ok(tensor);
+            }
+            let mut values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+            values[0] = f32::NAN;
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        }
+
+        fn contains(&self, name: &str) -> bool {
+            self.0.contains(name)
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_does_not_vanish() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let with = |name| {
+            let source = CheckpointSource { checkpoint: checkpoint.clone(), device: Device::Cpu, defer_experts: false };
+            Model::new(checkpoint.config().clone(), &Spoilt(source, name), &Device::Cpu, DType::F32)
+        };
+        for name in ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"] {
+            let model = with(Box::leak(format!("model.layers.0.self_attn.{name}.weight").into_boxed_str())).unwrap();
+            let (rotary, x) = (model.rope(40).unwrap(), model.embed(&[(0..40).collect()]).unwrap());
+            for (ops, attend) in
+                [(Ops::Reference, Attend::Dense), (Ops::Reference, Attend::Own), (Ops::Fast, Attend::Own)]
+            {
+                let mut pass = Pass { ops, ..Pass::new(attend) };
+                let hidden = model.layer(0, &x, &rotary, &mut pass).unwrap().hidden;
+                let sum: f32 = hidden.sum_all().unwrap().to_scalar().unwrap();
+                assert!(sum.is_nan(), "{name}, {ops} ops, {attend:?}: {sum}");
+            }
+        }
+        for name in ["wq_b.weight", "wk.weight", "k_norm.bias", "weights_proj.weight"] {
+            let tensor = Box::leak(format!("model.layers.0.self_attn.indexer.{name}").into_boxed_str());
+            let error = with(tensor).unwrap_err().to_string();
+            assert!(error.contains("model.layers.0.self_attn.indexer"), "{name}: {error}");
+        }
+    }
+
     #[test]
     fn mean_attention_is_that_of_the_dense_pass() {
         for name in ["glm_dsa_tiny", "deepseek_groups_yarn", "glm_bias_yarn", "llama_rope3", "qwen3_norm"] {
@@ -177,7 +224,7 @@ mod tests {
                 let probs = output.probs.unwrap().squeeze(0).unwrap();
                 let rows = [59usize, 0, 7, 31];
                 let want: Vec<_> = rows.iter().map(|&r| probs.get(r).unwrap()).collect();
-                let want = candle_core::Tensor::stack(&want, 0).unwrap();
+                let want = Tensor::stack(&want, 0).unwrap();
                 assert_close(&model.mean_attention(layer, &x, &rotary, &rows).unwrap(), &want, 1e-5);
                 x = output.hidden;
             }

@@ -8,11 +8,12 @@ pub(super) fn dispatch<R>(f: impl FnOnce() -> R) -> R {
 
 const LANES: usize = 16;
 
-/// e^x for x ≤ 0 with a relative error below 2e-7; 0 below about −87.
+/// e^x for x ≤ 0 with a relative error below 2e-7; 0 below about −87; NaN for NaN.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it leaves the nearest integer in the low bits
-    let x = x.max(-87.3);
+    // Not `max`, which would make a number of NaN.
+    let x = if x < -87.3 { -87.3 } else { x };
     let t = x * std::f32::consts::LOG2_E + ROUND;
     let n = t - ROUND;
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
@@ -96,6 +97,7 @@ mod tests {
         }
         assert!(exp(-1000.0) < 1.3e-38);
         assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan(), "what is wrong must not vanish");
     }
 
     #[test]
@@ -106,5 +108,8 @@ mod tests {
         let lse = softmax(&mut row);
         let want = x.iter().map(|v| f64::from(v - 36.0).exp()).sum::<f64>().ln() + 36.0;
         assert!((f64::from(lse) - want).abs() < 1e-5 && (sum(&row) - 1.0).abs() < 1e-6);
+        let mut spoilt = x;
+        spoilt[3] = f32::NAN;
+        assert!(softmax(&mut spoilt).is_nan() && spoilt.iter().all(|v| v.is_nan()));
     }
 }
