@@ -187,6 +187,7 @@ fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
             sparse_steps: 1,
             lr: 1e-3,
             index_topk: 128,
+            lm_lr: None,
         };
         let train = |recipe: IndexerRecipe, out: &str| {
             let texts = vec![("text".to_owned(), ids(4 * seq_len))];

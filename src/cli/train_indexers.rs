@@ -191,6 +191,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
         sparse_steps: args.sparse_steps,
         lr: args.lr,
         index_topk: args.topk(checkpoint),
+        lm_lr: None,
     };
     let asked = recipe.rows;
     recipe.limit(memory(checkpoint, &recipe, shape), args.max_memory.map(|bytes| bytes as u64))?;

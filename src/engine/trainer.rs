@@ -69,6 +69,7 @@ pub(super) fn train(backend: &LocalBackend, settings: &TrainingSettings) -> Resu
         sparse_steps,
         lr,
         index_topk: backend.info.index_topk,
+        lm_lr: None,
     };
     let shape =
         IndexerShape { heads: config.index_n_heads, dim: config.index_head_dim, rope_dims: config.index_rope_head_dim };

@@ -58,7 +58,7 @@ pub enum TrainError {
     /// Loss or gradient became NaN or infinite.
     #[error("the {what} became {value} at step {step} of the {stage} stage; the state saved before it is kept")]
     NonFinite {
-        /// `loss` or `gradient norm`.
+        /// `loss`, `language-model loss` or `gradient norm`.
         what: &'static str,
         /// What it became.
         value: f64,

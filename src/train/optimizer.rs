@@ -52,6 +52,7 @@ pub fn update(
             Kind::Embedding | Kind::Router => adamw(param, &grad, rate * recipe.embedding_lr),
             Kind::Norm => adamw(param, &grad, rate * recipe.norm_lr),
             Kind::Indexer => adamw(param, &grad, rate * recipe.indexer_lr),
+            Kind::Tuned => adamw(param, &grad, rate),
             Kind::Balance => {}
         }
         Ok(())

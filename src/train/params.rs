@@ -23,6 +23,8 @@ pub enum Kind {
     Indexer,
     /// The router's balancing bias: moved by load, not by a gradient.
     Balance,
+    /// Any weight of a model that was trained before and goes on learning.
+    Tuned,
 }
 
 impl Kind {

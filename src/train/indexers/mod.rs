@@ -4,10 +4,13 @@
 //! The model runs forward layer by layer and needs no gradient. Each trained indexer is compared with the head-averaged
 //! attention of some query rows, `[R, T]` at a time; no `[heads, T, T]` is ever held. L_multi = mean_j KL(p_j ‖ q) is
 //! computed as KL(p̄ ‖ q) to the layers' average, whose gradient it shares, plus the floor mean_j KL(p_j ‖ p̄) that no
-//! indexer can go below.
+//! indexer can go below. Where asked for, the rest of the model learns from its own loss in the sparse stage.
 
 mod memory;
 mod recipe;
+mod rest;
+#[cfg(test)]
+mod rest_tests;
 mod run;
 mod start;
 mod step;

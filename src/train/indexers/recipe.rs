@@ -9,7 +9,7 @@ use crate::train::{OptimizerRecipe, TrainError};
 const RISE: f64 = 0.05;
 /// The rate at the end of the warm-up, and the peak of the sparse stage, as a multiple of the warm-up's peak.
 const SPARSE: f64 = 0.1;
-/// Largest norm of an indexer's gradient.
+/// Largest norm of an indexer's gradient, and of that of the rest of the model.
 const CLIP: f64 = 1.0;
 
 /// Everything that decides the result, beside the model's weights and the tokens.
@@ -39,6 +39,9 @@ pub struct IndexerRecipe {
     pub lr: f64,
     /// k of the sparse stage.
     pub index_topk: usize,
+    /// Peak of the rate at which the rest of the model learns from its own loss in the sparse stage; `None` freezes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm_lr: Option<f64>,
 }
 
 impl IndexerRecipe {
@@ -66,14 +69,16 @@ impl IndexerRecipe {
     /// Returns the rate at `step` of the run: in each stage it rises for a twentieth of the steps and then follows a
     /// cosine, from `lr` to a tenth of it in the warm-up, and from there to 0 in the sparse stage.
     pub fn rate(&self, step: u64) -> f64 {
-        let (at, of, peak, end) = match step.checked_sub(self.steps) {
-            None => (step, self.steps, self.lr, SPARSE * self.lr),
-            Some(at) => (at, self.sparse_steps, SPARSE * self.lr, 0.0),
-        };
-        let rise = (of as f64 * RISE).ceil().max(1.0);
-        let left = ((at as f64 - rise) / (of as f64 - rise).max(1.0)).clamp(0.0, 1.0);
-        let fallen = end + (peak - end) * 0.5 * (1.0 + (std::f64::consts::PI * left).cos());
-        fallen * ((at + 1) as f64 / rise).min(1.0)
+        match step.checked_sub(self.steps) {
+            None => curve(step, self.steps, self.lr, SPARSE * self.lr),
+            Some(at) => curve(at, self.sparse_steps, SPARSE * self.lr, 0.0),
+        }
+    }
+
+    /// Returns the rate of the rest of the model: in the sparse stage it rises as the other and falls to 0.
+    pub fn lm_rate(&self, step: u64) -> Option<f64> {
+        let (peak, at) = (self.lm_lr?, step.checked_sub(self.steps)?);
+        Some(curve(at, self.sparse_steps, peak, 0.0))
     }
 
     /// Returns whether `step` belongs to the sparse stage.
@@ -93,7 +98,15 @@ impl IndexerRecipe {
     }
 }
 
-/// Returns what the optimiser is told, which moves indexers only, at the rate of the step.
+/// Returns the rate at step `at` of a stage of `of` steps: it rises to `peak` and follows a cosine to `end`.
+fn curve(at: u64, of: u64, peak: f64, end: f64) -> f64 {
+    let rise = (of as f64 * RISE).ceil().max(1.0);
+    let left = ((at as f64 - rise) / (of as f64 - rise).max(1.0)).clamp(0.0, 1.0);
+    let fallen = end + (peak - end) * 0.5 * (1.0 + (std::f64::consts::PI * left).cos());
+    fallen * ((at + 1) as f64 / rise).min(1.0)
+}
+
+/// Returns what the optimiser is told, which moves indexers and weights that learn on at the rate of the step.
 pub(super) fn optimizer() -> OptimizerRecipe {
     OptimizerRecipe {
         batch: 1,
@@ -127,6 +140,7 @@ pub(super) mod tests {
             sparse_steps: 20,
             lr: 0.01,
             index_topk: 6,
+            lm_lr: None,
         }
     }
 
@@ -138,6 +152,9 @@ pub(super) mod tests {
         assert!(rates[2..40].windows(2).all(|w| w[0] >= w[1]) && (rates[39] - 0.001).abs() < 1e-4, "{rates:?}");
         assert!((rates[40] - 0.001).abs() < 1e-12 && rates[59] < 1e-5, "{rates:?}");
         assert!((0..60).all(|step| recipe.is_sparse(step) == (step >= 40)));
+        let rest = IndexerRecipe { lm_lr: Some(0.5), ..recipe.clone() };
+        assert_eq!((rest.lm_rate(39), rest.lm_rate(40), recipe.lm_rate(40)), (None, Some(0.5), None));
+        assert!(rest.lm_rate(59).is_some_and(|rate| rate < 0.01));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{self, IndexerRecipe};
+use super::rest::Rest;
 use super::start::{check, initial};
-use super::step::{Divergence, step};
+use super::step::{Divergence, Trail, step};
 use crate::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, SidecarHeader, Trained, sidecar_bytes};
 use crate::model::Model;
 use crate::train::TrainError;
@@ -69,6 +70,8 @@ pub struct IndexerStep {
     pub step: (u64, u64),
     /// Each trained layer and what was found there.
     pub layers: Vec<(usize, Divergence)>,
+    /// Mean loss of the language model, nats per token, where the rest of the model learns from it.
+    pub lm: Option<f64>,
     /// The learning rate.
     pub rate: f64,
     /// Tokens of all steps so far.
@@ -98,6 +101,8 @@ struct Header {
     seconds: f64,
     kl: Vec<f64>,
     floor: Vec<f64>,
+    #[serde(default)]
+    lm: Option<f64>,
 }
 
 /// A training run.
@@ -110,6 +115,7 @@ pub struct IndexerRun {
     /// Name of the model, and what its weights are stored in.
     origin: (String, String),
     params: Vec<Params>,
+    rest: Option<Rest>,
     at: Header,
     out: Option<PathBuf>,
 }
@@ -149,7 +155,9 @@ impl IndexerRun {
             seconds: 0.0,
             kl: none.clone(),
             floor: none,
+            lm: None,
         };
+        let mut rest = recipe.lm_lr.map(|_| Rest::open(base, &config)).transpose()?;
         if resume {
             let bytes = state::read_bytes(&path)?;
             let saved: Header = state::read_header(&path, KEY, &bytes)?;
@@ -157,26 +165,42 @@ impl IndexerRun {
                 let reason = "it was begun with other options, for another model or on other tokens".to_owned();
                 return Err(TrainError::Resume { path, reason });
             }
-            let all = params.iter_mut().flat_map(|p| p.0.iter_mut());
+            let all = params.iter_mut().chain(rest.iter_mut().map(|r| &mut r.params)).flat_map(|p| p.0.iter_mut());
             state::read_params(&path, &bytes, all)?;
             params.iter_mut().flat_map(|p| p.0.iter_mut()).for_each(|p| p.updates = saved.step);
+            let sparse = saved.step.saturating_sub(recipe.steps);
+            rest.iter_mut().flat_map(|r| r.params.0.iter_mut()).for_each(|p| p.updates = sparse);
             at = saved;
         }
-        let model = model.map_or_else(|| Model::load(base, &Device::Cpu, DType::F32), Ok)?;
+        let model = match (&mut rest, model) {
+            (Some(rest), _) => rest.model(&config)?,
+            (None, Some(model)) => model,
+            (None, None) => Model::load(base, &Device::Cpu, DType::F32)?,
+        };
         let origin = (base.name().to_owned(), base.stored());
-        Ok(Self { recipe, config, model, data, names, origin, params, at, out: out.map(Into::into) })
+        Ok(Self { recipe, config, model, data, names, origin, params, rest, at, out: out.map(Into::into) })
     }
 
     /// Returns steps done, the number of weights trained, and tokens per epoch.
     pub fn size(&self) -> (u64, usize, u64) {
-        let weights = self.params.iter().map(Params::count).sum();
+        let weights = self.all_params().map(Params::count).sum();
         (self.at.step, weights, self.data.epoch_len() * self.recipe.seq_len as u64)
     }
 
     /// Returns name, shape and values of every trained tensor as they are now, layer by layer.
     pub fn weights(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-        let tensors = self.params.iter().flat_map(|p| &p.0);
+        let tensors = self.all_params().flat_map(|p| &p.0);
         tensors.map(|p| (p.name.clone(), p.shape.clone(), p.value.clone())).collect()
+    }
+
+    /// Returns the indexers' weights, layer by layer, and those of the rest of the model where they learn, too.
+    fn all_params(&self) -> impl Iterator<Item = &Params> {
+        self.params.iter().chain(self.rest.as_ref().map(|rest| &rest.params))
+    }
+
+    /// Returns the loss of the language model, nats per token, averaged over the last steps; `None` where it is frozen.
+    pub fn lm(&self) -> Option<f64> {
+        self.at.lm
     }
 
     /// Returns seconds of training so far, all sessions together.
@@ -192,7 +216,9 @@ impl IndexerRun {
 
     /// Runs until all steps are done or `stop` is set, and saves in either case.
     ///
-    /// Returns whether they are done; then the sidecar has been written and the state removed.
+    /// Returns whether they are done; then the sidecar has been written and the state removed. Where the rest of the model
+    /// learned, too, no sidecar is written, as its indexers belong to weights that no file has yet; the state stays until
+    /// [`discard_state`](Self::discard_state).
     ///
     /// # Errors
     /// [`TrainError::NonFinite`] leaves the last saved state as it is.
@@ -207,14 +233,25 @@ impl IndexerRun {
                 self.save(tell)?;
             }
         }
-        let Some(out) = &self.out else { return Ok(true) };
-        self.write(out)?;
-        tell(IndexerEvent::Written(out.clone()));
-        let state = state_path(out);
-        if state.exists() {
-            std::fs::remove_file(&state).map_err(|e| TrainError::Write { path: state, reason: e.to_string() })?;
+        match &self.out {
+            None => {}
+            Some(_) if self.rest.is_some() => self.save(tell)?,
+            Some(out) => {
+                self.write(out)?;
+                tell(IndexerEvent::Written(out.clone()));
+                self.discard_state()?;
+            }
         }
         Ok(true)
+    }
+
+    /// Removes the saved state, once its weights are written elsewhere.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`].
+    pub fn discard_state(&self) -> Result<(), TrainError> {
+        let Some(state) = self.out.as_deref().map(state_path).filter(|state| state.exists()) else { return Ok(()) };
+        std::fs::remove_file(&state).map_err(|e| TrainError::Write { path: state, reason: e.to_string() })
     }
 
     /// Does one step, unless `stop` says so in its midst.
@@ -228,16 +265,30 @@ impl IndexerRun {
         let sequence = self.data.sequences(number, 1).swap_remove(0);
         let rows = sample(self.recipe.rows, sequence.ids.len(), self.recipe.seed, number);
         let on = (sequence.ids.as_slice(), rows.as_slice(), sparse);
-        let found = step(&self.model, &self.config, &self.recipe, &self.params, on, stop)?;
-        let o = recipe::optimizer();
-        for ((divergence, grads), params) in found.iter().zip(&self.params) {
-            let stage = if sparse { "sparse" } else { "warmup" };
-            let norm = optimizer::norm(params, grads, true);
-            for (what, value) in [("loss", divergence.kl), ("gradient norm", norm)] {
-                if !value.is_finite() {
-                    return Err(TrainError::NonFinite { what, value, step: number, stage });
-                }
+        let learns = self.rest.as_ref().filter(|_| sparse);
+        let mut trail = learns.map(|_| Trail::default());
+        let found = step(&self.model, &self.config, &self.recipe, &self.params, on, stop, trail.as_mut())?;
+        let of_rest = match (learns, &trail) {
+            (Some(rest), Some(trail)) => {
+                let rotary = self.model.rope(sequence.ids.len())?;
+                let on = (sequence.ids.as_slice(), sequence.targets.as_slice());
+                Some(rest.gradients(&self.model, trail, on, &rotary, stop)?)
             }
+            _ => None,
+        };
+        let o = recipe::optimizer();
+        let stage = if sparse { "sparse" } else { "warmup" };
+        let finite = |what, value: f64| {
+            let error = TrainError::NonFinite { what, value, step: number, stage };
+            if value.is_finite() { Ok(()) } else { Err(error) }
+        };
+        for ((divergence, grads), params) in found.iter().zip(&self.params) {
+            finite("loss", divergence.kl)?;
+            finite("gradient norm", optimizer::norm(params, grads, true))?;
+        }
+        if let (Some(rest), Some((loss, grads))) = (&self.rest, &of_rest) {
+            finite("language-model loss", *loss)?;
+            finite("gradient norm", optimizer::norm(&rest.params, grads, false))?;
         }
         let rate = self.recipe.rate(number);
         let (layers, grads): (Vec<Divergence>, Vec<_>) = found.into_iter().unzip();
@@ -245,6 +296,12 @@ impl IndexerRun {
             .par_iter_mut()
             .zip(grads)
             .try_for_each(|(params, grads)| optimizer::update(params, grads, &o, rate))?;
+        let lm = of_rest.as_ref().map(|(loss, _)| *loss);
+        if let (Some(rest), Some((_, grads)), Some(rate)) = (&mut self.rest, of_rest, self.recipe.lm_rate(number)) {
+            rest.update(grads, rate)?;
+            self.model = rest.model(&self.config)?;
+        }
+        self.at.lm = lm.map(|lm| self.at.lm.map_or(lm, |mean| mean + NEWEST * (lm - mean))).or(self.at.lm);
         let averages = self.at.kl.iter_mut().zip(&mut self.at.floor).zip(&layers);
         for ((kl, floor), now) in averages {
             let weight = if number == 0 { 1.0 } else { NEWEST };
@@ -258,6 +315,7 @@ impl IndexerRun {
             sparse,
             step: (self.at.step, self.recipe.all_steps()),
             layers: self.recipe.layers.iter().copied().zip(layers).collect(),
+            lm,
             rate,
             tokens: self.at.step * self.recipe.seq_len as u64,
             tokens_per_second: self.recipe.seq_len as f64 / seconds,
@@ -298,7 +356,7 @@ impl IndexerRun {
 
     fn save(&self, tell: &mut dyn FnMut(IndexerEvent)) -> Result<(), TrainError> {
         let Some(path) = self.out.as_deref().map(state_path) else { return Ok(()) };
-        state::write(&path, KEY, &self.at, self.params.iter().flat_map(|p| &p.0))?;
+        state::write(&path, KEY, &self.at, self.all_params().flat_map(|p| &p.0))?;
         tell(IndexerEvent::Saved(path));
         Ok(())
     }
@@ -307,6 +365,15 @@ impl IndexerRun {
     #[cfg(test)]
     pub(super) fn params(&self) -> &[Params] {
         &self.params
+    }
+
+    /// Makes a weight of the rest of the model NaN, and the model with it.
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self) {
+        let rest = self.rest.as_mut().unwrap();
+        let head = rest.params.0.iter_mut().find(|p| p.name == "lm_head.weight").unwrap();
+        head.value[0] = f32::NAN;
+        self.model = rest.model(&self.config).unwrap();
     }
 
     /// Returns them to be changed.

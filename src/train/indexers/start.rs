@@ -26,6 +26,9 @@ pub(super) fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) 
         return refuse(format!("layer {layer} is Shared in the pattern {}, so it has no indexer", recipe.pattern));
     }
     let own = base.config();
+    if recipe.lm_lr.is_some() && own.family.is_dense() {
+        return refuse("the rest of the model is trained only where it is a DSA checkpoint".to_owned());
+    }
     let has_own = !own.family.is_dense() && (0..layers).any(|l| base.has_indexer(l));
     let (mine, theirs) = ((config.index_n_heads, config.index_head_dim), (own.index_n_heads, own.index_head_dim));
     if has_own && mine != theirs {

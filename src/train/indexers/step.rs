@@ -25,6 +25,30 @@ pub struct Divergence {
 /// What a step found: for each trained indexer its divergence and its gradients.
 pub type Found = Vec<(Divergence, Gradients)>;
 
+/// What came into every layer of a forward, and which keys it attended to: what a way back needs.
+#[derive(Default)]
+pub(super) struct Trail {
+    /// `[1, T, hidden]` each; the last one left the last layer.
+    streams: Vec<Tensor>,
+    /// `None` under dense attention.
+    indices: Vec<Option<Indices>>,
+}
+
+impl Trail {
+    /// Returns what came into each layer, and the keys.
+    pub(super) fn layers(&self) -> impl DoubleEndedIterator<Item = (&Tensor, Option<&Indices>)> + ExactSizeIterator {
+        self.streams.iter().zip(self.indices.iter().map(Option::as_ref))
+    }
+
+    /// Returns what left the last layer.
+    ///
+    /// # Errors
+    /// Where no layer has run.
+    pub(super) fn end(&self) -> Result<&Tensor, TrainError> {
+        self.streams.last().ok_or_else(|| candle_core::Error::Msg("no layer has run".into()).into())
+    }
+}
+
 /// The average of the served layers' attention, as it comes in.
 pub(super) struct Average {
     /// Σ over layers so far of p_j, renormalised over each row's support.
@@ -102,7 +126,7 @@ impl Average {
 ///
 /// `rows` are the sampled query positions, ascending. In the sparse stage the trained layers select with `params`, the
 /// layers that they serve use the same keys, Full layers that are not trained use their own indexer or, without one,
-/// attend to everything.
+/// attend to everything. With a `trail`, all layers run and leave there what a way back through the model needs.
 ///
 /// # Errors
 /// [`TrainError::Model`]; [`TrainError::Stopped`] once `stop` says so, which is asked before each layer.
@@ -113,14 +137,16 @@ pub fn step(
     params: &[Params],
     (ids, rows, sparse): (&[u32], &[usize], bool),
     stop: &dyn Fn() -> bool,
+    mut trail: Option<&mut Trail>,
 ) -> Result<Found, TrainError> {
-    let mut x = model.embed(&[ids.to_vec()])?;
+    let mut x = model.embed(&[ids.to_vec()])?.detach();
     let rotary = model.rope(ids.len())?;
     let (rows, width) = (Arc::new(rows.to_vec()), ids.len());
     let last = recipe.layers.iter().map(|&l| recipe.served(l).end).max().unwrap_or(0);
     let mut found = Vec::with_capacity(recipe.layers.len());
     let (mut open, mut held): (Option<Open>, Option<Indices>) = (None, None);
-    for layer in 0..last {
+    let end = if trail.is_some() { model.config().num_hidden_layers } else { last };
+    for layer in 0..end {
         if stop() {
             return Err(TrainError::Stopped);
         }
@@ -144,7 +170,7 @@ pub fn step(
         if let Some(done) = open.take_if(|open| serves(open).end == layer + 1) {
             found.push(done.finish(&rows, &rotary)?);
         }
-        if layer + 1 == last {
+        if layer + 1 == last && trail.is_none() {
             break;
         }
         let attend = match (&own, &held) {
@@ -156,7 +182,15 @@ pub fn step(
         };
         let mut pass = Pass { ops: Ops::Fast, ..Pass::new(attend) };
         let out = model.layer(layer, &x, &rotary, &mut pass)?;
-        (x, held) = (out.hidden, out.indices);
+        if let Some(trail) = &mut trail {
+            trail.streams.push(x);
+            trail.indices.push(out.indices.clone());
+        }
+        // No graph reaches from one layer into the next.
+        (x, held) = (out.hidden.detach(), out.indices);
+    }
+    if let Some(trail) = trail {
+        trail.streams.push(x);
     }
     Ok(found)
 }

@@ -18,7 +18,7 @@ use crate::train::TrainError;
 use crate::train::params::Params;
 use crate::train::rng::Rng;
 
-fn checkpoint(name: &str) -> Checkpoint {
+pub(super) fn checkpoint(name: &str) -> Checkpoint {
     Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
 }
 
@@ -28,7 +28,7 @@ fn own_shape(checkpoint: &Checkpoint) -> IndexerShape {
 }
 
 /// A text with something to learn: each token decides the next one, but for some noise.
-fn text(vocab: usize) -> Vec<(String, Vec<u32>)> {
+pub(super) fn text(vocab: usize) -> Vec<(String, Vec<u32>)> {
     let mut rng = Rng::new(4, 4);
     let next = |rng: &mut Rng, last: u32| {
         if rng.below(4) == 0 { rng.below(vocab) as u32 } else { (last * 5 + 3) % vocab as u32 }
@@ -40,7 +40,12 @@ fn text(vocab: usize) -> Vec<(String, Vec<u32>)> {
     vec![("text".to_owned(), ids)]
 }
 
-fn prepare(base: &Checkpoint, recipe: &IndexerRecipe, out: &Path, resume: bool) -> Result<IndexerRun, TrainError> {
+pub(super) fn prepare(
+    base: &Checkpoint,
+    recipe: &IndexerRecipe,
+    out: &Path,
+    resume: bool,
+) -> Result<IndexerRun, TrainError> {
     let (shape, texts) = (own_shape(base), text(base.config().vocab_size));
     IndexerRun::prepare(Setup {
         checkpoint: base,
@@ -54,12 +59,12 @@ fn prepare(base: &Checkpoint, recipe: &IndexerRecipe, out: &Path, resume: bool) 
     })
 }
 
-fn all(run: &IndexerRun) -> Vec<&[f32]> {
+pub(super) fn all(run: &IndexerRun) -> Vec<&[f32]> {
     run.params().iter().flat_map(|p| &p.0).map(|p| p.value.as_slice()).collect()
 }
 
 /// Runs to the end and returns each step's mean KL.
-fn finish(run: &mut IndexerRun) -> Vec<f64> {
+pub(super) fn finish(run: &mut IndexerRun) -> Vec<f64> {
     let mut kl = Vec::new();
     let done = run.run(&AtomicBool::new(false), &mut |event| {
         if let IndexerEvent::Step(step) = event {
@@ -127,8 +132,9 @@ fn gradients_of_both_stages_agree_with_differences() {
         // Only one indexer is trained, so that a shifted weight does not change what the others select.
         recipe.layers = vec![run_layers(&recipe)[index]];
         let params: Vec<Params> = vec![run.params()[index].clone()];
-        let at =
-            |params: &[Params]| step(&model, base.config(), &recipe, params, (&ids, &rows, sparse), &|| false).unwrap();
+        let at = |params: &[Params]| {
+            step(&model, base.config(), &recipe, params, (&ids, &rows, sparse), &|| false, None).unwrap()
+        };
         let found = at(&params);
         assert_eq!(found.len(), 1);
         for (n, grad) in found[0].1.iter().enumerate() {
