@@ -110,7 +110,7 @@ impl Fixture {
         for ((layer, got), (want, margins)) in indices.iter().zip(want.iter().zip(&margins)) {
             for (query, row) in want.iter().enumerate().filter(|&(query, _)| margins[query] > CLEAR_MARGIN) {
                 let want: Vec<u32> = row.iter().filter(|&&key| key >= 0).map(|&key| key as u32).collect();
-                assert_eq!(got[0].row(query), want, "{at}: layer {layer}, query {query}");
+                assert_eq!(got.sets().unwrap()[0].row(query), want, "{at}: layer {layer}, query {query}");
                 compared += 1;
             }
         }

@@ -105,14 +105,7 @@ fn add_mass(
         let attention: Vec<f32> = attention.flatten_all()?.to_vec1()?;
         let queries: Vec<Query> =
             rows.iter().map(|&p| Query { sequence: sequence as u32, position: p as u32 }).collect();
-        let picked: Vec<Selection> = sets
-            .iter()
-            .map(|set| {
-                let mut picked = Selection::with_capacity(rows.len(), topk);
-                rows.iter().for_each(|&p| picked.push(set[sequence].row(p)));
-                picked
-            })
-            .collect();
+        let picked: Vec<Selection> = sets.iter().map(|set| set.picked(sequence, &rows)).collect::<Result<_, _>>()?;
         mass.add(layer, &queries, &attention, &picked);
     }
     Ok(())

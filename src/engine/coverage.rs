@@ -3,8 +3,7 @@
 use super::forward::How;
 use super::local::LocalBackend;
 use super::{BackendError, Cancel, Coverage, LayerCoverage};
-use crate::domain::{Estimate, Pattern, Subject, intersection_len};
-use crate::model::Indices;
+use crate::domain::{Estimate, Pattern, Selection, Subject, intersection_len};
 
 /// Tokens that are enough for a mean per layer; whole batches are run.
 const TOKENS: usize = 2048;
@@ -31,8 +30,9 @@ pub(super) fn coverage(
         let how = How { shadow: true, from: first_shared };
         backend.runner.forward(batch, Subject::Pattern(pattern), how, cancel, &mut |layer, output| {
             if let (Some(own), Some(used)) = (&output.own, &output.indices) {
-                values[layer].extend(shares(own, used, topk));
+                values[layer].extend(shares(own.sets()?, used.sets()?, topk));
             }
+            Ok(())
         })?;
     }
     let layers = values
@@ -49,7 +49,7 @@ pub(super) fn coverage(
 }
 
 /// Returns |own ∩ used| / k for every query that sees more than k keys, sequence by sequence.
-fn shares(own: &Indices, used: &Indices, topk: usize) -> Vec<Vec<f64>> {
+fn shares(own: &[Selection], used: &[Selection], topk: usize) -> Vec<Vec<f64>> {
     own.iter()
         .zip(used.iter())
         .map(|(own, used)| {

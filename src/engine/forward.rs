@@ -77,6 +77,9 @@ impl How {
     pub(super) const FRESH: Self = Self { shadow: false, from: 0 };
 }
 
+/// Sees what a layer that was run has given.
+pub(super) type Visit<'a> = dyn FnMut(usize, &LayerOutput) -> Result<(), BackendError> + 'a;
+
 /// A model with its batches and the states kept between forwards.
 #[derive(Debug)]
 pub(super) struct Runner {
@@ -105,7 +108,7 @@ impl Runner {
         subject: Subject,
         how: How,
         cancel: &Cancel,
-        visit: &mut dyn FnMut(usize, &LayerOutput),
+        visit: &mut Visit,
     ) -> Result<Forwarded, BackendError> {
         let Batch { ids, rotary, .. } = &self.batches[batch];
         let kept = match subject {
@@ -130,7 +133,7 @@ impl Runner {
             let mut pass = Pass { ops: self.ops, stop: Stop::when(&stale), ..Pass::new(attend) };
             pass.shadow = how.shadow && matches!(attend, Attend::Given(_)) && self.model.has_indexer(layer);
             let output = self.model.layer(layer, &at.hidden, rotary, &mut pass)?;
-            visit(layer, &output);
+            visit(layer, &output)?;
             at = Entry { hidden: output.hidden, indices: output.indices };
             if let Subject::Pattern(pattern) = subject
                 && layer + 1 < layers

@@ -207,7 +207,7 @@ impl LocalBackend {
     pub fn logits(&mut self, subject: Subject, cancel: &Cancel) -> Result<Vec<Tensor>, BackendError> {
         let mut sequences = Vec::with_capacity(self.info.sequences);
         for batch in 0..self.runner.batches.len() {
-            let hidden = self.runner.forward(batch, subject, How::RESUMED, cancel, &mut |_, _| {})?.hidden;
+            let hidden = self.runner.forward(batch, subject, How::RESUMED, cancel, &mut |_, _| Ok(()))?.hidden;
             for sequence in 0..hidden.dim(0)? {
                 sequences.push(self.runner.model.logits(&hidden.narrow(0, sequence, 1)?)?.squeeze(0)?);
             }
@@ -237,8 +237,10 @@ impl LocalBackend {
         let subject = Subject::Pattern(self.info.reference);
         let run = self.runner.forward(batch, subject, how, cancel, &mut |_, output| {
             if selections {
-                kept.extend(output.indices.clone());
+                // Those of all layers and batches: more than a GPU has room for.
+                kept.extend(output.indices.as_ref().map(Indices::on_host).transpose()?);
             }
+            Ok(())
         })?;
         let predictions = self.targets(batch).rows(&run.hidden)?;
         self.references[batch] = Some(Reference { predictions, selections: selections.then_some(kept) });
@@ -255,7 +257,7 @@ impl LocalBackend {
         let rows = if !self.foreign && tally.subject == Subject::Pattern(self.info.reference) {
             None
         } else {
-            let forwarded = self.runner.forward(batch, tally.subject, How::RESUMED, cancel, &mut |_, _| {})?;
+            let forwarded = self.runner.forward(batch, tally.subject, How::RESUMED, cancel, &mut |_, _| Ok(()))?;
             resumed_from = forwarded.resumed_from;
             run = layers - resumed_from;
             Some(targets.rows(&forwarded.hidden)?)

@@ -27,7 +27,7 @@ pub(super) fn record(
     for (layer, selection) in trace.selections.iter_mut().enumerate() {
         let mut rest = trace.queries.as_slice();
         for (batch, run) in backend.runner.batches.iter().zip(&runs) {
-            for (n, set) in run[layer].iter().enumerate() {
+            for (n, set) in run[layer].sets()?.iter().enumerate() {
                 let here = rest.partition_point(|q| q.sequence as usize <= batch.first + n);
                 rest[..here].iter().for_each(|q| selection.push(set.row(q.position as usize)));
                 rest = &rest[here..];
@@ -57,7 +57,8 @@ fn run(
     }
     let mut sets = Vec::with_capacity(pattern.len());
     backend.runner.forward(batch, Subject::Pattern(pattern), How::FRESH, cancel, &mut |_, output| {
-        sets.extend(output.indices.clone());
+        sets.extend(output.indices.as_ref().map(Indices::on_host).transpose()?);
+        Ok(())
     })?;
     Ok(sets)
 }

@@ -190,10 +190,13 @@ impl<'a> Recorder<'a> {
     fn give(&mut self, layer: usize, batch: &Batch, sets: &Indices) -> Result<(), BackendError> {
         let all = &self.head.queries;
         let place = |sequence: usize| all.partition_point(|q| (q.sequence as usize) < sequence);
-        let (first, last) = (place(batch.first), place(batch.first + sets.len()));
+        let (first, last) = (place(batch.first), place(batch.first + sets.sequences()));
         for (n, queries) in all[first..last].chunks(ROWS).enumerate() {
             let mut rows = Selection::with_capacity(queries.len(), self.head.meta.index_topk);
-            queries.iter().for_each(|q| rows.push(sets[q.sequence as usize - batch.first].row(q.position as usize)));
+            for queries in queries.chunk_by(|a, b| a.sequence == b.sequence) {
+                let positions: Vec<usize> = queries.iter().map(|q| q.position as usize).collect();
+                sets.pick(queries[0].sequence as usize - batch.first, &positions, &mut rows)?;
+            }
             (self.sink)(layer, first + n * ROWS, &rows).map_err(|e| BackendError::Failed {
                 message: format!("the recording cannot be written: {e}"),
                 hint: None,
@@ -239,16 +242,14 @@ impl Mass {
         hidden: &Tensor,
         sets: &Indices,
     ) -> Result<(), BackendError> {
-        for (n, set) in sets.iter().enumerate() {
+        for n in 0..sets.sequences() {
             let queries = &self.drawn[batch.first + n];
             let positions: Vec<usize> = queries.iter().map(|q| q.position as usize).collect();
             if positions.is_empty() {
                 continue;
             }
-            let mut rows = Selection::default();
-            positions.iter().for_each(|&p| rows.push(set.row(p)));
             let kept = &mut self.sets[batch.first + n];
-            kept.push(rows);
+            kept.push(sets.picked(n, &positions)?);
             let attention = weights.mean_attention(&hidden.narrow(0, n, 1)?, &batch.rotary, &positions)?;
             self.sums.add(layer, queries, &attention.flatten_all()?.to_vec1::<f32>()?, kept);
             if layer + 1 == self.layers {

@@ -108,13 +108,13 @@ fn mass_recall_is_that_of_dense_attention() {
             let mut dense = Pass { want_probs: true, ..Pass::new(Attend::Dense) };
             let probs = model.layer(layer, &x, &rotary, &mut dense).unwrap().probs.unwrap();
             let probs: Vec<Vec<f32>> = probs.squeeze(0).unwrap().to_vec2().unwrap();
-            let borrowed = sets.last().map(|set| std::sync::Arc::new(vec![set.clone()]));
+            let borrowed = sets.last().map(|set| crate::model::Indices::from(vec![set.clone()]));
             let attend = match &borrowed {
                 Some(indices) if layer == 2 => Attend::Given(indices),
                 _ => Attend::Own,
             };
             let output = model.layer(layer, &x, &rotary, &mut Pass::new(attend)).unwrap();
-            sets.push(output.indices.unwrap()[0].clone());
+            sets.push(output.indices.unwrap().sets().unwrap()[0].clone());
             x = output.hidden;
             let kept = |set: &Selection, q: usize| -> f64 {
                 set.row(q).iter().map(|&key| f64::from(probs[q][key as usize])).sum()

@@ -52,7 +52,8 @@ pub(super) fn losses(
         let losses = if is_reference {
             None
         } else {
-            let run = backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut |_, _| {})?;
+            let run =
+                backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut |_, _| Ok(()))?;
             layers += pattern.len() - run.resumed_from;
             Some(targets.losses(backend.runner.model.head(), &run.hidden, cancel)?)
         };
@@ -88,7 +89,7 @@ fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Res
         return Ok(0);
     }
     let subject = Subject::Pattern(backend.info.reference);
-    let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut |_, _| {})?;
+    let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut |_, _| Ok(()))?;
     let (fixed, eligible) = backend.targets(part).split(backend.info.index_topk);
     let head = backend.runner.model.head();
     let fixed = fixed.losses(head, &run.hidden, cancel)?.iter().flatten().sum();

@@ -18,8 +18,8 @@ pub(super) struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        let selections = self.indices.iter().flat_map(|i| i.iter()).map(crate::domain::Selection::bytes);
-        self.hidden.elem_count() * self.hidden.dtype().size_in_bytes() + selections.sum::<usize>()
+        let selections = self.indices.as_ref().map_or(0, Indices::bytes);
+        self.hidden.elem_count() * self.hidden.dtype().size_in_bytes() + selections
     }
 }
 

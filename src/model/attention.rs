@@ -238,7 +238,7 @@ impl Attention {
         // In f32 the reference form selects as the oracle does, whatever the model's dtype.
         let form = |x: &Tensor| if pass.ops == Ops::Reference { x.to_dtype(DType::F32) } else { Ok(x.clone()) };
         let (q, k) = (form(&p.q)?, form(&p.k)?);
-        let (indices, scoring, selecting) = select(&q, &k, &p.w, indexer.scale(), self.topk, stop)?;
+        let (indices, scoring, selecting) = select(&q, &k, &p.w, indexer.scale(), self.topk, stop, clock.runs())?;
         clock.split(scoring, selecting);
         Ok(indices)
     }
@@ -263,12 +263,12 @@ impl Attention {
                 let positions: Vec<usize> = (end - rows..end).collect();
                 let mean = mean_attention(&q, &k, &positions, self.scale)?;
                 clock.lap(|t| &mut t.indexer)?;
-                top_k_rows(&mean.unsqueeze(0)?, self.topk)?[0].rows().for_each(|row| selection.push(row));
+                top_k_rows(&mean.unsqueeze(0)?, self.topk)?.sets()?[0].rows().for_each(|row| selection.push(row));
                 clock.lap(|t| &mut t.topk)?;
             }
             selections.push(selection);
         }
-        Ok(Arc::new(selections))
+        Ok(selections.into())
     }
 
     /// Runs the indexer's projections; with a cache, the keys of earlier tokens come before those of this call.

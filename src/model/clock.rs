@@ -32,6 +32,11 @@ impl<'a> Clock<'a> {
         Self { times: times.map(|t| (t, Instant::now())), device }
     }
 
+    /// Returns whether somebody asked for times.
+    pub(super) fn runs(&self) -> bool {
+        self.times.is_some()
+    }
+
     /// Adds the time since the last lap to a phase.
     pub(super) fn lap(&mut self, phase: impl FnOnce(&mut PhaseTimes) -> &mut Duration) -> Result<()> {
         if let Some((times, since)) = &mut self.times {

@@ -133,7 +133,7 @@ impl Indexer {
     /// Where the device has no room.
     pub fn select(&self, on: &IndexerInput, rotary: &Rotary, topk: usize) -> Result<Indices> {
         let p = self.project(&on.x, &on.source, rotary)?;
-        Ok(select(&p.q.detach(), &p.k.detach(), &p.w.detach(), self.scale(), topk, Stop::NEVER)?.0)
+        Ok(select(&p.q.detach(), &p.k.detach(), &p.w.detach(), self.scale(), topk, Stop::NEVER, false)?.0)
     }
 
     /// Returns the factor on dot products, dim^−½.

@@ -67,6 +67,11 @@ impl Layer {
             // From outside the thread pool every parallel loop would be handed over and waited for on its own.
             return rayon::scope(|_| self.run(x, rotary, pass));
         }
+        if pass.stop.listens() {
+            // Launches return at once: without waiting, every layer would be under way before a stop is heard.
+            x.device().synchronize()?;
+            pass.check()?;
+        }
         self.run(x, rotary, pass)
     }
 
@@ -135,8 +140,8 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     use crate::checkpoint::Checkpoint;
-    use crate::model::ops::testing::assert_close;
-    use crate::model::{Attend, CheckpointSource, Model, ModelError, Ops, Pass, Stop, TensorSource};
+    use crate::model::ops::testing::{as_left, assert_close, random_indices, values};
+    use crate::model::{Attend, CheckpointSource, Indices, Model, ModelError, Ops, Pass, Stop, TensorSource};
 
     #[test]
     fn a_stop_is_heard_between_the_parts_of_a_layer() {
@@ -207,6 +212,30 @@ mod tests {
             let tensor = Box::leak(format!("model.layers.0.self_attn.indexer.{name}").into_boxed_str());
             let error = with(tensor).unwrap_err().to_string();
             assert!(error.contains("model.layers.0.self_attn.indexer"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys_left_on_a_device_are_attended_to_as_those_on_the_host() {
+        for (name, tokens) in [("glm_dsa_tiny", 90), ("llama_rope3", 60)] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+            let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
+            let ids: Vec<u32> = (0..tokens).map(|i| i * 7 % model.config().vocab_size as u32).collect();
+            let x = model.embed(&[ids.clone(), ids.iter().rev().copied().collect()]).unwrap();
+            let (rotary, tokens) = (model.rope(ids.len()).unwrap(), ids.len());
+            let given = random_indices(2, tokens, tokens, model.config().index_topk, 3);
+            for ops in [Ops::Fast, Ops::Reference] {
+                let run = |indices: &Indices| {
+                    let mut pass = Pass { ops, ..Pass::new(Attend::Given(indices)) };
+                    model.layer(1, &x, &rotary, &mut pass).unwrap()
+                };
+                let left = as_left(&given, tokens);
+                let (want, got) = (run(&given), run(&left));
+                assert_eq!(values(&got.hidden), values(&want.hidden), "{name}, {ops}");
+                // What the layer passes on to the next is what it was given, brought to the host once.
+                let (passed, here) = (got.indices.unwrap(), left.sets().unwrap());
+                assert!(std::ptr::eq(passed.sets().unwrap(), here) && here == given.sets().unwrap());
+            }
         }
     }
 

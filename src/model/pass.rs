@@ -24,7 +24,7 @@ pub enum Ops {
     /// Every visible key is scored and the others masked; differentiable, and the oracle for the other form.
     #[default]
     Reference,
-    /// Only the selected keys are read; no gradient. On the CPU; elsewhere the reference form runs.
+    /// Only the selected keys are read; no gradient. Where a device has no kernel for the sizes, the reference form runs.
     Fast,
 }
 

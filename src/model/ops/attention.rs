@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::allowed::keep;
 use super::gemm::{Mat, matmul};
 use super::storage::{floats, on_cpu, with_floats};
 use super::{Allowed, MASKED, check, simd};
+use crate::domain::Selection;
 
 /// Query rows handled at once: the scores of a block fit into the second-level cache up to a few thousand keys.
 const ROWS: usize = 64;
@@ -130,7 +132,8 @@ struct Mla {
 /// The operands of one sequence.
 #[derive(Clone, Copy)]
 struct Sequence<'a> {
-    index: usize,
+    /// `None` where every visible key takes part.
+    selected: Option<&'a Selection>,
     queries: usize,
     keys: usize,
     q: &'a [f32],
@@ -174,7 +177,9 @@ impl Mla {
         matmul(p, end, queries, Mat::new(keys, end, d, d).t(), self.scale, false);
         for (row, i) in p.chunks_mut(end).zip(start..) {
             let (seen, unseen) = row.split_at_mut(s.visible(i));
-            self.allowed.apply(s.index, i, seen, kept);
+            if let Some(selected) = s.selected {
+                keep(selected.row(i), seen, kept);
+            }
             simd::softmax(seen);
             unseen.fill(0.0);
         }
@@ -288,11 +293,10 @@ impl CustomOp3 for Mla {
         l1.shape().dims3().and_then(|d| check(d == (b, t, wq) && t <= keys, "q"))?;
         l2.shape().dims3().and_then(|d| check(d == (b, keys, wkv), "kv"))?;
         l3.shape().dims3().and_then(|d| check(d == (b, keys, rope), "k_rope"))?;
-        if let Allowed::Selected(indices) = &self.allowed {
-            check(indices.len() == b && indices.iter().all(|s| s.len() == t), "the selection")?;
-        }
+        let sets = self.allowed.sets()?;
+        check(sets.is_none_or(|sets| sets.len() == b && sets.iter().all(|s| s.len() == t)), "the selection")?;
         let sequence = |n: usize| Sequence {
-            index: n,
+            selected: sets.map(|sets| &sets[n]),
             queries: t,
             keys,
             q: &q[n * t * wq..][..t * wq],
@@ -328,7 +332,7 @@ impl CustomOp3 for Mla {
         let (b, t, _) = q.dims3()?;
         let keys = kv.dim(1)?;
         let (wq, wkv, wo) = self.widths();
-        let rope = self.shape.rope;
+        let (rope, sets) = (self.shape.rope, self.allowed.sets()?);
         let (mut dq, mut dkv, mut dr) = (vec![0.0; b * t * wq], vec![0.0; b * keys * wkv], vec![0.0; b * keys * rope]);
         // Parts of nothing would be no parts at all.
         let mut shared: Vec<&mut [f32]> = match rope {
@@ -343,7 +347,7 @@ impl CustomOp3 for Mla {
                             dq.par_chunks_mut(t * wq).zip(dkv.par_chunks_mut(keys * wkv)).zip(shared.par_iter_mut());
                         outs.enumerate().for_each(|(n, ((dq, dkv), dr))| {
                             let s = Sequence {
-                                index: n,
+                                selected: sets.map(|sets| &sets[n]),
                                 queries: t,
                                 keys,
                                 q: &q[n * t * wq..][..t * wq],

@@ -3,7 +3,6 @@
 //! I[i,j] = Σ_h w[i,h] · relu(scale · q[i,h]·k[j]) for every key j that query i may see. The queries are the last of the
 //! keys' positions: all of them in a prefill, one in a decode step.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
@@ -13,8 +12,8 @@ use super::allowed::{Allowed, check};
 use super::gemm::{Mat, matmul};
 use super::stop::Stop;
 use super::storage::{floats, on_cpu, with_floats};
-use super::topk::{Indices, top_k_row, top_k_rows};
-use super::{MASKED, simd};
+use super::topk::{top_k_row, top_k_rows};
+use super::{Indices, MASKED, simd};
 use crate::domain::Selection;
 
 /// Query rows per task.
@@ -41,7 +40,8 @@ pub fn indexer_scores(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<
 
 /// Selects the `topk` best keys of every query without ever holding a `[queries, keys]` tensor on the CPU.
 ///
-/// Operands as in [`indexer_scores`]; those in bf16 on a CUDA device go to a kernel of our own. Also returns the wall time split into scoring and selecting.
+/// Operands as in [`indexer_scores`]; those in bf16 on a CUDA device go to a kernel of our own, and what it selects stays
+/// there. Also returns the wall time split into scoring and selecting; there only if `timed`, which waits for the device.
 ///
 /// # Errors
 /// Where shapes disagree.
@@ -52,11 +52,13 @@ pub fn select(
     scale: f64,
     topk: usize,
     stop: Stop,
+    timed: bool,
 ) -> Result<(Indices, Duration, Duration)> {
     #[cfg(feature = "cuda")]
-    if let Some(selected) = super::cuda::select(q, k, w, scale, topk, stop)? {
+    if let Some(selected) = super::cuda::select(q, k, w, scale, topk, stop, timed)? {
         return Ok(selected);
     }
+    let _ = timed;
     let begin = Instant::now();
     let (q, k, w) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, w.to_dtype(DType::F32)?);
     if !on_cpu(&[&q, &k, &w]) {
@@ -109,7 +111,7 @@ pub fn select(
     let wall = begin.elapsed();
     let total = (work.0 + work.1).as_secs_f64();
     let scored = if total > 0.0 { wall.mul_f64(work.0.as_secs_f64() / total) } else { wall };
-    Ok((Arc::new(selections), scored, wall.saturating_sub(scored)))
+    Ok((selections.into(), scored, wall.saturating_sub(scored)))
 }
 
 /// The same in candle's stock ops: the oracle, and the form for other devices.
@@ -348,8 +350,8 @@ mod tests {
         {
             let [q, k, w] = operands(2, t, keys).map(|x| dyadic(&x));
             let whole = top_k_rows(&plain(&q, &k, &w, 0.5).unwrap(), topk).unwrap();
-            let (blocks, ..) = select(&q, &k, &w, 0.5, topk, Stop::NEVER).unwrap();
-            assert_eq!(blocks, whole, "T = {t}, k = {topk}");
+            let (blocks, ..) = select(&q, &k, &w, 0.5, topk, Stop::NEVER, false).unwrap();
+            assert_eq!(blocks.sets().unwrap(), whole.sets().unwrap(), "T = {t}, k = {topk}");
         }
     }
 }

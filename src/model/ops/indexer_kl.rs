@@ -234,7 +234,7 @@ mod tests {
         let p = probs(t, t, 4);
         let picked = random_indices(1, t, t, 9, 5);
         for support in [None, Some(picked)] {
-            let rows = target((0..t).collect(), &p, support.as_ref().map(|s| s[0].clone()));
+            let rows = target((0..t).collect(), &p, support.as_ref().map(|s| s.sets().unwrap()[0].clone()));
             let allowed = support.map_or(Allowed::Causal, Allowed::Selected);
             let fused = |x: &[Tensor]| indexer_kl(&x[0], &x[1], &x[2], SCALE, &rows).unwrap();
             let whole = |x: &[Tensor]| {

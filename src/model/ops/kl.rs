@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::allowed::Allowed;
 use super::storage::{floats, with_floats};
 use super::{MASKED, simd};
+use crate::domain::Selection;
 
 /// Computes the mean KL (scalar, nats) of scores `[B, T, T]` from target probabilities `[B, T, T]`.
 ///
@@ -41,11 +42,11 @@ struct Row {
 impl Kl {
     /// Gathers the row's support; returns whether it counts (more than one key, and mass in the target).
     #[inline(always)]
-    fn gather(&self, n: usize, i: usize, scores: &[f32], target: &[f32], row: &mut Row) -> bool {
+    fn gather(selected: Option<&Selection>, i: usize, scores: &[f32], target: &[f32], row: &mut Row) -> bool {
         row.keys.clear();
-        match &self.support {
-            Allowed::Causal => row.keys.extend(0..=i as u32),
-            Allowed::Selected(indices) => row.keys.extend_from_slice(indices[n].row(i)),
+        match selected {
+            None => row.keys.extend(0..=i as u32),
+            Some(selected) => row.keys.extend_from_slice(selected.row(i)),
         }
         row.p.clear();
         row.q.clear();
@@ -69,14 +70,14 @@ impl CustomOp1 for Kl {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (b, t, _) = layout.shape().dims3()?;
-        let scores = floats(storage, layout)?;
+        let (scores, sets) = (floats(storage, layout)?, self.support.sets()?);
         let total: Vec<f64> = with_floats(&self.target, |target| {
             let per_sequence = |n: usize| {
                 let mut row = Row::default();
                 let mut sum = 0.0f64;
                 for i in 0..t {
                     let at = (n * t + i) * t;
-                    if !self.gather(n, i, &scores[at..][..t], &target[at..][..t], &mut row) {
+                    if !Self::gather(sets.map(|sets| &sets[n]), i, &scores[at..][..t], &target[at..][..t], &mut row) {
                         continue;
                     }
                     let cross: f32 = simd::dot(&row.p, &row.q);
@@ -98,6 +99,7 @@ impl CustomOp1 for Kl {
     fn bwd(&self, scores: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (b, t, _) = scores.dims3()?;
         let scale = grad.to_scalar::<f32>()? / Self::rows(t, b);
+        let sets = self.support.sets()?;
         let mut out = vec![0.0; b * t * t];
         with_floats(scores, |scores| {
             with_floats(&self.target, |target| {
@@ -105,7 +107,8 @@ impl CustomOp1 for Kl {
                     let mut row = Row::default();
                     for (i, out) in out.chunks_mut(t).enumerate() {
                         let at = (n * t + i) * t;
-                        if !self.gather(n, i, &scores[at..][..t], &target[at..][..t], &mut row) {
+                        if !Self::gather(sets.map(|sets| &sets[n]), i, &scores[at..][..t], &target[at..][..t], &mut row)
+                        {
                             continue;
                         }
                         simd::dispatch(

@@ -15,6 +15,7 @@ mod gpu_check;
 mod grouped;
 mod indexer;
 mod indexer_kl;
+mod indices;
 mod kl;
 mod mean_attention;
 #[cfg(any(test, feature = "cuda"))]
@@ -40,6 +41,7 @@ pub use gpu_check::{GpuCheck, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
 pub use indexer::{indexer_scores, select};
 pub use indexer_kl::{RowTargets, indexer_kl};
+pub use indices::Indices;
 pub use kl::kl;
 pub use mean_attention::mean_attention;
 pub use rms_norm::{layer_norm, rms_norm};
@@ -49,7 +51,7 @@ pub use sparse::{Picked, prefers_latent, runs_sparse, sparse_expanded, sparse_la
 pub use stop::Stop;
 pub use storage::with_floats;
 pub use swiglu::swiglu;
-pub use topk::{Indices, top_k_row, top_k_rows};
+pub use topk::{top_k_row, top_k_rows};
 
 /// Elements of a cheap loop that are worth another thread: below it, waking one costs more than it saves.
 const PARALLEL: usize = 64 * 1024;

@@ -9,6 +9,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::Indices;
 use super::allowed::check;
 use super::attention::MlaShape;
 use super::gemm::{Mat, matmul};
@@ -16,7 +17,6 @@ use super::shared_rows::{Query, Rows, Scratch};
 use super::simd;
 use super::stop::Stop;
 use super::storage::with_floats;
-use super::topk::Indices;
 use crate::domain::Selection;
 
 /// Query rows per task.
@@ -190,7 +190,8 @@ pub(super) fn each_block(
     Picked { indices, stop }: Picked,
     f: impl Fn(usize, usize, &mut [f32], &Selection) + Sync,
 ) -> Result<()> {
-    check(indices.len() == b && indices.iter().all(|s| s.len() == t), "the selection")?;
+    let sets = indices.sets()?;
+    check(sets.len() == b && sets.iter().all(|s| s.len() == t), "the selection")?;
     let blocks: Vec<(usize, usize, &mut [f32])> = out
         .chunks_mut((t * width).max(1))
         .enumerate()
@@ -202,7 +203,7 @@ pub(super) fn each_block(
         }
         simd::dispatch(
             #[inline(always)]
-            || f(n, start, block, &indices[n]),
+            || f(n, start, block, &sets[n]),
         );
     });
     Ok(())

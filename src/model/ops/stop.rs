@@ -18,6 +18,11 @@ impl<'a> Stop<'a> {
         Self(Some(asked))
     }
 
+    /// Returns whether there is anybody who might stop the work.
+    pub fn listens(self) -> bool {
+        self.0.is_some()
+    }
+
     /// Returns whether the work is to stop.
     pub fn asked(self) -> bool {
         self.0.is_some_and(|asked| asked())

@@ -1,10 +1,8 @@
 //! Helpers of the ops' tests: seeded tensors, comparison of values and of gradients.
 
-use std::sync::Arc;
-
 use candle_core::{Device, Tensor, Var};
 
-use super::topk::{Indices, top_k_row};
+use super::{Indices, top_k_row};
 use crate::domain::Selection;
 
 /// A small deterministic generator (SplitMix64), uniform in −1..1.
@@ -35,7 +33,13 @@ pub(crate) fn random_indices(b: usize, t: usize, keys: usize, k: usize, seed: u6
         }
         selection
     });
-    Arc::new(selections.collect())
+    selections.collect::<Vec<_>>().into()
+}
+
+/// The same keys as a kernel would leave them on a device.
+pub(crate) fn as_left(indices: &Indices, keys: usize) -> Indices {
+    let rows = Indices::from(indices.sets().unwrap().to_vec()).on(&Device::Cpu, keys).unwrap();
+    Indices::padded(rows).unwrap()
 }
 
 pub(crate) fn values(t: &Tensor) -> Vec<f32> {

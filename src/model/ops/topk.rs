@@ -1,15 +1,11 @@
 //! Exact top-k per query row; ties go to the lowest index.
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
+use super::Indices;
 use super::storage::with_floats;
 use crate::domain::Selection;
-
-/// The selected keys of a batch: one [`Selection`] with a row per position for each sequence.
-pub type Indices = Arc<Vec<Selection>>;
 
 /// Maps a score to an integer of the same order; −0 equals 0, NaN comes last.
 fn order(score: f32) -> u32 {
@@ -49,7 +45,7 @@ pub fn top_k_rows(scores: &Tensor, k: usize) -> Result<Indices> {
     let (b, queries, keys) = scores.dims3()?;
     let before = keys - queries;
     let scores = scores.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-    let selections = with_floats(&scores, |values| {
+    let selections: Vec<Selection> = with_floats(&scores, |values| {
         Ok((0..b)
             .into_par_iter()
             .map(|n| {
@@ -63,7 +59,7 @@ pub fn top_k_rows(scores: &Tensor, k: usize) -> Result<Indices> {
             })
             .collect())
     })?;
-    Ok(Arc::new(selections))
+    Ok(selections.into())
 }
 
 #[cfg(test)]

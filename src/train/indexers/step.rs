@@ -157,7 +157,7 @@ pub fn step(
             if sparse {
                 own = Some(indexer.select(&input, &rotary, recipe.index_topk)?);
             }
-            let support = own.as_ref().map(|own| Arc::new(at(&own[0], &rows)));
+            let support = own.as_ref().map(|own| own.picked(0, &rows)).transpose()?.map(Arc::new);
             let average = Average::new(rows.len() * width);
             open = Some(Open { index, indexer, leaves, input, support, average });
         }
@@ -200,13 +200,6 @@ fn leaves(params: &Params, config: &Config, layer: usize) -> Result<(Indexer, Ve
     let tensors = params.leaves(Some(crate::train::Stage::Warmup))?;
     let indexer = Indexer::of(&tensors, config, layer)?;
     Ok((indexer, params.0.iter().map(|p| tensors[&p.name].clone()).collect()))
-}
-
-/// Returns the rows of some positions.
-fn at(selection: &Selection, rows: &[usize]) -> Selection {
-    let mut picked = Selection::default();
-    rows.iter().for_each(|&i| picked.push(selection.row(i)));
-    picked
 }
 
 impl Open {

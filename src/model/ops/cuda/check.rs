@@ -12,8 +12,7 @@ use crate::domain::Selection;
 use crate::model::ops::attention::MlaShape;
 use crate::model::ops::gpu_check::GpuCheck;
 use crate::model::ops::plan::Format;
-use crate::model::ops::topk::Indices;
-use crate::model::ops::{Picked, Stop, select, sparse_latent};
+use crate::model::ops::{Indices, Picked, Stop, select, sparse_latent};
 
 /// Timed runs of which the median is taken.
 const RUNS: usize = 11;
@@ -76,13 +75,7 @@ fn on_device(cuda: &CudaDevice, x: &Tensor, dtype: DType) -> Result<Tensor> {
     x.squeeze(0)?.to_dtype(dtype)?.to_device(&Device::Cuda(cuda.clone()))
 }
 
-fn chosen(
-    cuda: &CudaDevice,
-    form: Form,
-    format: Format,
-    x: &[Tensor; 3],
-    topk: usize,
-) -> Result<(Vec<u32>, Duration, Duration)> {
+fn chosen(cuda: &CudaDevice, form: Form, format: Format, x: &[Tensor; 3], topk: usize) -> Result<Vec<u32>> {
     let (q, k, w) = (
         on_device(cuda, &x[0], DType::BF16)?,
         on_device(cuda, &x[1], DType::BF16)?,
@@ -109,9 +102,9 @@ fn exact_selection(
             *x = Tensor::from_vec(values, shape, &Device::Cpu)?;
         }
     }
-    let (want, ..) = select(&x[0], &x[1], &x[2], 0.5, topk, Stop::NEVER)?;
-    let (got, ..) = chosen(cuda, form, format, &x, topk)?;
-    let wrong = differing(&got, &want[0], topk);
+    let (want, ..) = select(&x[0], &x[1], &x[2], 0.5, topk, Stop::NEVER, false)?;
+    let got = chosen(cuda, form, format, &x, topk)?;
+    let wrong = differing(&got, &want.sets()?[0], topk);
     Ok(GpuCheck {
         kernel: format!("indexer_topk {format:?}").to_lowercase(),
         form: name,
@@ -133,11 +126,11 @@ fn near_selection(cuda: &CudaDevice, (form, name): (Form, &'static str), sizes: 
     let (heads, dim, queries, keys, topk) = sizes;
     let x = operands(sizes, false)?;
     let scores = crate::model::ops::indexer_scores(&x[0], &x[1], &x[2], 0.5)?.squeeze(0)?.to_vec2::<f32>()?;
-    let (want, ..) = select(&x[0], &x[1], &x[2], 0.5, topk, Stop::NEVER)?;
-    let (got, ..) = chosen(cuda, form, Format::Bf16, &x, topk)?;
+    let (want, ..) = select(&x[0], &x[1], &x[2], 0.5, topk, Stop::NEVER, false)?;
+    let (want, got) = (&want.sets()?[0], chosen(cuda, form, Format::Bf16, &x, topk)?);
     let mut far: f32 = 0.0;
     for (i, row) in got.chunks(topk).enumerate() {
-        let right = want[0].row(i);
+        let right = want.row(i);
         let visible = &scores[i][..=keys - queries + i];
         let largest = visible.iter().fold(0f32, |a, s| a.max(s.abs())).max(f32::MIN_POSITIVE);
         let limit = right.iter().map(|&j| visible[j as usize]).fold(f32::INFINITY, f32::min);
@@ -148,7 +141,7 @@ fn near_selection(cuda: &CudaDevice, (form, name): (Form, &'static str), sizes: 
             far = far.max((score - limit).abs() / largest);
         }
     }
-    let wrong = differing(&got, &want[0], topk);
+    let wrong = differing(&got, want, topk);
     Ok(GpuCheck {
         kernel: "indexer_topk bf16".to_owned(),
         form: name,
@@ -172,7 +165,7 @@ fn attention_operands(
     let (c_kv, k_rope) = (draw(&[1, keys, latent], 2, false)?, draw(&[1, keys, rope], 3, false)?);
     let w = (draw(&[heads * 128, latent], 4, false)? * (latent as f64).powf(-0.5))?;
     let one = Tensor::ones((1, queries, 1), DType::F32, &Device::Cpu)?;
-    let (random, ..) = select(&one, &draw(&[1, keys, 1], 5, false)?, &one, 1.0, topk, Stop::NEVER)?;
+    let (random, ..) = select(&one, &draw(&[1, keys, 1], 5, false)?, &one, 1.0, topk, Stop::NEVER, false)?;
     Ok(([q, c_kv, k_rope, w], random, shape))
 }
 
@@ -184,9 +177,11 @@ fn attention(cuda: &CudaDevice, (form, name): (Form, &'static str), sizes: Atten
     let picked = Picked { indices: &indices, stop: Stop::NEVER };
     let want = sparse_latent(&wide(&x[0])?, &wide(&x[1])?, &wide(&x[2])?, &wide(&x[3])?, shape, 0.1, picked)?;
     let there = |x: &Tensor| narrow(x)?.to_device(&Device::Cuda(cuda.clone()));
-    let block = sparse::Block { selection: &indices[0], start: 0, before: keys - queries };
+    let device = Device::Cuda(cuda.clone());
+    let rows = indices.on(&device, keys)?.squeeze(0)?;
+    let sets = sparse::Sets { rows: &rows, start: 0 };
     let (q, c_kv, k_rope) = (there(&x[0].squeeze(0)?)?, there(&x[1].squeeze(0)?)?, there(&x[2].squeeze(0)?)?);
-    let got = sparse::run(cuda, form, (&q, &c_kv, &k_rope, &there(&x[3])?), shape, 0.1, block)?;
+    let got = sparse::launch(cuda, form, (&q, &c_kv, &k_rope, &there(&x[3])?), shape, 0.1, sets)?;
     let got = got.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let want = want.squeeze(0)?;
     let off = (&got - &want)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
@@ -272,10 +267,10 @@ fn timed_indexer(cuda: &CudaDevice, format: Format, ceilings: &Ceilings) -> Resu
     let q = Tensor::randn(0f32, 1.0, (t, heads * dim), &device)?.to_dtype(DType::BF16)?;
     let k = Tensor::randn(0f32, 1.0, (t, dim), &device)?.to_dtype(DType::BF16)?;
     let w = Tensor::randn(0f32, 1.0, (t, heads), &device)?;
+    let how = indexer::How { stop: Stop::NEVER, timed: true };
     let mut selecting = Duration::ZERO;
     let mut run = || -> Result<()> {
-        let chosen = indexer::launch(cuda, Form::asked(), format, (&q, &k, &w), 0.1, topk)?;
-        device.synchronize()?;
+        let chosen = indexer::launch(cuda, Form::asked(), format, (&q, &k, &w), 0.1, topk, how)?;
         selecting = chosen.selecting()?;
         Ok(())
     };
@@ -299,10 +294,10 @@ fn timed_attention(cuda: &CudaDevice, heads: usize, ceilings: &Ceilings) -> Resu
     let there = |x: &Tensor| x.to_dtype(DType::BF16)?.to_device(&Device::Cuda(cuda.clone()));
     let (q, c_kv, k_rope) = (there(&x[0].squeeze(0)?)?, there(&x[1].squeeze(0)?)?, there(&x[2].squeeze(0)?)?);
     let w = there(&x[3])?;
-    let block = sparse::Block { selection: &indices[0], start: 0, before: keys - queries };
-    let chosen = sparse::Chosen::of(cuda, queries, &block)?;
+    let rows = indices.on(&Device::Cuda(cuda.clone()), keys)?.squeeze(0)?;
+    let sets = sparse::Sets { rows: &rows, start: 0 };
     let operands = (&q, &c_kv, &k_rope, &w);
-    let millis = median(cuda, &mut || sparse::launch(cuda, Form::asked(), operands, shape, 0.1, &chosen).map(drop))?;
+    let millis = median(cuda, &mut || sparse::launch(cuda, Form::asked(), operands, shape, 0.1, sets).map(drop))?;
     let operations = (queries * topk * heads) as f64 * 2.0 * (2 * latent + rope) as f64;
     let bytes = (queries * topk) as f64 * 2.0 * (latent + rope) as f64;
     let least = (operations / ceilings.bf16).max(bytes / ceilings.bandwidth);

@@ -1,19 +1,17 @@
 //! Launches of `kernels/indexer_topk.cu`: scores of a block of query rows, then the selection from them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, PushKernelArg};
-use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 use half::bf16;
 
-use super::device::{File, Form, gpu, kernel, view};
+use super::device::{File, Form, gpu, kernel, tensor, view};
 use crate::domain::Selection;
-use crate::model::ops::Stop;
 use crate::model::ops::plan::{self, Format, Launch};
-use crate::model::ops::topk::Indices;
+use crate::model::ops::{Indices, Stop};
 
 /// The indexer's operands of one sequence, in the format in which they are multiplied.
 struct Operands {
@@ -41,6 +39,7 @@ pub(in crate::model::ops) fn select(
     scale: f64,
     topk: usize,
     stop: Stop,
+    timed: bool,
 ) -> Result<Option<(Indices, Duration, Duration)>> {
     let (Device::Cuda(device), DType::BF16, DType::BF16) = (q.device(), q.dtype(), k.dtype()) else { return Ok(None) };
     let (b, t, heads) = w.dims3()?;
@@ -49,45 +48,57 @@ pub(in crate::model::ops) fn select(
     if topk == 0 || plan::scores(Format::Bf16, heads, dim, t, keys, gpu(device, form)?).is_none() {
         return Ok(None);
     }
-    let (mut selections, mut times) = (Vec::with_capacity(b), (Duration::ZERO, Duration::ZERO));
+    let (begin, mut rows, mut selecting) = (Instant::now(), Vec::with_capacity(b), Duration::ZERO);
+    let topk = topk.min(keys);
     for n in 0..b {
-        let mut selection = Selection::with_capacity(t, topk.min(keys));
-        if stop.asked() {
-            (0..t).for_each(|_| selection.push(&[]));
-            selections.push(selection);
-            continue;
-        }
         let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
         let (q, k, w) = (one(q)?, one(k)?, one(&w.to_dtype(DType::F32)?)?);
-        let (rows, scored, selected) = run(device, form, Format::Bf16, (&q, &k, &w), scale, topk)?;
-        for (i, row) in rows.chunks(topk).enumerate() {
-            selection.push(&row[..topk.min(keys - t + i + 1)]);
+        let chosen = launch(device, form, Format::Bf16, (&q, &k, &w), scale, topk, How { stop, timed })?;
+        if stop.asked() {
+            // What was not chosen any more must not be read.
+            let mut nothing = Selection::default();
+            (0..t).for_each(|_| nothing.push(&[]));
+            return Ok(Some((vec![nothing; b].into(), Duration::ZERO, Duration::ZERO)));
         }
-        selections.push(selection);
-        times = (times.0 + scored, times.1 + selected);
+        selecting += chosen.selecting()?;
+        rows.push(tensor(CudaStorage::wrap_cuda_slice(chosen.keys, device.clone()), (t, topk)));
     }
-    Ok(Some((Arc::new(selections), times.0, times.1)))
+    let rows = if let [one] = &rows[..] { one.unsqueeze(0)? } else { Tensor::stack(&rows, 0)? };
+    if timed {
+        q.device().synchronize()?;
+    }
+    Ok(Some((Indices::padded(rows)?, begin.elapsed().saturating_sub(selecting), selecting)))
+}
+
+/// How a launch is watched.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// Asked between blocks of rows; what comes after is left unwritten.
+    pub(super) stop: Stop<'a>,
+    /// Whether selections are timed apart.
+    pub(super) timed: bool,
 }
 
 /// What one sequence's queries chose, on the device: `[T, topk]`.
 pub(super) struct Chosen {
     pub(super) keys: CudaSlice<u32>,
-    /// Beginning and end of each selection.
+    /// Beginning and end of each selection, where they were timed.
     marks: Vec<(CudaEvent, CudaEvent)>,
 }
 
 impl Chosen {
-    /// Returns the time spent in selecting, once the device is done.
+    /// Waits for the device, and returns the time spent in selecting, where that was timed.
     pub(super) fn selecting(&self) -> Result<Duration> {
         let mut millis = 0.0;
         for (from, to) in &self.marks {
+            to.synchronize().w()?;
             millis += f64::from(from.elapsed_ms(to).w()?);
         }
         Ok(Duration::from_secs_f64(millis / 1e3))
     }
 }
 
-/// As [`launch`], with the result on the host and the times of scoring, quantisation included, and of selecting.
+/// As [`launch`], with the result on the host.
 pub(super) fn run(
     device: &CudaDevice,
     form: Form,
@@ -95,12 +106,9 @@ pub(super) fn run(
     operands: (&Tensor, &Tensor, &Tensor),
     scale: f64,
     topk: usize,
-) -> Result<(Vec<u32>, Duration, Duration)> {
-    let begin = Instant::now();
-    let chosen = launch(device, form, format, operands, scale, topk)?;
-    let keys = device.clone_dtoh(&chosen.keys)?;
-    let selecting = chosen.selecting()?;
-    Ok((keys, begin.elapsed().saturating_sub(selecting), selecting))
+) -> Result<Vec<u32>> {
+    let how = How { stop: Stop::NEVER, timed: false };
+    device.clone_dtoh(&launch(device, form, format, operands, scale, topk, how)?.keys)
 }
 
 /// Selects for one sequence: `q` `[T, heads · dim]` and `k` `[keys, dim]` in bf16, `w` `[T, heads]` in f32.
@@ -111,6 +119,7 @@ pub(super) fn launch(
     (q, k, w): (&Tensor, &Tensor, &Tensor),
     scale: f64,
     topk: usize,
+    How { stop, timed }: How,
 ) -> Result<Chosen> {
     let ((queries, heads), (keys, dim)) = (w.dims2()?, k.dims2()?);
     let codes = |x: &Tensor| match format {
@@ -128,9 +137,12 @@ pub(super) fn launch(
         unsafe { (device.alloc::<f32>(at_once * width)?, device.alloc::<u32>(queries * topk)?) };
     let mut marks = Vec::new();
     for start in (0..queries).step_by(at_once) {
+        if stop.asked() {
+            break;
+        }
         let rows = at_once.min(queries - start);
         score(device, form, format, &operands, start, rows, &mut scores)?;
-        let mark = || stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
+        let mark = || timed.then(|| stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w()).transpose();
         let from = mark()?;
         let launch = plan::select(rows);
         let (function, config) = kernel(device, form, File::Indexer, &launch)?;
@@ -141,7 +153,7 @@ pub(super) fn launch(
         // SAFETY: one block per row; `scores` holds `rows` rows of `width`, `out` `rows` rows of `k`.
         #[allow(unsafe_code)]
         unsafe { builder.launch(config) }.w()?;
-        marks.push((from, mark()?));
+        marks.extend(from.zip(mark()?));
     }
     Ok(Chosen { keys: chosen, marks })
 }

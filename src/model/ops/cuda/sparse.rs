@@ -1,13 +1,13 @@
 //! Launches of `kernels/sparse_mla.cu`: queries absorb W_k, the kernel mixes latents, the mixed ones go through W_v.
 
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 use half::bf16;
 
 use super::device::{File, Form, gpu, kernel, tensor, view};
-use crate::domain::Selection;
 use crate::model::ops::Picked;
+use crate::model::ops::allowed::check;
 use crate::model::ops::attention::MlaShape;
 use crate::model::ops::plan::{self, Launch, Sparse};
 
@@ -34,6 +34,8 @@ pub(in crate::model::ops) fn sparse_latent(
 ) -> Result<Tensor> {
     let Device::Cuda(device) = q.device() else { bail!("the queries are not on a CUDA device") };
     let (b, t, _) = q.dims3()?;
+    let rows = indices.on(q.device(), c_kv.dim(1)?)?;
+    check(rows.dims()[..2] == [b, t], "the selection")?;
     let mut sequences = Vec::with_capacity(b);
     for n in 0..b {
         let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
@@ -45,9 +47,8 @@ pub(in crate::model::ops) fn sparse_latent(
                 blocks.push(Tensor::zeros((q.dim(0)?, shape.heads * shape.value), q.dtype(), q.device())?);
                 continue;
             }
-            let before = c_kv.dim(0)? - t + start;
-            let block = Block { selection: &indices[n], start, before };
-            blocks.push(run(device, Form::asked(), (&q, &c_kv, &k_rope, w), shape, scale, block)?);
+            let sets = Sets { rows: &rows.get(n)?, start };
+            blocks.push(launch(device, Form::asked(), (&q, &c_kv, &k_rope, w), shape, scale, sets)?);
         }
         sequences.push(Tensor::cat(&blocks, 0)?);
     }
@@ -55,59 +56,25 @@ pub(in crate::model::ops) fn sparse_latent(
 }
 
 /// Which rows of a selection are attended to.
-pub(super) struct Block<'a> {
-    pub(super) selection: &'a Selection,
-    /// Row of the first query.
+#[derive(Clone, Copy)]
+pub(super) struct Sets<'a> {
+    /// Padded rows of all queries of a sequence, `[T, k]`, on the device; the queries are the last of the keys'.
+    pub(super) rows: &'a Tensor,
+    /// Row of the first query of the block.
     pub(super) start: usize,
-    /// Keys before the first query's own.
-    pub(super) before: usize,
-}
-
-/// The sets of a block of rows on the device: `[rows, topk]`.
-pub(super) struct Chosen {
-    keys: CudaSlice<u32>,
-    topk: usize,
-    before: usize,
-}
-
-impl Chosen {
-    /// Uploads the sets of `rows` rows.
-    pub(super) fn of(device: &CudaDevice, rows: usize, block: &Block) -> Result<Self> {
-        let lists: Vec<&[u32]> = (0..rows).map(|i| block.selection.row(block.start + i)).collect();
-        let topk = lists.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
-        if lists.iter().enumerate().any(|(i, row)| row.len() != topk.min(block.before + i + 1)) {
-            bail!("a row of the selection has neither all visible keys nor k = {topk}");
-        }
-        let mut padded = vec![u32::MAX; rows * topk];
-        lists.iter().zip(padded.chunks_mut(topk)).for_each(|(row, to)| to[..row.len()].copy_from_slice(row));
-        Ok(Self { keys: device.clone_htod(&padded)?, topk, before: block.before })
-    }
 }
 
 /// Attends for a block of rows of one sequence: `q` `[rows, heads · (nope + rope)]` gives `[rows, heads · value]`.
-pub(super) fn run(
-    device: &CudaDevice,
-    form: Form,
-    operands: (&Tensor, &Tensor, &Tensor, &Tensor),
-    shape: MlaShape,
-    scale: f64,
-    block: Block,
-) -> Result<Tensor> {
-    let chosen = Chosen::of(device, operands.0.dim(0)?, &block)?;
-    launch(device, form, operands, shape, scale, &chosen)
-}
-
-/// As [`run`], with sets that are on the device.
 pub(super) fn launch(
     device: &CudaDevice,
     form: Form,
     (q, c_kv, k_rope, w): (&Tensor, &Tensor, &Tensor, &Tensor),
     shape: MlaShape,
     scale: f64,
-    chosen: &Chosen,
+    sets: Sets,
 ) -> Result<Tensor> {
     let MlaShape { heads, nope, rope, value } = shape;
-    let (rows, (keys, latent), topk) = (q.dim(0)?, c_kv.dims2()?, chosen.topk);
+    let (rows, (keys, latent), (all, topk)) = (q.dim(0)?, c_kv.dims2()?, sets.rows.dims2()?);
     let q = q.contiguous()?;
     let w = w.reshape((heads, nope + value, latent))?;
     let q_nope = q.reshape((rows, heads, nope + rope))?.narrow(2, 0, nope)?.transpose(0, 1)?.contiguous()?;
@@ -135,15 +102,18 @@ pub(super) fn launch(
         let ((c_kv, c_layout), (k_rope, r_layout)) = (c_kv.storage_and_layout(), k_rope.storage_and_layout());
         let (q, q_latent) = (view::<bf16>(&q, q_layout)?, view::<bf16>(&q_latent, latent_layout)?);
         let (c_kv, k_rope) = (view::<bf16>(&c_kv, c_layout)?, view::<bf16>(&k_rope, r_layout)?);
+        let (chosen, chosen_layout) = sets.rows.storage_and_layout();
+        let chosen = view::<u32>(&chosen, chosen_layout)?;
+        let chosen = chosen.slice(sets.start * topk..(sets.start + rows) * topk);
         let q_rope = q.slice(nope..);
         let scale = (scale * std::f64::consts::LOG2_E) as f32;
         let [count, heads_, groups, width, rotated] = [rows, heads, 1, latent, rope].map(|n| n as i32);
-        let [topk, first, keys] = [topk, chosen.before + 1, keys].map(|n| n as i32);
+        let [topk, first, keys] = [topk, keys - all + sets.start + 1, keys].map(|n| n as i32);
         let (token, head) = (latent as i64, (rows * latent) as i64);
         let (rope_token, rope_head) = ((heads * (nope + rope)) as i64, (nope + rope) as i64);
         let nothing = 0u64;
         let mut builder = stream.launch_builder(&function);
-        builder.arg(&q_latent).arg(&q_rope).arg(&c_kv).arg(&k_rope).arg(&c_kv).arg(&chosen.keys).arg(&mut mixed);
+        builder.arg(&q_latent).arg(&q_rope).arg(&c_kv).arg(&k_rope).arg(&c_kv).arg(&chosen).arg(&mut mixed);
         if splits > 1 {
             builder.arg(&mut part);
         } else {
@@ -151,7 +121,8 @@ pub(super) fn launch(
         }
         builder.arg(&mut sums).arg(&scale).arg(&count).arg(&heads_).arg(&groups).arg(&width).arg(&rotated).arg(&topk);
         builder.arg(&first).arg(&keys).arg(&token).arg(&head).arg(&rope_token).arg(&rope_head).arg(&token).arg(&head);
-        // SAFETY: views hold what the sizes say; every index of `chosen` below a row's count is a key.
+        // SAFETY: views hold what the sizes say; every index of `chosen` below a row's count is a
+        // key: `Indices::on` looks at the rows that did not come from a kernel.
         #[allow(unsafe_code)]
         unsafe { builder.launch(config) }.w()?;
         if splits > 1 {
