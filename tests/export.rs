@@ -329,18 +329,72 @@ fn native_loss(arguments: &[&str], tokens: &str) -> (String, f64) {
     (result["pattern"].as_str().unwrap().to_owned(), result["loss"].as_f64().unwrap())
 }
 
+fn options(row: &Value) -> Vec<&str> {
+    row["options"].as_array().unwrap().iter().map(|o| o.as_str().unwrap()).collect()
+}
+
+/// With `--lm-lr` all weights are others, but for routers' biases; transformers finds the same loss in the checkpoint.
+#[test]
+fn a_checkpoint_whose_rest_learned_has_the_loss_that_transformers_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = read(&data("distilled.json"));
+    let rows: Vec<_> = rows.as_array().unwrap().iter().filter(|row| options(row).contains(&"--lm-lr")).collect();
+    assert_eq!(rows.len(), 2);
+    for (i, row) in rows.into_iter().enumerate() {
+        let (model, pattern) = (row["model"].as_str().unwrap(), row["pattern"].as_str().unwrap());
+        let (from, tokens) = (path(model), tokens(model, dir.path()));
+        let out = dir.path().join(format!("tuned-{i}")).display().to_string();
+        let train = ["train", "distill", &from, "--pattern", pattern, "--out", &out, "--tokens", &tokens];
+        let (code, text, err) = indexscope(&[&train[..], &options(row), &["--json"]].concat());
+        assert_eq!(code, 0, "{err}");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert!(report["lm"]["loss"].as_f64().is_some_and(f64::is_finite), "{report}");
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+        let left: Vec<_> = left.iter().filter_map(|f| f.to_str()).filter(|f| f.contains("indexers")).collect();
+        assert!(left.is_empty(), "neither a sidecar nor a state stays: {left:?}");
+
+        let (native, loss) = native_loss(&[&out], &tokens);
+        let before = indexscope(&["eval", &from, "--tokens", &tokens, "--pattern", pattern, "--json"]).1;
+        let before = serde_json::from_str::<Value>(&before).unwrap()["results"][0]["loss"].as_f64().unwrap();
+        assert_eq!(native, pattern);
+        assert!(loss < before - 0.1, "{model}: it has learned its own text, {before} before and {loss} after");
+        let wanted = row["loss"].as_f64().unwrap();
+        assert!((loss - wanted).abs() < 1e-3, "{model} {pattern}: {loss} against {wanted}");
+
+        let (original, written) = (Checkpoint::open(&data(model)).unwrap(), Checkpoint::open(Path::new(&out)).unwrap());
+        written.check().unwrap();
+        for (name, _) in written.tensors() {
+            let same = written.bytes(name).unwrap() == original.bytes(name).unwrap();
+            let is_kept =
+                name.ends_with("e_score_correction_bias") || name.contains(&format!("layers.{}.", pattern.len()));
+            assert!(same == is_kept || name.contains(".experts."), "{name}");
+        }
+    }
+    // What no folder can hold is refused before anything is trained.
+    let from = path("glm_dsa_tiny");
+    let tokens = tokens("glm_dsa_tiny", dir.path());
+    let out = dir.path().join("x.safetensors").display().to_string();
+    let wrong = ["train", "distill", &from, "--pattern", "uniform:2", "--out", &out, "--tokens", &tokens, "--lm-lr"];
+    for (rate, said) in [("1e-3", "which only a checkpoint's folder can hold"), ("0", "a rate is above 0")] {
+        let (code, _, err) = indexscope(&[&wrong[..], &[rate]].concat());
+        assert!(code == 2 && err.contains(said), "{err}");
+    }
+}
+
 /// Trained indexers take the places of a checkpoint's own; transformers finds the same loss
 /// (tests/data/pruned_in_transformers.py).
 #[test]
 fn a_distilled_checkpoint_is_the_original_with_its_sidecar() {
     let dir = tempfile::tempdir().unwrap();
-    for (i, row) in read(&data("distilled.json")).as_array().unwrap().iter().enumerate() {
+    let rows = read(&data("distilled.json"));
+    let rows: Vec<_> = rows.as_array().unwrap().iter().filter(|row| !options(row).contains(&"--lm-lr")).collect();
+    assert_eq!(rows.len(), 2);
+    for (i, row) in rows.into_iter().enumerate() {
         let (model, pattern) = (row["model"].as_str().unwrap(), row["pattern"].as_str().unwrap());
         let (from, tokens) = (path(model), tokens(model, dir.path()));
         let out = dir.path().join(format!("distilled-{i}")).display().to_string();
         let train = ["train", "distill", &from, "--pattern", pattern, "--out", &out, "--tokens", &tokens];
-        let options = row["options"].as_array().unwrap();
-        let options: Vec<&str> = options.iter().map(|o| o.as_str().unwrap()).collect();
+        let options = options(row);
         let (code, text, err) = indexscope(&[&train[..], &options, &["--json"]].concat());
         assert_eq!(code, 0, "{err}");
         let full = pattern.matches('F').count();

@@ -7,7 +7,7 @@ use super::train_rounds::{self, Begin, RoundsArgs};
 use super::{CliError, target};
 use crate::checkpoint::Sidecar;
 use crate::domain::{PatternSpec, Targets};
-use crate::interop::{ExportError, prune_with};
+use crate::interop::{ExportError, can_retrain, prune_retrained, prune_with};
 
 /// Arguments of `train distill`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,10 @@ pub struct Args {
     /// served trains each indexer towards all layers that use its keys, own towards its own layer alone.
     #[arg(long, value_enum, default_value_t, value_name = "TARGETS")]
     targets: TargetsArg,
+    /// Also train the rest of the model in the sparse stage, on its own loss, at this peak rate, as the paper does; it stays
+    /// as it is by default. DSA checkpoints only, with a folder as --out; needs six times the model's size in f32.
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rounds")]
+    lm_lr: Option<f64>,
     #[command(flatten)]
     rounds: RoundsArgs,
     #[command(flatten)]
@@ -34,6 +38,12 @@ enum TargetsArg {
     #[default]
     Served,
     Own,
+}
+
+/// Parses a learning rate.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "a rate is a number such as 1e-5".to_owned())?;
+    if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("a rate is above 0".to_owned()) }
 }
 
 /// Trains the indexers of the pattern's Full layers.
@@ -61,6 +71,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let folder = is_folder.then_some(out.as_path());
     if let Some(folder) = folder.filter(|folder| folder.symlink_metadata().is_ok()) {
         return Err(ExportError::Exists(folder.to_owned()).into());
+    }
+    if args.lm_lr.is_some() && folder.is_none() {
+        return Err(CliError::usage("--lm-lr changes the whole model, which only a checkpoint's folder can hold")
+            .hint("give a DSA checkpoint's folder as MODEL and a new folder as --out"));
+    }
+    if folder.is_some() {
+        // Before anything is trained that could not be written.
+        can_retrain(&checkpoint, pattern, args.lm_lr.is_some())?;
     }
     let sidecar = match folder {
         None => out.clone(),
@@ -99,10 +117,18 @@ pub fn run(args: Args) -> Result<(), CliError> {
             out: &sidecar,
             seed: args.training.seed,
             resume: args.training.resume,
+            lm_lr: args.lm_lr,
         },
         &args.training,
     )?;
-    let report = finish(pattern)?;
+    let report = match folder {
+        Some(folder) if args.lm_lr.is_some() => {
+            let report = prune_retrained(&checkpoint, pattern, &run.weights(), folder)?;
+            run.discard_state()?;
+            Some((folder, report))
+        }
+        _ => finish(pattern)?,
+    };
     let written = report.as_ref().map(|(folder, report)| (*folder, report));
     print(&run, &recipe, written, &args.training.output)
 }

@@ -118,6 +118,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         out: &args.training.out,
         seed: args.training.seed,
         resume: args.training.resume,
+        lm_lr: None,
     };
     let (run, recipe) = train(what, &args.training)?;
     print(&run, &recipe, None, &args.training.output)
@@ -169,6 +170,8 @@ pub(super) struct Training<'a> {
     pub(super) seed: u64,
     /// Go on from the state beside it.
     pub(super) resume: bool,
+    /// Peak of the rate at which the rest of the model learns.
+    pub(super) lm_lr: Option<f64>,
 }
 
 /// Trains and writes the sidecar.
@@ -176,7 +179,7 @@ pub(super) struct Training<'a> {
 /// # Errors
 /// As [`run`].
 pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, IndexerRecipe), CliError> {
-    let Training { checkpoint, pattern, layers, targets, shape, start, out, seed, resume } = what;
+    let Training { checkpoint, pattern, layers, targets, shape, start, out, seed, resume, lm_lr } = what;
     let seq_len = args.seq_len.get();
     let mut recipe = IndexerRecipe {
         seed,
@@ -191,7 +194,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
         sparse_steps: args.sparse_steps,
         lr: args.lr,
         index_topk: args.topk(checkpoint),
-        lm_lr: None,
+        lm_lr,
     };
     let asked = recipe.rows;
     recipe.limit(memory(checkpoint, &recipe, shape), args.max_memory.map(|bytes| bytes as u64))?;
@@ -236,8 +239,9 @@ fn tell(progress: &mut Progress, step: &IndexerStep) {
     let worst = step.layers.iter().max_by(|a, b| a.1.kl.total_cmp(&b.1.kl));
     let worst = worst.map(|(layer, d)| format!(" (layer {layer}: {:.4})", d.kl)).unwrap_or_default();
     let stage = if step.sparse { "sparse" } else { "warmup" };
+    let lm = step.lm.map(|lm| format!(" · LM loss {lm:.4}")).unwrap_or_default();
     let line = format!(
-        "{stage} {at}/{of} · KL {:.4}{worst} · rate {:.1e} · {} tokens · {:.0} tokens/s",
+        "{stage} {at}/{of} · KL {:.4}{worst}{lm} · rate {:.1e} · {} tokens · {:.0} tokens/s",
         mean.kl, step.rate, step.tokens, step.tokens_per_second
     );
     progress.step(&line, of - at, at == of, || {
@@ -278,10 +282,16 @@ pub(super) fn print(
         "index_topk": recipe.index_topk, "pattern": recipe.pattern.to_string(), "targets": recipe.targets.name(),
         "seconds": run.seconds(), "kl": mean, "layers": layers,
     });
+    if let (Some(rate), Some(loss)) = (recipe.lm_lr, run.lm()) {
+        json["lm"] = json!({ "lr": rate, "loss": loss });
+        table.notes.push(format!(
+            "the rest of the model learned at a peak rate of {rate:.1e}; its loss on the training text, averaged over about the last 20 steps, {loss:.4} nats"
+        ));
+    }
     if let Some((path, report)) = written {
         json["checkpoint"] = json!({ "path": path, "report": report });
         table.notes.push(format!(
-            "checkpoint {}: {} indexer tensors trained, {} left out",
+            "checkpoint {}: {} tensors trained, {} left out",
             path.display(),
             report.replaced,
             report.dropped

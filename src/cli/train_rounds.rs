@@ -194,6 +194,7 @@ impl Rounds<'_> {
                 out: &out,
                 seed: self.args.seed + round - 1,
                 resume: self.args.resume && beside(&out, "state").exists(),
+                lm_lr: None,
             },
             self.args,
         )?;

@@ -47,9 +47,9 @@ pub enum ExportError {
         /// The pattern.
         pattern: Pattern,
     },
-    /// A trained indexer has no place in the checkpoint.
+    /// A trained tensor has no place in the checkpoint.
     #[error("the trained tensor '{name}' cannot take its place in the checkpoint: {reason}")]
-    Indexer {
+    Retrained {
         /// The tensor.
         name: String,
         /// What is wrong.
@@ -105,6 +105,7 @@ impl ExportError {
                 Some("make that layer Shared; 'indexscope info MODEL' lists the locked layers".to_owned())
             }
             Self::Checkpoint(error) => error.hint(),
+            Self::Retrained { .. } => Some("name a .safetensors file instead, for the indexers alone".to_owned()),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::retrained::{Replaced, retrained};
+use super::retrained::{Replaced, Retrained, of_sidecar, replaced};
 use super::shard::{Copied, Shard};
 use super::{ExportError, config};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, Sidecar, is_indexer_tensor, layer_of};
@@ -23,7 +23,7 @@ pub struct Pruned {
     pub dropped: usize,
     /// Their bytes.
     pub dropped_bytes: u64,
-    /// Indexer tensors with other numbers than the original's.
+    /// Tensors with other numbers than the original's.
     pub replaced: usize,
     /// Files written anew.
     pub rewritten: Vec<String>,
@@ -48,17 +48,28 @@ pub fn prune(checkpoint: &Checkpoint, pattern: Pattern, out: &Path) -> Result<Pr
 
 /// Does the same with the indexers of a sidecar in the place of the checkpoint's own.
 ///
-/// Their numbers are stored in the dtype that the checkpoint stores them in.
-///
 /// # Errors
-/// As [`prune`]; [`ExportError::Indexer`] where the checkpoint has no such tensor, or an FP8 one.
+/// As [`prune_retrained`]; [`ExportError::Checkpoint`] for a sidecar of another model.
 pub fn prune_with(
     checkpoint: &Checkpoint,
     pattern: Pattern,
     sidecar: &Sidecar,
     out: &Path,
 ) -> Result<Pruned, ExportError> {
-    write(checkpoint, pattern, retrained(checkpoint, pattern, sidecar)?, out)
+    prune_retrained(checkpoint, pattern, &of_sidecar(checkpoint, sidecar)?, out)
+}
+
+/// Does the same with other numbers in some tensors, stored in the dtypes that the checkpoint stores them in.
+///
+/// # Errors
+/// As [`prune`]; [`ExportError::Retrained`] where the checkpoint has no such tensor, or an FP8 one.
+pub fn prune_retrained(
+    checkpoint: &Checkpoint,
+    pattern: Pattern,
+    tensors: &[Retrained],
+    out: &Path,
+) -> Result<Pruned, ExportError> {
+    write(checkpoint, pattern, replaced(checkpoint, pattern, tensors)?, out)
 }
 
 fn write(checkpoint: &Checkpoint, pattern: Pattern, replaced: Replaced, out: &Path) -> Result<Pruned, ExportError> {

@@ -1,33 +1,70 @@
-//! Indexers of a sidecar, in the form in which a checkpoint stores its own.
+//! Trained tensors, in the form in which a checkpoint stores its own.
 
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
 
 use super::ExportError;
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Sidecar, layer_of};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, Dtype, Sidecar, demands, indexer_tensors, is_indexer_tensor, layer_of,
+};
 use crate::domain::Pattern;
 
 /// Bytes of tensors that replace a checkpoint's, by name.
 pub(super) type Replaced = BTreeMap<String, Vec<u8>>;
 
-/// Returns the bytes of the indexers of `pattern`'s Full layers, each in the dtype of the tensor that it replaces.
-pub(super) fn retrained(checkpoint: &Checkpoint, pattern: Pattern, sidecar: &Sidecar) -> Result<Replaced, ExportError> {
+/// A tensor with other numbers than the checkpoint's: its name, its shape and its values.
+pub type Retrained = (String, Vec<usize>, Vec<f32>);
+
+/// Checks that a checkpoint can hold other numbers in the place of its own, before they are trained.
+///
+/// These are the indexers of `pattern`'s Full layers, and with `rest` all other weights.
+///
+/// # Errors
+/// [`ExportError::Retrained`] naming a tensor that the checkpoint lacks or stores in a dtype that is not written here.
+pub fn can_retrain(checkpoint: &Checkpoint, pattern: Pattern, rest: bool) -> Result<(), ExportError> {
     let base = checkpoint.base();
-    sidecar.check(base).map_err(CheckpointError::from)?;
-    let kept = sidecar.tensors().filter(|(name, ..)| layer_of(name).is_some_and(|l| pattern.is_full(l)));
-    kept.map(|(name, info, bytes)| {
-        let refuse = |reason: String| ExportError::Indexer { name: name.to_owned(), reason };
-        let own = base.tensor(name).ok_or_else(|| refuse("the checkpoint has none of that name".to_owned()))?;
-        if own.shape != info.shape {
-            return Err(refuse(format!("it has shape {:?} there, and {:?} in the sidecar", own.shape, info.shape)));
-        }
-        let values = read(&info.dtype, bytes).ok_or_else(|| refuse(format!("the sidecar stores {}", info.dtype)))?;
-        let bytes = stored(&own.dtype, &values)
-            .ok_or_else(|| refuse(format!("the checkpoint stores {}, which is not written here", own.dtype)))?;
-        Ok((name.to_owned(), bytes))
-    })
-    .collect()
+    let indexers = (0..pattern.len()).filter(|&l| pattern.is_full(l)).flat_map(|l| indexer_tensors(base.config(), l));
+    let rest = rest.then(|| demands(base.config())).into_iter().flatten();
+    indexers.chain(rest).try_for_each(|demand| stored(base, &demand.name, &demand.shape, &[]).map(|_| ()))
+}
+
+/// Returns the tensors of a sidecar.
+///
+/// # Errors
+/// [`ExportError::Checkpoint`] for a sidecar of another model, [`ExportError::Retrained`] for one of a foreign dtype.
+pub(super) fn of_sidecar(checkpoint: &Checkpoint, sidecar: &Sidecar) -> Result<Vec<Retrained>, ExportError> {
+    sidecar.check(checkpoint.base()).map_err(CheckpointError::from)?;
+    let tensors = sidecar.tensors().map(|(name, info, bytes)| {
+        let values = read(&info.dtype, bytes).ok_or_else(|| refuse(name, format!("the sidecar stores {}", info.dtype)));
+        Ok((name.to_owned(), info.shape.clone(), values?))
+    });
+    tensors.collect()
+}
+
+/// Returns their bytes, each in the dtype of the tensor that it replaces, without indexers of `pattern`'s Shared layers.
+pub(super) fn replaced(
+    checkpoint: &Checkpoint,
+    pattern: Pattern,
+    tensors: &[Retrained],
+) -> Result<Replaced, ExportError> {
+    let is_used = |name: &str| !is_indexer_tensor(name) || layer_of(name).is_some_and(|l| pattern.is_full(l));
+    let kept = tensors.iter().filter(|(name, ..)| is_used(name));
+    kept.map(|(name, shape, values)| Ok((name.clone(), stored(checkpoint.base(), name, shape, values)?))).collect()
+}
+
+/// Returns values in the dtype in which the checkpoint stores that tensor.
+fn stored(base: &Checkpoint, name: &str, shape: &[usize], values: &[f32]) -> Result<Vec<u8>, ExportError> {
+    let own = base.tensor(name).ok_or_else(|| refuse(name, "the checkpoint has none of that name".to_owned()))?;
+    if own.shape != shape {
+        return Err(refuse(name, format!("it has shape {:?} there, and {shape:?} here", own.shape)));
+    }
+    write(&own.dtype, values)
+        .ok_or_else(|| refuse(name, format!("the checkpoint stores {}, which is not written here", own.dtype)))
+}
+
+fn refuse(name: &str, reason: String) -> ExportError {
+    ExportError::Retrained { name: name.to_owned(), reason }
 }
 
 fn read(dtype: &Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
@@ -40,7 +77,7 @@ fn read(dtype: &Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     })
 }
 
-fn stored(dtype: &Dtype, values: &[f32]) -> Option<Vec<u8>> {
+fn write(dtype: &Dtype, values: &[f32]) -> Option<Vec<u8>> {
     Some(match dtype {
         Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
@@ -57,8 +94,8 @@ mod tests {
     fn numbers_survive_the_dtypes_that_hold_them() {
         let values = [0.5f32, -3.0, 0.0];
         for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32] {
-            assert_eq!(read(&dtype, &stored(&dtype, &values).unwrap_or_default()), Some(values.to_vec()), "{dtype}");
+            assert_eq!(read(&dtype, &write(&dtype, &values).unwrap_or_default()), Some(values.to_vec()), "{dtype}");
         }
-        assert_eq!((stored(&Dtype::F8E4M3, &values), read(&Dtype::F8E4M3, &[1])), (None, None));
+        assert_eq!((write(&Dtype::F8E4M3, &values), read(&Dtype::F8E4M3, &[1])), (None, None));
     }
 }

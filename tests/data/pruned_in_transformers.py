@@ -19,6 +19,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PRUNED = [("glm_dsa_tiny", "FSSFSS"), ("glm_dsa_tiny", "FSFSFS"), ("glm_sharded", "FSSS"), ("glm_locked_shared", "FSSSSSFS")]
 DISTILLED = [("glm_dsa_tiny", "FSSFSS"), ("glm_sharded", "FSFS")]
 OPTIONS = "--seq-len 16 --steps 4 --sparse-steps 2 --rows 8 --lr 2e-2 --index-topk 6 --quiet".split()
+# The rest of the model learns, too.
+TUNED = "--seq-len 16 --steps 2 --sparse-steps 12 --rows 8 --lr 2e-2 --index-topk 6 --lm-lr 3e-3 --quiet".split()
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 
@@ -32,17 +34,17 @@ def topk(scores, k, dim=-1, largest=True, sorted=True):
 torch.topk = torch.Tensor.topk = topk
 
 
-def loss(binary, model, pattern, distil=False):
+def loss(binary, model, pattern, options=None):
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "pruned")
         folder_of_model = os.path.join(HERE, model)
         ids = load_file(os.path.join(folder_of_model, "expected.safetensors"))["input_ids"].long().reshape(1, -1)
         arguments = [binary, "export", folder_of_model, "--pattern", pattern, "--checkpoint", out]
-        if distil:
+        if options:
             tokens = os.path.join(folder, "tokens.json")
             json.dump(ids.tolist(), open(tokens, "w"))
             arguments = [binary, "train", "distill", folder_of_model, "--pattern", pattern, "--out", out, "--tokens", tokens]
-            arguments += OPTIONS
+            arguments += options
         subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
         net, info = AutoModelForCausalLM.from_pretrained(
             out, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
@@ -63,4 +65,4 @@ def write(name, results):
 
 write("pruned.json", [{"model": m, "pattern": p, "loss": loss(sys.argv[1], m, p)} for m, p in PRUNED])
 write("distilled.json", [
-    {"model": m, "pattern": p, "options": OPTIONS, "loss": loss(sys.argv[1], m, p, True)} for m, p in DISTILLED])
+    {"model": m, "pattern": p, "options": o, "loss": loss(sys.argv[1], m, p, o)} for o in (OPTIONS, TUNED) for m, p in DISTILLED])

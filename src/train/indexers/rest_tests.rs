@@ -124,10 +124,13 @@ fn a_loss_that_is_not_finite_changes_neither() {
 }
 
 #[test]
-fn a_dense_model_is_not_trained_so() {
+fn what_could_not_be_written_or_would_do_nothing_is_refused() {
     let base = checkpoint("llama_rope3");
     let layers = base.config().num_hidden_layers;
     let recipe = IndexerRecipe { lm_lr: Some(1e-3), ..recipe(&"F".repeat(layers)) };
     let error = prepare(&base, &recipe, Path::new("never"), false).err().unwrap().to_string();
     assert!(error.contains("DSA checkpoint"), "{error}");
+    let recipe = recipe_of(&checkpoint("glm_dsa_tiny"), (3, 0));
+    let error = prepare(&checkpoint("glm_dsa_tiny"), &recipe, Path::new("never"), false).err().unwrap().to_string();
+    assert!(error.contains("which has no steps"), "{error}");
 }

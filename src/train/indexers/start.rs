@@ -19,6 +19,9 @@ pub(super) fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) 
     if recipe.layers.is_empty() || recipe.rows == 0 || recipe.all_steps() == 0 {
         return refuse("there is nothing to train: layers, rows and steps must be at least 1".to_owned());
     }
+    if recipe.lm_lr.is_some() && recipe.sparse_steps == 0 {
+        return refuse("the rest of the model learns in the sparse stage, which has no steps".to_owned());
+    }
     if let Some(layer) = recipe.layers.iter().find(|&&l| l >= layers) {
         return refuse(format!("layer {layer} does not exist; the model has layers 0 to {}", layers - 1));
     }
