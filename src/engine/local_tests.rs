@@ -153,6 +153,10 @@ fn speed_is_of_both_patterns_and_all_time_is_booked() {
         let s = speed.share;
         assert!((s.indexer + s.topk + s.attention + s.mlp + s.rest - 1.0).abs() < 1e-9);
     }
+    for speed in backend.measure(p("FFFFFF"), &Cancel::never(), &mut |_| {}).unwrap() {
+        assert_eq!((speed.ratio.median, speed.ratio.mad), (1.0, 0.0), "the reference is as fast as itself");
+        assert!(speed.seconds.median > 0.0 && speed.ratio.runs >= 5);
+    }
 }
 
 #[test]

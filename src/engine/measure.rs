@@ -55,11 +55,14 @@ pub(super) fn measure(
 ) -> Result<Vec<Speed>, BackendError> {
     let bench = Bench::new(backend, context, cancel)?;
     let reference = backend.info.reference;
-    let prefill = alternate(&mut |which| bench.prefill(if which == 0 { pattern } else { reference }), &mut |share| {
-        progress(share / 2.0);
-    })?;
+    let same = pattern == reference;
+    let prefill =
+        alternate(same, &mut |which| bench.prefill(if which == 0 { pattern } else { reference }), &mut |share| {
+            progress(share / 2.0)
+        })?;
     let mut caches = [bench.filled(pattern)?, bench.filled(reference)?];
     let decode = alternate(
+        same,
         &mut |which| bench.decode(if which == 0 { pattern } else { reference }, &mut caches[which]),
         &mut |share| progress(0.5 + share / 2.0),
     )?;
@@ -101,6 +104,7 @@ pub(super) fn steps(
         let [ours, theirs] = &filled;
         let mut caches = [ours.repeated(batch, prefix + tokens)?, theirs.repeated(batch, prefix + tokens)?];
         let runs = alternate(
+            patterns[0] == patterns[1],
             &mut |which| bench.step(patterns[which], &mut caches[which], batch, tokens, prefix),
             &mut |share| progress((at as f64 + share) / all.len() as f64),
         )?;
@@ -172,7 +176,10 @@ struct Runs {
 }
 
 /// Runs the pattern (0) and the reference (1) in alternation; the first pair warms caches and is thrown away.
+///
+/// Where they are the `same`, the ratio is 1 by what it means, and not the noise between two runs of one thing.
 fn alternate(
+    same: bool,
     run: &mut dyn FnMut(usize) -> Result<PhaseTimes, BackendError>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Runs, BackendError> {
@@ -184,8 +191,12 @@ fn alternate(
         // Which of the two goes first alternates, so that a drift of the clock favours neither.
         let first = runs.seconds.len() % 2;
         let mut times = [PhaseTimes::default(); 2];
-        times[first] = run(first)?;
-        times[1 - first] = run(1 - first)?;
+        if same {
+            times = [run(0)?; 2];
+        } else {
+            times[first] = run(first)?;
+            times[1 - first] = run(1 - first)?;
+        }
         let [ours, theirs] = times;
         runs.seconds.push(total(&ours).as_secs_f64());
         runs.ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
