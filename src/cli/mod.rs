@@ -28,6 +28,7 @@ mod train_indexers;
 mod train_rounds;
 mod worth;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -79,7 +80,7 @@ enum Command {
 ///
 /// 0 done; 1 anything about files or the run; 2 wrong usage; 130 interrupted. A closed pipe ends with 0.
 pub fn run() -> ExitCode {
-    let result = match Cli::try_parse() {
+    let result = match Cli::try_parse_from(meant(std::env::args_os())) {
         Ok(cli) => dispatch(cli),
         Err(error) => Err(CliError::from(error)),
     };
@@ -87,6 +88,21 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// Takes `demo` for the name of a model, the dashboard's default, where nothing follows that the subcommand does.
+fn meant(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_option = |a: &OsString| a.to_string_lossy().starts_with('-');
+    let is_own = |a: &OsString| {
+        let text = a.to_string_lossy();
+        ["--write", "--card", "--of", "--help", "-h"].contains(&text.split('=').next().unwrap_or_default())
+    };
+    let rest = arguments.get(2..).unwrap_or_default();
+    if arguments.get(1).is_some_and(|a| a == "demo") && rest.first().is_none_or(is_option) && !rest.iter().any(is_own) {
+        arguments.remove(1);
+    }
+    arguments
 }
 
 fn dispatch(cli: Cli) -> Result<(), CliError> {
@@ -105,5 +121,25 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Worth(args)) => worth::run(args),
         Some(Command::Train(args)) => train::run(args),
         None => dashboard::run(cli.dashboard),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demo_is_a_model_where_the_subcommand_has_nothing_to_do() {
+        let meant = |text: &str| {
+            let all = meant(text.split(' ').map(OsString::from));
+            all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(meant("indexscope demo --seq-len 128"), "indexscope --seq-len 128");
+        assert_eq!(meant("indexscope demo"), "indexscope");
+        for other in
+            ["indexscope demo --write=d", "indexscope demo -h", "indexscope demo x --ascii", "indexscope eval demo"]
+        {
+            assert_eq!(meant(other), other);
+        }
     }
 }
