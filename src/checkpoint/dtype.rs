@@ -1,5 +1,6 @@
 //! How the numbers of a tensor are stored.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The dtype of a stored tensor, by its safetensors name.
@@ -152,6 +153,9 @@ impl Quantisation {
         }
     }
 }
+
+/// Tensors by name.
+pub(super) type Tensors = BTreeMap<String, TensorInfo>;
 
 /// Where a tensor is stored, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::safetensors::Tensors;
+use super::dtype::Tensors;
 use super::{CheckpointError, Dtype, Quantisation, TensorInfo};
 
 /// What the file begins with.

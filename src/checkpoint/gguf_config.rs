@@ -3,7 +3,7 @@
 use super::dense::RawDense;
 use super::gguf::Metadata;
 use super::rope::RopeScaling;
-use super::safetensors::Weights;
+use super::weights::Weights;
 use super::{Attention, CheckpointError, Config, Dtype, Family};
 
 /// The tokenizer of a GGUF file, as its metadata has it.

@@ -24,6 +24,7 @@ mod roles;
 mod rope;
 mod safetensors;
 mod sidecar;
+mod weights;
 
 pub use config::{Attention, Config, Family, MlpKind};
 pub use dense::DENSE_TOPK;

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-use super::safetensors::{CONFIG_FILE, Tensors, Weights};
+use super::dtype::Tensors;
+use super::safetensors::CONFIG_FILE;
+use super::weights::Weights;
 use super::{
     Blocks, CheckpointError, Config, Demand, Dtype, Part, PartSize, TensorInfo, Vocabulary, gguf_config, is_scale,
     layer_of, layout, parts,

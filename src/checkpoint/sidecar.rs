@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::safetensors::{Bytes, Tensors, map, read_header, read_metadata};
+use super::dtype::Tensors;
+use super::safetensors::{read_header, read_metadata};
+use super::weights::{Bytes, map};
 use super::{Checkpoint, CheckpointError, Config, Dtype, IndexerShape, TensorInfo, indexer_tensors, layer_of};
 
 /// Key of the header in the file's metadata.

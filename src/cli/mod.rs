@@ -25,6 +25,7 @@ mod target;
 mod train;
 mod train_distill;
 mod train_indexers;
+mod train_progress;
 mod train_rounds;
 mod worth;
 

@@ -1,20 +1,11 @@
 //! `indexscope train`: a recipe becomes a checkpoint, or a frozen model gets indexers.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
+use super::train_progress::{Progress, stop_on_signal};
 use super::{CliError, train_distill, train_indexers};
 use crate::train::{Event, StepReport, Trainer};
-
-/// Time between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(30);
-/// Steps over which the speed is averaged.
-const WINDOW: usize = 20;
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
@@ -58,16 +49,6 @@ pub fn run(args: Args) -> Result<(), CliError> {
         Some(What::Distill(args)) => train_distill::run(args),
         None => run_recipe(args),
     }
-}
-
-/// Returns a flag that Ctrl-C and SIGTERM set; the second signal ends the process at once.
-pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).map_err(CliError::from)?;
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(CliError::from)?;
-    }
-    Ok(stop)
 }
 
 /// Trains until the recipe is done or the process is told to stop; both leave a state that can be resumed.
@@ -115,60 +96,5 @@ impl Progress {
         ];
         let line = parts.into_iter().flatten().collect::<Vec<_>>().join(" · ");
         self.step(&line, report.steps_left, step == of, String::new);
-    }
-}
-
-/// Tells how training goes: a line that overwrites itself on a terminal, plain lines in the log.
-pub(super) struct Progress {
-    log: Option<File>,
-    terminal: bool,
-    recent: VecDeque<Instant>,
-    last_line: Option<Instant>,
-}
-
-impl Progress {
-    /// Opens the log, if there is to be one; `quiet` leaves the terminal alone.
-    pub(super) fn new(log: Option<&std::path::Path>, quiet: bool) -> Result<Self, CliError> {
-        let open =
-            |path| File::options().create(true).append(true).open(path).map_err(|e| CliError::file("the log", path, e));
-        let log = log.map(open).transpose()?;
-        let terminal = std::io::stderr().is_terminal() && !quiet;
-        Ok(Self { log, terminal, recent: VecDeque::new(), last_line: None })
-    }
-
-    /// Shows a step with the time left; at times, and where `last` is set, the log gets the line and `more`.
-    pub(super) fn step(&mut self, line: &str, steps_left: u64, last: bool, more: impl FnOnce() -> String) {
-        let now = Instant::now();
-        self.recent.push_back(now);
-        if self.recent.len() > WINDOW + 1 {
-            self.recent.pop_front();
-        }
-        let steps = self.recent.len() - 1;
-        let seconds = self.recent.front().map_or(0.0, |first| (now - *first).as_secs_f64());
-        let eta = (steps > 0).then(|| (seconds / steps as f64 * steps_left as f64) as u64);
-        let eta = eta.map(|eta| format!(" · ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60));
-        let line = line.to_owned() + &eta.unwrap_or_default();
-        if self.terminal {
-            eprint!("\r\x1b[2K{line}");
-        }
-        if self.last_line.is_none_or(|last| now - last >= LINE_EVERY) || last {
-            self.last_line = Some(now);
-            self.plain(&(line + &more()));
-        }
-    }
-
-    /// Prints a line of its own everywhere.
-    pub(super) fn line(&mut self, text: &str) {
-        if self.terminal {
-            eprintln!("\r\x1b[2K{text}");
-        }
-        self.plain(text);
-    }
-
-    /// Writes a line to the log, which is not worth ending a training for.
-    fn plain(&mut self, text: &str) {
-        if let Some(log) = &mut self.log {
-            let _ = writeln!(log, "{text}");
-        }
     }
 }

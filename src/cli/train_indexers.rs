@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::output::{OutputArgs, Table};
-use super::train::{Progress, stop_on_signal};
+use super::train_progress::{Progress, stop_on_signal};
 use super::{CliError, bytes, data, model, target};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Pattern, Role, Targets};

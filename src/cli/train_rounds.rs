@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::output::{OutputArgs, Table};
-use super::train::stop_on_signal;
 use super::train_indexers::{Training, TrainingArgs, train};
+use super::train_progress::stop_on_signal;
 use super::{CliError, data, model, target};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Estimate, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};

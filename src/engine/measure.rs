@@ -58,7 +58,7 @@ pub(super) fn measure(
     let same = pattern == reference;
     let prefill =
         alternate(same, &mut |which| bench.prefill(if which == 0 { pattern } else { reference }), &mut |share| {
-            progress(share / 2.0)
+            progress(share / 2.0);
         })?;
     let mut caches = [bench.filled(pattern)?, bench.filled(reference)?];
     let decode = alternate(

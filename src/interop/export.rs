@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::engines::{automodel, megatron, sglang, transformers, vllm, vllm_ascend};
+use super::recipe::Route;
 use super::served::{Family, Served};
 use super::simulate::read_by;
 use super::strip::{Mark, Strip};
@@ -119,39 +120,6 @@ pub struct Export {
     pub launch: Option<String>,
     /// What was verified about all this, and what was not.
     pub verified: Vec<String>,
-}
-
-/// What an engine's own file says about a pattern.
-pub(super) struct Recipe {
-    /// What to paste.
-    pub argument: String,
-    /// Where the engine finds the pattern.
-    pub route: Route,
-    /// What to know, beyond what the simulation says.
-    pub warnings: Vec<String>,
-    /// The command that the argument belongs to, up to the argument.
-    pub command: Option<String>,
-    /// How it is told the stages.
-    pub stages: Option<StageOptions>,
-}
-
-/// How an engine is told the layers of every pipeline stage.
-#[derive(Clone, Copy)]
-pub(super) struct StageOptions {
-    /// The environment variable that holds the layers of each stage.
-    pub variable: &'static str,
-    /// The option for the number of stages.
-    pub option: &'static str,
-    /// Whether both were read in the released source.
-    pub verified: bool,
-}
-
-/// How a pattern reaches an engine.
-pub(super) enum Route {
-    /// As overrides of the config, set after loading.
-    Overrides(Map<String, Value>),
-    /// In config.json.
-    File,
 }
 
 /// Returns what makes `engine` run `pattern` on `target`, split over `stages`.

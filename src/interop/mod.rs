@@ -10,6 +10,7 @@ mod engines;
 mod error;
 mod export;
 mod prune;
+mod recipe;
 mod retrained;
 mod rules;
 mod served;

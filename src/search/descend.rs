@@ -1,12 +1,9 @@
 //! From all-Full downwards, one flip at a time: what greedy, lazy and racing have in common.
 
 use super::plan::costs;
-use super::sample::probability_of_best;
+use super::sample::{probability_of_best, upper};
 use super::{Ledger, Sample, SearchError, Space};
-use crate::domain::{Audit, Estimate, Flip, Goal, Pattern, Role, SearchSettings};
-
-/// Standard errors above Δ at which its upper confidence bound lies: 95 %, one-sided.
-pub const UPPER: f64 = 1.645;
+use crate::domain::{Audit, Flip, Goal, Pattern, Role, SearchSettings};
 
 /// Standard errors within which a difference is called noise.
 const NOISE: f64 = 2.0;
@@ -62,7 +59,7 @@ pub(super) fn descend(
     let mut pattern = space.start;
     let mut sample = ledger.measure_one(pattern)?;
     ledger.progress.record.delta = Some(sample.estimate());
-    let most = most_flips(space, settings.goal);
+    let most = space.most_flips(settings.goal);
     ledger.progress.steps = (0, most);
     let whole = std::iter::once(0..space.layers()).collect();
     let stages = if settings.block_search { &space.stages } else { &whole };
@@ -102,20 +99,6 @@ pub(super) fn descend(
         if pattern == before {
             return Ok(());
         }
-    }
-}
-
-/// Returns the upper confidence bound of a Δ.
-pub(super) fn upper(delta: Estimate) -> f64 {
-    delta.value + UPPER * delta.se.unwrap_or(f64::INFINITY)
-}
-
-/// Returns the largest number of flips that a goal allows.
-pub(super) fn most_flips(space: &Space, goal: Goal) -> usize {
-    let free = space.free().count();
-    match goal {
-        Goal::Keep(full) => space.start.full_count().saturating_sub(full).min(free),
-        Goal::MaxDelta(_) => free,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every pattern with the number of Full layers asked for: the ground truth where few layers are free.
 
-use super::descend::upper;
+use super::sample::upper;
 use super::{Ledger, SearchError, Space};
 use crate::domain::{Goal, Pattern, Role};
 

@@ -1,6 +1,5 @@
 //! What a search would cost, before anything is run.
 
-use super::descend::most_flips;
 use super::exhaustive;
 use super::{Space, race};
 use crate::domain::{Goal, Strategy};
@@ -22,7 +21,7 @@ pub struct Cost {
 pub fn costs(strategy: Strategy, space: &Space, goal: Goal, blocks: usize) -> Option<Cost> {
     let layers = space.layers();
     let tails: Vec<f64> = space.free().map(|l| (layers - l) as f64).collect();
-    let most = most_flips(space, goal);
+    let most = space.most_flips(goal);
     let least = if matches!(goal, Goal::MaxDelta(_)) { 1.min(most) } else { most };
     let descent = |steps: usize, early: bool| {
         // After s steps the first (or last) s of the free layers are gone.

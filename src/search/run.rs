@@ -1,9 +1,10 @@
 //! One search from its settings to its record.
 
-use super::descend::{Pick, descend, upper};
+use super::descend::{Pick, descend};
 use super::greedy::Greedy;
 use super::lazy::Lazy;
 use super::racing::Racing;
+use super::sample::upper;
 use super::{AffinityKind, Ledger, SearchError, Space, exhaustive, placed, swap};
 use crate::domain::{Goal, Pattern, SearchRecord, SearchSettings, SearchState, Strategy};
 

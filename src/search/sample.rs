@@ -3,6 +3,9 @@
 use super::random::Random;
 use crate::domain::Estimate;
 
+/// Standard errors above Δ at which its upper confidence bound lies: 95 %, one-sided.
+const UPPER: f64 = 1.645;
+
 /// Resamplings behind a bootstrap probability.
 const RESAMPLINGS: usize = 1000;
 
@@ -63,6 +66,11 @@ pub(super) fn probability_of_best(samples: &[&Sample], best: usize, seed: u64) -
         wins += usize::from(sums.iter().enumerate().all(|(i, s)| i == best || ours <= of(s)));
     }
     Some(wins as f64 / RESAMPLINGS as f64)
+}
+
+/// Returns the upper confidence bound of a Δ.
+pub(super) fn upper(delta: Estimate) -> f64 {
+    delta.value + UPPER * delta.se.unwrap_or(f64::INFINITY)
 }
 
 #[cfg(test)]

@@ -67,6 +67,15 @@ impl Space {
         (0..self.layers()).filter(|&l| !self.full.contains(l) && !self.shared.contains(l))
     }
 
+    /// Returns the largest number of flips that a goal allows.
+    pub(super) fn most_flips(&self, goal: Goal) -> usize {
+        let free = self.free().count();
+        match goal {
+            Goal::Keep(full) => self.start.full_count().saturating_sub(full).min(free),
+            Goal::MaxDelta(_) => free,
+        }
+    }
+
     /// Returns the layers of a stage that could become Shared.
     pub(super) fn candidates(&self, pattern: Pattern, stage: &Range<usize>) -> Vec<usize> {
         self.free().filter(|&l| stage.contains(&l) && pattern.is_full(l)).collect()

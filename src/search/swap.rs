@@ -1,7 +1,7 @@
 //! Local refinement: a Full and a Shared layer exchange their roles while that lowers the loss.
 
-use super::descend::upper;
 use super::race::race;
+use super::sample::upper;
 use super::{Ledger, Sample, SearchError, Space};
 use crate::domain::{Goal, Pattern, Role, Swap};
 

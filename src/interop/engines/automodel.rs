@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::super::Target;
-use super::super::export::{Recipe, Route};
+use super::super::recipe::{Recipe, Route};
 use super::super::rules::{BUILD, FORWARD, LOAD, asked, fill, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};

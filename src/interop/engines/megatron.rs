@@ -7,7 +7,7 @@
 
 use serde_json::{Map, json};
 
-use super::super::export::{Recipe, Route};
+use super::super::recipe::{Recipe, Route};
 use super::super::rules::{BUILD, Formula, asked, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};

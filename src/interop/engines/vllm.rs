@@ -9,7 +9,7 @@
 
 use serde_json::{Map, json};
 
-use super::super::export::{Recipe, Route, StageOptions};
+use super::super::recipe::{Recipe, Route, StageOptions};
 use super::super::rules::{BUILD, Formula, LOAD, asked, entries, filled, given, hy_v4_default, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Mark, Reading};

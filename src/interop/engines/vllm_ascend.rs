@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use super::super::export::{Recipe, Route};
+use super::super::recipe::{Recipe, Route};
 use super::super::rules::{BUILD, Formula, START, Shared, asked, entries, filled, given, int};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
