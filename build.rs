@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return ExitCode::SUCCESS;
     }
-    for file in KERNELS.iter().map(|name| format!("{name}.cu")).chain(["device.cuh".to_owned()]) {
+    let headers = ["device", "indexer_wgmma", "wgmma"].map(|name| format!("{name}.cuh"));
+    for file in KERNELS.iter().map(|name| format!("{name}.cu")).chain(headers) {
         println!("cargo::rerun-if-changed=kernels/{file}");
     }
     for variable in ["NVCC", "NVCC_CCBIN", "CUDA_HOME", "CUDA_PATH"] {

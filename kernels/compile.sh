@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Compiles every kernel with nvcc for every target; prints registers, spills and barriers; fails where a hot one spills.
+# Compiles every kernel with nvcc for every target; prints registers, spills and barriers; fails where a hot one spills
+# or ptxas makes products of a warpgroup wait for one another.
 # usage: kernels/compile.sh [TARGET...]     (default sm_80 sm_89 sm_90a sm_100 sm_120)
 #
 # nvcc is that of PATH, of CUDA_HOME, or of a compile-only toolkit (kernels/toolkit, about 105 MB from PyPI, once); where
-# none can be had, one line says so and nothing fails. The table goes to target/kernels/table.txt too; what is unchanged is not compiled again. Set NVCC_CCBIN for another
-# host compiler. The dynamic shared memory is asked for at launch: src/model/ops/cuda/plan.rs has it.
+# none can be had, one line says so and nothing fails. The table goes to target/kernels/table.txt too; what is unchanged
+# is not compiled again. Set NVCC_CCBIN for another host compiler. The dynamic shared memory is asked for at launch: src/model/ops/cuda/plan.rs has it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
@@ -29,11 +30,16 @@ for target in "${targets[@]}"; do
   for source in kernels/*.cu; do
     name=$(basename "$source" .cu)
     log=$out/$name.$target.txt
-    stamp=$(cat "$source" kernels/device.cuh kernels/compile.sh | cksum)
+    stamp=$(cat "$source" kernels/*.cuh kernels/compile.sh | cksum)
     [[ -f $log && $(head -1 "$log") == "$stamp" ]] && continue
     echo "$name for $target" >&2
     "$nvcc" -O3 -std=c++17 -Werror all-warnings -gencode "arch=$arch,code=$target" -cubin -Xptxas -v "$source" \
       -o "$out/$name.$target.cubin" >"$log.part" 2>&1 || { cat "$log.part" >&2; exit 1; }
+    # Remarks C7510 to C7519: wgmma instructions serialised, or waits and fences put between them.
+    if grep -E '\(C75[0-9]{2}\)' "$log.part" >&2; then
+      echo "error: ptxas does not keep the products of $name apart as written" >&2
+      exit 1
+    fi
     { echo "$stamp"; cat "$log.part"; } >"$log"
     rm "$log.part"
   done

@@ -17,7 +17,7 @@
 // that the sum over heads is a sum inside a thread and over 4 lanes. Keys stream through shared memory, TILE at a time,
 // STAGES deep, by asynchronous copies. 8 warps: side by side over queries (prefill), or all on the same queries and
 // side by side over keys (decode). Block (x, y): queries, share y of the key tiles. 256 threads, at most 99 KiB of
-// shared memory: one path for every GPU from sm_80 on. No wgmma form exists.
+// shared memory: one path for every GPU from sm_80 on. On sm_90a blocks of many queries have wgmma: indexer_wgmma.cuh.
 //
 // `select`: one block of 512 threads per row. Three passes of a radix select over 11 + 11 + 10 bits of the order of
 // the score, from the top; keys in the bin that holds the k-th one after the first pass are kept in shared memory
@@ -174,6 +174,12 @@ __device__ __forceinline__ void scores(const Operands& o) {
     }
   }
 }
+
+}  // namespace indexer
+
+#include "indexer_wgmma.cuh"
+
+namespace indexer {
 
 constexpr int SELECT_THREADS = 512;
 constexpr int BINS = 2048;
@@ -341,19 +347,19 @@ __device__ __forceinline__ void select(const float* scores, uint32_t width, int 
 
 }  // namespace indexer
 
-#define INDEXER_SCORES(NAME, FP8, HEADS, STEPS, SPLIT)                                              \
+#define INDEXER_SCORES(NAME, ...)                                                                   \
   extern "C" __global__ void __launch_bounds__(indexer::THREADS, 1) NAME(                           \
       const unsigned char* q, const unsigned char* k, const float* w, const float* q_scale,         \
       const float* k_scale, float* scores, float scale, int heads, int dim_bytes, int rows,         \
       int first, int keys, unsigned width) {                                                        \
-    indexer::scores<FP8, HEADS, STEPS, SPLIT>(                                                      \
+    indexer::__VA_ARGS__(                                                                           \
         {q, k, w, q_scale, k_scale, scores, scale, heads, dim_bytes, rows, first, keys, width});    \
   }
 
-#define INDEXER_HEADS(NAME, FP8, STEPS, SPLIT)         \
-  INDEXER_SCORES(NAME##_h16, FP8, 16, STEPS, SPLIT)    \
-  INDEXER_SCORES(NAME##_h32, FP8, 32, STEPS, SPLIT)    \
-  INDEXER_SCORES(NAME##_h64, FP8, 64, STEPS, SPLIT)
+#define INDEXER_HEADS(NAME, FP8, STEPS, SPLIT)                   \
+  INDEXER_SCORES(NAME##_h16, scores<FP8, 16, STEPS, SPLIT>)      \
+  INDEXER_SCORES(NAME##_h32, scores<FP8, 32, STEPS, SPLIT>)      \
+  INDEXER_SCORES(NAME##_h64, scores<FP8, 64, STEPS, SPLIT>)
 
 INDEXER_HEADS(indexer_scores_bf16_d64, false, 4, false)
 INDEXER_HEADS(indexer_scores_bf16_d128, false, 8, false)
@@ -361,6 +367,17 @@ INDEXER_HEADS(indexer_scores_fp8_d128, true, 4, false)
 INDEXER_HEADS(indexer_scores_bf16_d64_split, false, 4, true)
 INDEXER_HEADS(indexer_scores_bf16_d128_split, false, 8, true)
 INDEXER_HEADS(indexer_scores_fp8_d128_split, true, 4, true)
+
+#ifdef INDEXSCOPE_WGMMA
+#define INDEXER_WGMMA(NAME, FP8, PANELS)                     \
+  INDEXER_SCORES(NAME##_h16, scores_wgmma<FP8, 16, PANELS>)  \
+  INDEXER_SCORES(NAME##_h32, scores_wgmma<FP8, 32, PANELS>)  \
+  INDEXER_SCORES(NAME##_h64, scores_wgmma<FP8, 64, PANELS>)
+
+INDEXER_WGMMA(indexer_scores_bf16_d64_wgmma, false, 1)
+INDEXER_WGMMA(indexer_scores_bf16_d128_wgmma, false, 2)
+INDEXER_WGMMA(indexer_scores_fp8_d128_wgmma, true, 1)
+#endif
 
 extern "C" __global__ void __launch_bounds__(indexer::SELECT_THREADS, 3)
     indexer_select(const float* scores, unsigned width, int first, int keys, int k, unsigned int* topk) {

@@ -1,10 +1,11 @@
 // Runs CUDA kernels on a CPU, thread by thread, to test their index maps, barriers and copies where there is no GPU.
 //
 // A block is a set of fibers in one thread of the host. A warp runs as far as it comes before another one moves, and
-// which warp goes first changes with the seed, so that a missing barrier shows as a result that changes or is wrong. Shared memory is a heap block of exactly the bytes asked for, full of NaN; an asynchronous copy writes NaN
-// when it starts and its data only when it is waited for. Fragment layouts follow the PTX ISA and are written here
-// independently of the kernels. What this cannot show: races between instructions that no barrier separates and that
-// run in program order here, and anything about speed.
+// which warp goes first changes with the seed, so that a missing barrier shows as a result that changes or is wrong.
+// Shared memory is a heap block of exactly the bytes asked for, full of NaN; an asynchronous copy writes NaN when it
+// starts and its data only when it is waited for. Products of a warpgroup: wgmma.h. Fragment layouts follow the PTX ISA
+// and are written here independently of the kernels. What this cannot show: races between instructions that no barrier
+// separates and that run in program order here, and anything about speed.
 #pragma once
 
 #undef _FORTIFY_SOURCE  // its longjmp knows one stack only
@@ -60,6 +61,27 @@ struct Copy {
   unsigned char data[16];
 };
 
+// A product of a warpgroup, as one of its warps started it: the sums of that warp's 16 rows, once they are read.
+struct Product {
+  uint64_t a, b;
+  bool fp8, read;
+  std::vector<float> sums;
+};
+
+// Sums of a thread that products under way write; `values` are what the thread would see without them.
+struct Sums {
+  float* at;
+  float values[64];
+  int pending;
+};
+
+// Products that a thread started and has not waited for.
+struct Started {
+  size_t product;  // of its warp
+  float* sums;
+  bool accumulate;
+};
+
 struct Fiber {
   ucontext_t context;  // to enter it; from then on
   jmp_buf place;       // this, which costs no system call
@@ -70,24 +92,40 @@ struct Fiber {
   int lane, warp;
   std::vector<std::vector<Copy>> groups;  // closed and pending, oldest first
   std::vector<Copy> open;
+  std::vector<size_t> unseen;  // places of shared memory that this thread's copies filled and no fence has shown
+  std::vector<std::vector<Started>> products;  // closed and pending groups, oldest first
+  std::vector<Started> open_products;
+  std::vector<Sums> sums;
+  size_t started = 0;
+  bool fenced = false;
 };
 
 // Shared memory of exactly `bytes`, aligned, so that a sanitizer sees every byte beyond.
 struct Shared {
   unsigned char* data = nullptr;
   size_t bytes = 0;
+  std::vector<char> unseen;  // per 16 bytes: filled by a copy that the tensor cores were not shown
   void reset(size_t n) {
     free(data);
     bytes = n;
     data = nullptr;
-    if (n && posix_memalign(reinterpret_cast<void**>(&data), 128, n)) fail("out of memory");
+    if (n && posix_memalign(reinterpret_cast<void**>(&data), 1024, n)) fail("out of memory");
     if (n) memset(data, 0xff, n);
+    unseen.assign((n + 15) / 16, 0);
+  }
+  // Which 16 bytes; none where `p` is no place in shared memory.
+  bool place(const void* p, size_t& at) const {
+    const auto* byte = static_cast<const unsigned char*>(p);
+    if (byte < data || byte + 16 > data + bytes) return false;
+    at = size_t(byte - data) / 16;
+    return true;
   }
   ~Shared() { free(data); }
 };
 
 struct Warp {
   unsigned char slots[32][64];
+  std::vector<Product> products;
 };
 
 struct Block {
@@ -99,7 +137,9 @@ struct Block {
   jmp_buf schedule;
   Fiber* current = nullptr;
   const std::function<void()>* body = nullptr;
-  long conflicts = 0, matrix_loads = 0;
+  long conflicts = 0, matrix_loads = 0, products = 0;
+  unsigned seed = 0;
+  std::mt19937 random;
 };
 
 inline Block& block() {
@@ -122,6 +162,7 @@ inline void run_fiber() {
     b.current->open.clear();
     b.current->groups.clear();
   }
+  if (!b.current->sums.empty()) fail("a thread ends while its products are under way");
   b.current->state = State::Done;
   _longjmp(b.schedule, 1);
 }
@@ -162,6 +203,18 @@ inline bool release(Block& b) {
   return any;
 }
 
+// The four warps of a warpgroup start the same products.
+inline void agree(Block& b) {
+  for (size_t w = 0; w < b.warps.size(); ++w) {
+    const auto &mine = b.warps[w].products, &first = b.warps[w / 4 * 4].products;
+    b.products += long(mine.size());
+    if (mine.size() != first.size()) fail("a product that not all four warps of a warpgroup start");
+    for (size_t i = 0; i < mine.size(); ++i)
+      if (mine[i].a != first[i].a || mine[i].b != first[i].b || mine[i].fp8 != first[i].fp8)
+        fail("the warps of a warpgroup start different products");
+  }
+}
+
 // Runs `kernel` over the grid; `seed` decides the order of threads. Returns (matrix loads, bank conflicts among them).
 template <class Kernel>
 std::pair<long, long> launch(dim3 grid, dim3 size, size_t shared_bytes, unsigned seed, Kernel kernel) {
@@ -170,12 +223,14 @@ std::pair<long, long> launch(dim3 grid, dim3 size, size_t shared_bytes, unsigned
   b.body = &body;
   b.size = size;
   b.grid = grid;
-  b.conflicts = b.matrix_loads = 0;
+  b.conflicts = b.matrix_loads = b.products = 0;
+  b.seed = seed;
   const size_t threads = size_t(size.x) * size.y * size.z;
   if (threads % 32) fail("a block that is no whole number of warps");
   b.fibers.resize(threads);
   b.warps.resize(threads / 32);
-  std::mt19937 random(seed);
+  std::mt19937& random = b.random;
+  random.seed(seed);
   std::vector<size_t> warps(threads / 32), lanes(32);
   for (size_t i = 0; i < warps.size(); ++i) warps[i] = i;
   for (size_t i = 0; i < lanes.size(); ++i) lanes[i] = i;
@@ -199,7 +254,14 @@ std::pair<long, long> launch(dim3 grid, dim3 size, size_t shared_bytes, unsigned
           f.warp = i / 32;
           f.groups.clear();
           f.open.clear();
+          f.unseen.clear();
+          f.products.clear();
+          f.open_products.clear();
+          f.sums.clear();
+          f.started = 0;
+          f.fenced = false;
         }
+        for (auto& w : b.warps) w.products.clear();
         do {
           // Which warp runs ahead changes at every barrier of the block: the last one, or any.
           if (seed == 1) std::reverse(warps.begin(), warps.end());
@@ -208,6 +270,7 @@ std::pair<long, long> launch(dim3 grid, dim3 size, size_t shared_bytes, unsigned
           for (size_t w : warps) run_warp(w, lanes);
         } while (release(b));
         b.current = nullptr;
+        agree(b);
       }
   return {b.matrix_loads, b.conflicts};
 }
@@ -305,6 +368,8 @@ inline void copy16(void* to, const void* from, bool take) {
   if (take) memcpy(c.data, from, 16);
   else memset(c.data, 0, 16);
   memset(to, 0xff, 16);
+  size_t at;
+  if (emulate::block().shared.place(to, at)) emulate::block().shared.unseen[at] = 1;
   emulate::self().open.push_back(c);
 }
 inline void copies_commit() {
@@ -316,7 +381,11 @@ template <int PENDING>
 void copies_wait() {
   auto& groups = emulate::self().groups;
   while (groups.size() > PENDING) {
-    for (auto& c : groups.front()) memcpy(c.to, c.data, 16);
+    for (auto& c : groups.front()) {
+      memcpy(c.to, c.data, 16);
+      size_t at;
+      if (emulate::block().shared.place(c.to, at)) emulate::self().unseen.push_back(at);
+    }
     groups.erase(groups.begin());
   }
 }
@@ -379,3 +448,5 @@ inline void multiply_e4m3(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, ui
 }
 
 }  // namespace device
+
+#include "wgmma.h"

@@ -1,4 +1,6 @@
 // Runs kernels/indexer_topk.cu thread by thread and compares it with loops over the definition.
+#include <string>
+
 #include "check.h"
 
 #include "../indexer_topk.cu"
@@ -54,44 +56,93 @@ std::vector<uint32_t> select_rows(const std::vector<float>& scores, int width, i
   return topk;
 }
 
+// How a kernel shares queries out, and what shared memory it asks for.
+struct Tiling {
+  int padded_heads, queries, shared;
+  bool wgmma;
+};
+
+Tiling mma(int padded_heads, bool split, int stage_bytes) {
+  const int per_warp = indexer::COLUMNS / padded_heads;
+  return {padded_heads, split ? per_warp : per_warp * indexer::WARPS, stage_bytes + indexer::WARPS * indexer::COLUMNS * 4,
+          false};
+}
+
+Tiling wgmma(int padded_heads, int panels, int stages) {
+  const int columns = indexer::BLOCK_COLUMNS;
+  return {padded_heads, columns / padded_heads,
+          panels * indexer::LINE * (columns + stages * indexer::TILE) + 4 * columns, true};
+}
+
+// `exact`: operands on which every partial sum is exact, so that scores and sets are equal to the last bit.
 template <class Kernel>
-void scores_and_selection(const char* name, Kernel kernel, const Shape& s, bool fp8, bool split, int padded_heads, int stage_bytes) {
-  Dyadic draw(s.queries * 7 + s.keys);
+void scores_and_selection(const char* name, Kernel kernel, const Shape& s, bool fp8, Tiling tiling, unsigned seeds = 2,
+                          bool exact = true) {
+  Dyadic dyadic(s.queries * 7 + s.keys);
+  Uniform uniform(s.queries * 5 + s.keys);
+  std::function<float()> draw = [&] { return exact ? dyadic() : uniform(); };
   auto q = floats(size_t(s.queries) * s.heads * s.dim, draw), k = floats(size_t(s.keys) * s.dim, draw);
   auto w = floats(size_t(s.queries) * s.heads, draw);
   std::vector<float> q_scale(size_t(s.queries) * s.heads), k_scale(s.keys);
-  for (auto& v : q_scale) v = 0.5f + 0.5f * float(draw.random() % 2);
-  for (auto& v : k_scale) v = 0.5f + 0.5f * float(draw.random() % 2);
+  for (auto& v : q_scale) v = 0.5f + 0.5f * float(dyadic.random() % 2);
+  for (auto& v : k_scale) v = 0.5f + 0.5f * float(dyadic.random() % 2);
   std::vector<uint16_t> q16, k16;
   std::vector<uint8_t> q8, k8;
   if (fp8) q8 = e4m3(q), k8 = e4m3(k);
   else q16 = bf16(q), k16 = bf16(k);
   const auto want = definition(s, q, k, w, 0.5f, fp8 ? &q_scale : nullptr, fp8 ? &k_scale : nullptr);
   const int width = (s.keys + 3) / 4 * 4, first = s.keys - s.queries + 1;
-  const int per_warp = indexer::COLUMNS / padded_heads, per_block = split ? per_warp : per_warp * indexer::WARPS;
-  const size_t shared = stage_bytes + indexer::WARPS * indexer::COLUMNS * 4;
-  for (unsigned seed = 0; seed < 2; ++seed) {
+  float largest = 0.f;
+  for (float x : want)
+    if (x > -INFINITY) largest = std::max(largest, fabsf(x));
+  for (unsigned seed = 0; seed < seeds; ++seed) {
     std::vector<float> scores(size_t(s.queries) * width, NAN);
     auto [loads, conflicts] = emulate::launch(
-        dim3((s.queries + per_block - 1) / per_block, s.splits), dim3(indexer::THREADS), shared, seed, [&] {
+        dim3((s.queries + tiling.queries - 1) / tiling.queries, s.splits), dim3(indexer::THREADS), tiling.shared, seed, [&] {
           kernel(fp8 ? q8.data() : raw(q16), fp8 ? k8.data() : raw(k16), w.data(), q_scale.data(), k_scale.data(),
                  scores.data(), 0.5f, s.heads, fp8 ? s.dim : 2 * s.dim, s.queries, first, s.keys, width);
         });
-    expect(loads > 0 && conflicts == 0, "%s: %ld of %ld matrix loads have bank conflicts", name, conflicts, loads);
+    if (tiling.wgmma) expect(emulate::block().products > 0 && loads == 0, "%s: no product of a warpgroup", name);
+    else expect(loads > 0 && conflicts == 0, "%s: %ld of %ld matrix loads have bank conflicts", name, conflicts, loads);
     for (int i = 0; i < s.queries; ++i)
       for (int j = 0; j < s.keys; ++j) {
         const float got = scores[size_t(i) * width + j], right = want[size_t(i) * s.keys + j];
-        const bool visible = j < first + i;
-        expect(visible ? got == right : got != got, "%s seed %u heads %d dim %d: score (%d, %d) is %g, not %g", name, seed,
-               s.heads, s.dim, i, j, got, right);
+        const bool visible = j < first + i, near = exact ? got == right : fabsf(got - right) <= 1e-5f * largest;
+        expect(visible ? near : got != got, "%s seed %u heads %d dim %d: score (%d, %d) is %g, not %g", name, seed, s.heads,
+               s.dim, i, j, got, right);
       }
+    ++cases;
+    if (!exact) continue;
     const auto topk = select_rows(scores, width, s.queries, first, s.keys, s.k, seed);
     for (int i = 0; i < s.queries; ++i) {
       const auto row = best(&want[size_t(i) * s.keys], first + i, s.k);
       expect(std::equal(row.begin(), row.end(), &topk[size_t(i) * s.k]), "%s: the selection of row %d of %d x %d, k %d", name, i,
              s.queries, s.keys, s.k);
     }
-    ++cases;
+  }
+}
+
+// Products of a warpgroup: a block of its 32, 16 or 8 queries and a part of one, more tiles than stages, several
+// shares, heads and dims that fill no panel; operands read early, late and by chance.
+void warpgroups() {
+  const Shape shapes[] = {{32, 128, 1, 1, 1, 1},   {20, 112, 17, 17, 4, 1}, {32, 128, 33, 1100, 64, 1},
+                          {31, 128, 40, 700, 64, 3}, {32, 112, 5, 900, 200, 9}};
+  for (auto s : shapes) {
+    for (bool exact : {true, false}) {
+      s.heads = (s.heads + 1) / 2;
+      scores_and_selection("bf16 d128 h16 wgmma", indexer_scores_bf16_d128_wgmma_h16, s, false, wgmma(16, 2, 3), 3, exact);
+      s.heads *= 2;
+      scores_and_selection("bf16 d128 h32 wgmma", indexer_scores_bf16_d128_wgmma_h32, s, false, wgmma(32, 2, 3), 4, exact);
+      auto narrow = s;
+      narrow.dim /= 2;
+      scores_and_selection("bf16 d64 h32 wgmma", indexer_scores_bf16_d64_wgmma_h32, narrow, false, wgmma(32, 1, 4), 3, exact);
+      s.dim = (s.dim + 15) / 16 * 16;
+      scores_and_selection("fp8 d128 h32 wgmma", indexer_scores_fp8_d128_wgmma_h32, s, true, wgmma(32, 1, 4), 4, exact);
+      s.heads *= 2;
+      scores_and_selection("bf16 d128 h64 wgmma", indexer_scores_bf16_d128_wgmma_h64, s, false, wgmma(64, 2, 3), 3, exact);
+      scores_and_selection("fp8 d128 h64 wgmma", indexer_scores_fp8_d128_wgmma_h64, s, true, wgmma(64, 1, 4), 3, exact);
+      s.heads /= 2;
+    }
   }
 }
 
@@ -119,23 +170,27 @@ void selection_of_hard_rows() {
 
 }  // namespace
 
-int main() {
+// With an argument, `wgmma`, `mma` or `selection`: that part alone.
+int main(int count, char** arguments) {
+  const std::string part = count > 1 ? arguments[1] : "";
+  if (part.empty() || part == "wgmma") warpgroups();
+  if (part.empty() || part == "selection") selection_of_hard_rows();
+  if (!part.empty() && part != "mma") return report("indexer_topk", cases);
   constexpr int BF16_128 = 3 * 128 * 256, NARROW = 4 * 128 * 128;
   const Shape shapes[] = {{3, 24, 1, 1, 1, 1},   {16, 64, 9, 9, 4, 1},    {5, 32, 33, 130, 16, 2},
                           {16, 64, 18, 300, 64, 3}, {16, 56, 2, 700, 200, 4}};
   for (auto s : shapes) {
-    scores_and_selection("bf16 d64 h16", indexer_scores_bf16_d64_h16, s, false, false, 16, NARROW);
-    scores_and_selection("bf16 d64 h16 split", indexer_scores_bf16_d64_split_h16, s, false, true, 16, NARROW);
+    scores_and_selection("bf16 d64 h16", indexer_scores_bf16_d64_h16, s, false, mma(16, false, NARROW));
+    scores_and_selection("bf16 d64 h16 split", indexer_scores_bf16_d64_split_h16, s, false, mma(16, true, NARROW));
     s.dim = (s.dim + 15) / 16 * 16;
-    scores_and_selection("fp8 d128 h16", indexer_scores_fp8_d128_h16, s, true, false, 16, NARROW);
+    scores_and_selection("fp8 d128 h16", indexer_scores_fp8_d128_h16, s, true, mma(16, false, NARROW));
     s.heads *= 2, s.dim *= 2;
-    scores_and_selection("bf16 d128 h32", indexer_scores_bf16_d128_h32, s, false, false, 32, BF16_128);
-    scores_and_selection("bf16 d128 h32 split", indexer_scores_bf16_d128_split_h32, s, false, true, 32, BF16_128);
-    scores_and_selection("fp8 d128 h32", indexer_scores_fp8_d128_h32, s, true, false, 32, NARROW);
+    scores_and_selection("bf16 d128 h32", indexer_scores_bf16_d128_h32, s, false, mma(32, false, BF16_128));
+    scores_and_selection("bf16 d128 h32 split", indexer_scores_bf16_d128_split_h32, s, false, mma(32, true, BF16_128));
+    scores_and_selection("fp8 d128 h32", indexer_scores_fp8_d128_h32, s, true, mma(32, false, NARROW));
     s.heads *= 2;
-    scores_and_selection("bf16 d128 h64", indexer_scores_bf16_d128_h64, s, false, false, 64, BF16_128);
-    scores_and_selection("fp8 d128 h64 split", indexer_scores_fp8_d128_split_h64, s, true, true, 64, NARROW);
+    scores_and_selection("bf16 d128 h64", indexer_scores_bf16_d128_h64, s, false, mma(64, false, BF16_128));
+    scores_and_selection("fp8 d128 h64 split", indexer_scores_fp8_d128_split_h64, s, true, mma(64, true, NARROW));
   }
-  selection_of_hard_rows();
   return report("indexer_topk", cases);
 }

@@ -10,6 +10,8 @@ pub(super) struct Gpu {
     pub shared: usize,
     /// Streaming multiprocessors.
     pub processors: usize,
+    /// Whether its code has products of warpgroups (`wgmma`).
+    pub wgmma: bool,
 }
 
 /// A launch of one kernel.
@@ -65,15 +67,24 @@ pub(super) fn scores(
         (Format::Fp8, 1..=128) => ("fp8_d128", 128, 4),
         _ => return None,
     };
-    let shared = stages * TILE * row + WARPS * COLUMNS * size_of::<f32>();
+    let per_warp = COLUMNS / padded;
+    let split = rows <= per_warp;
+    let wgmma = gpu.wgmma && !split;
+    let columns = WARPS * COLUMNS;
+    let shared = row * (stages * TILE + if wgmma { columns } else { 0 }) + columns * size_of::<f32>();
     if !bytes.is_multiple_of(16) || heads == 0 || rows == 0 || shared > gpu.shared {
         return None;
     }
-    let per_warp = COLUMNS / padded;
-    let split = rows <= per_warp;
     let blocks = rows.div_ceil(if split { per_warp } else { per_warp * WARPS });
     let shares = (gpu.processors / blocks).clamp(1, visible.div_ceil(TILE).max(1));
-    let name = format!("indexer_scores_{kind}{}_h{padded}", if split { "_split" } else { "" });
+    let how = if split {
+        "_split"
+    } else if wgmma {
+        "_wgmma"
+    } else {
+        ""
+    };
+    let name = format!("indexer_scores_{kind}{how}_h{padded}");
     Some(Launch { name, grid: (blocks as u32, shares as u32, 1), threads: 32 * WARPS as u32, shared: shared as u32 })
 }
 
@@ -175,11 +186,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HOPPER: Gpu = Gpu { shared: 227 * 1024, processors: 132 };
-    const SMALL: Gpu = Gpu { shared: PORTABLE_SHARED, processors: 128 };
+    const HOPPER: Gpu = Gpu { shared: 227 * 1024, processors: 132, wgmma: true };
+    const SMALL: Gpu = Gpu { shared: PORTABLE_SHARED, processors: 128, wgmma: false };
 
     const INDEXER: &str = include_str!("../../../kernels/indexer_topk.cu");
     const SPARSE: &str = include_str!("../../../kernels/sparse_mla.cu");
+
+    /// Whether the source instantiates the kernel of this name.
+    fn instantiated(name: &str) -> bool {
+        let (kind, heads) = name.rsplit_once('_').unwrap();
+        let (list, scores) =
+            if kind.ends_with("_wgmma") { ("INDEXER_WGMMA", "scores_wgmma<") } else { ("INDEXER_HEADS", "scores<") };
+        INDEXER.contains(&format!("{list}({kind}, ")) && INDEXER.contains(&format!("(NAME##_{heads}, {scores}"))
+    }
 
     fn constant(source: &str, name: &str) -> usize {
         let text = source.split(&format!("{name} = ")).nth(1).expect("the constant is in the source");
@@ -209,10 +228,12 @@ mod tests {
                 for heads in [1, 4, 16, 20, 32, 64] {
                     for rows in [1, 4, 5, 1000] {
                         let launch = scores(format, heads, dim, rows, 70_000, SMALL).unwrap();
-                        let (kind, heads) = launch.name.rsplit_once('_').unwrap();
-                        assert!(INDEXER.contains(&format!("INDEXER_HEADS({kind}, ")), "{kind}");
-                        assert!(INDEXER.contains(&format!("INDEXER_SCORES(NAME##_{heads}, ")), "{heads}");
+                        assert!(instantiated(&launch.name), "{}", launch.name);
                         assert!(launch.shared as usize <= PORTABLE_SHARED && launch.grid.1 >= 1);
+                        let launch = scores(format, heads, dim, rows, 70_000, HOPPER).unwrap();
+                        assert!(instantiated(&launch.name), "{}", launch.name);
+                        assert!(launch.name.contains("_wgmma_") != launch.name.contains("_split_"), "{}", launch.name);
+                        assert!(launch.shared as usize <= HOPPER.shared);
                     }
                 }
             }

@@ -68,7 +68,13 @@ pub(super) fn gpu(device: &CudaDevice, form: Form) -> Result<Gpu> {
     let attribute = |which| stream.context().attribute(which).w().map(|value| value as usize);
     let shared = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
     let processors = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-    Ok(Gpu { shared: if form == Form::Portable { shared.min(PORTABLE_SHARED) } else { shared }, processors })
+    let capability = [
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    ];
+    // Other GPUs' code has no such kernels: kernels/wgmma.cuh.
+    let wgmma = form == Form::Native && capability == [9, 0];
+    Ok(Gpu { shared: if form == Form::Portable { shared.min(PORTABLE_SHARED) } else { shared }, processors, wgmma })
 }
 
 /// Returns a kernel that may use the shared memory of the launch, and the configuration of the launch.

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Asks whether the emulation would notice: breaks one line of a kernel at a time and expects its test to fail.
+# usage: kernels/emulate/mutants.sh [PATTERN]     (those whose description matches; all take about 10 minutes). By hand.
+#
+# A mutant is "file ; what is wrong ; sed expression" and must change one line. Prints one line per mutant: how it was
+# caught, or that it survived; exits with 1 where one survives. Only indexer_topk's test is run: all are of its files.
+# Left out, as nothing can tell them from the kernel: no `__syncwarp` in `finish` (all lanes are together there; it is
+# for ptxas), products begun on the stage behind the last tile (nobody reads their sums).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+pattern=${1:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+mutants() {
+  cat <<'END'
+wgmma.cuh ; a descriptor says 64-byte swizzle ; s/uint64_t(1) << 62/uint64_t(2) << 62/
+wgmma.cuh ; a descriptor says no swizzle ; s/uint64_t(1) << 62/uint64_t(0) << 62/
+wgmma.cuh ; a descriptor's groups of rows are 512 bytes apart ; s/uint64_t(1024 >> 4)/uint64_t(512 >> 4)/
+indexer_wgmma.cuh ; the second panel of keys is a row off ; s/(i \/ 4 \* TILE \* LINE +/(i \/ 4 * (TILE + 1) * LINE +/
+indexer_wgmma.cuh ; keys go along k in steps of 16 bytes ; s/TILE \* LINE + i % 4 \* 32) \/ 16,/TILE * LINE + i % 4 * 16) \/ 16,/
+indexer_wgmma.cuh ; columns go along k in steps of 64 bytes ; s/COLUMNS \* LINE + i % 4 \* 32) \/ 16,/COLUMNS * LINE + i % 4 * 64) \/ 16,/
+indexer_wgmma.cuh ; the last step along k is left out ; s/i < PANELS \* 4; ++i)/i < PANELS * 4 - 1; ++i)/
+indexer_wgmma.cuh ; sums are not begun anew ; s/, i > 0);/, true);/
+indexer_wgmma.cuh ; rows are stored unswizzled ; s/16 \* device::swizzled(at, chunk % 8, 8)/16 * (8 * at + chunk % 8)/
+indexer_wgmma.cuh ; both warpgroups multiply the same columns ; s/columns + group \* 2 \* HALF \* LINE/columns/
+indexer_wgmma.cuh ; weights are the other warpgroup's ; s/weights + group \* 2 \* HALF/weights + (1 - group) * 2 * HALF/
+indexer_wgmma.cuh ; no barrier when a tile has come ; s/^    __syncthreads();//
+indexer_wgmma.cuh ; copies are not waited for ; s/device::copies_wait<AHEAD - 1>/device::copies_wait<AHEAD>/
+indexer_wgmma.cuh ; copies are not shown to the tensor cores ; s/^    device::copies_to_products();//
+indexer_wgmma.cuh ; copies are shown only after the barrier ; /^    device::copies_to_products();/{N;s/^\(.*\)\n\(.*\)$/\2\n\1/}
+indexer_wgmma.cuh ; a group of copies is not committed ; s/^    device::copies_commit();//
+indexer_wgmma.cuh ; one tile too many is fetched ahead ; s/AHEAD = STAGES - 2/AHEAD = STAGES - 1/
+indexer_wgmma.cuh ; a tile is fetched into the wrong stage ; s/place(stages + (tile - begin) % STAGES/place(stages + (tile - begin + 1) % STAGES/
+indexer_wgmma.cuh ; the wrong stage is multiplied ; s/((tile - begin) % STAGES \* STAGE + keys/((tile - begin + 1) % STAGES * STAGE + keys/
+indexer_wgmma.cuh ; no fence before products ; s/^    device::products_fence();//
+indexer_wgmma.cuh ; sums are used one group too early ; s/device::products_wait<1>(c)/device::products_wait<2>(c)/
+indexer_wgmma.cuh ; a half's products are not committed ; /start(even, tile, TILE/{n;s/device::products_commit();//}
+indexer_wgmma.cuh ; the next tile's products are not committed ; /for nobody/{n;s/device::products_commit();//}
+indexer_wgmma.cuh ; the first tile's products are not committed ; /start(even, begin, 0, 0)/{n;s/device::products_commit();//}
+indexer_wgmma.cuh ; the last products are not waited for ; s/^  device::products_wait<0>(even);//
+indexer_wgmma.cuh ; keys 64.. are multiplied as keys 0.. ; s/start(odd, tile, TILE \/ 2, 1)/start(odd, tile, 0, 1)/
+indexer_wgmma.cuh ; half 0 is multiplied for half 1 ; s/start(odd, tile, 0, 1)/start(odd, tile, 0, 0)/
+indexer_wgmma.cuh ; ReLU is left out ; s/fmaxf(c\[i\], 0.f)/c[i]/
+indexer_wgmma.cuh ; rows g and g + 8 change places ; s/+ g + 8 \* (t & 1)/+ g + 8 * (1 - (t \& 1))/
+indexer_wgmma.cuh ; a warp takes its sums for another's ; s/keys + warp % 4 \* 16/keys + (warp + 1) % 4 * 16/
+indexer_wgmma.cuh ; one visible key too many ; s/mine < min(o.keys, o.first + query)/mine < min(o.keys, o.first + query + 1)/
+indexer_wgmma.cuh ; one visible key too few ; s/mine < min(o.keys, o.first + query)/mine < min(o.keys, o.first + query - 1)/
+indexer_wgmma.cuh ; a row too many is written ; s/if (query < o.rows && mine </if (query <= o.rows \&\& mine </
+indexer_wgmma.cuh ; a share's last tile is left out ; s/end = min(tiles, begin + share);/end = min(tiles, begin + share) - 1;/
+indexer_wgmma.cuh ; dim is taken for full ; s/inside = 16 \* chunk < o.dim_bytes/inside = true/
+indexer_wgmma.cuh ; missing heads have weights ; s/if (query < o.rows && head < o.heads) {/if (query < o.rows) {/
+indexer_wgmma.cuh ; missing heads have queries ; s/inside && query < o.rows && head < o.heads;/inside \&\& query < o.rows;/
+indexer_wgmma.cuh ; scales of queries are left out ; s/if (FP8) weight \*= .*//
+indexer_wgmma.cuh ; scales of keys are left out ; s/whole \* k_scale/whole/
+indexer_topk.cu ; mma.sync: no barrier when a tile has come ; s/^    __syncthreads();  \/\/ the tile has come.*//
+indexer_topk.cu ; mma.sync: copies are not waited for ; s/device::copies_wait<STAGES - 2>/device::copies_wait<STAGES - 1>/
+indexer_topk.cu ; mma.sync: the wrong stage is multiplied ; s/uint4\* stage = stages + (tile - begin) % STAGES \* (TILE \* CHUNKS);$/&/;/const uint4/s/(tile - begin)/(tile - begin + 1)/
+indexer_topk.cu ; mma.sync: one visible key too many ; s/mine < min(o.keys, o.first + query))/mine < min(o.keys, o.first + query + 1))/
+indexer_topk.cu ; mma.sync: scales of keys are left out ; s/= whole \* k_scale;/= whole;/;0,/nothing/b
+indexer_topk.cu ; selection: ties go to the highest index ; s/if (equal < equals) out\[above + equal\] = at + i;/if (equal >= 1) out[above + equal - 1] = at + i;/
+indexer_topk.cu ; selection: a tie too many ; s/if (equal < equals) out/if (equal <= equals) out/
+indexer_topk.cu ; selection: the limit itself counts as above ; s/if (keys4\[i\] > limit) {/if (keys4[i] >= limit) {/
+indexer_topk.cu ; selection: -0 comes before 0 ; s/__float_as_uint(score + 0.f)/__float_as_uint(score)/
+indexer_topk.cu ; selection: a key beyond the row counts ; s/if (at + i < row.keys) own +=/if (at + i <= row.keys) own +=/
+END
+}
+
+total=0 survived=0
+while IFS= read -r line; do
+  file=${line%% ; *} rest=${line#* ; }
+  what=${rest%% ; *} change=${rest#* ; }
+  [[ $file ]] && grep -qiE -- "$pattern" <<<"$what" || continue
+  rm -rf "$work/kernels"
+  cp -r kernels "$work/kernels"
+  sed -i "$change" "$work/kernels/$file"
+  if diff -q "kernels/$file" "$work/kernels/$file" >/dev/null; then
+    echo "error: '$what' changes nothing in kernels/$file" >&2
+    exit 1
+  fi
+  total=$((total + 1))
+  if ! g++ -std=c++17 -O1 -DINDEXSCOPE_EMULATE -w -x c++ "$work/kernels/emulate/indexer_topk.cpp" -o "$work/test" 2>"$work/log"; then
+    echo "error: '$what' does not compile: $(head -1 "$work/log")" >&2
+    exit 1
+  fi
+  case "$file $what" in
+    indexer_topk.cu*mma.sync*) part=mma ;;
+    indexer_topk.cu*) part=selection ;;
+    *) part=wgmma ;;
+  esac
+  if FIRST=1 timeout 300 "$work/test" $part >"$work/log" 2>&1; then
+    printf 'SURVIVED  %s\n' "$what"
+    survived=$((survived + 1))
+  else
+    printf 'caught    %-52s %s\n' "$what" "$(head -1 "$work/log" | cut -c1-100)"
+  fi
+done < <(mutants)
+echo "$total mutants, $survived survived"
+[[ $survived -eq 0 ]]
