@@ -165,9 +165,12 @@ fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let wide = IndexerShape { heads: 3, dim: 64, rope_dims: 16 };
     let small = IndexerShape { heads: 2, dim: 16, rope_dims: 8 };
-    for (config, shape, targets) in
-        [(gqa(), wide, Targets::Own), (gqa(), wide, Targets::Served), (mla(), small, Targets::Own)]
-    {
+    for (config, shape, targets, lm_lr) in [
+        (gqa(), wide, Targets::Own, None),
+        (gqa(), wide, Targets::Served, None),
+        (mla(), small, Targets::Own, None),
+        (mla(), small, Targets::Served, Some(1e-3)),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         generate(dir.path(), &config);
         let base = Checkpoint::open(dir.path()).unwrap();
@@ -187,18 +190,23 @@ fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
             sparse_steps: 1,
             lr: 1e-3,
             index_topk: 128,
-            lm_lr: None,
+            lm_lr,
         };
         let train = |recipe: IndexerRecipe, out: &str| {
             let texts = vec![("text".to_owned(), ids(4 * seq_len))];
-            let out = dir.path().join(out);
+            let written = dir.path().join(out);
             let ((), _, peak) = counted(|| {
-                let (start, model, out) = (None, None, Some(out.as_path()));
+                let (start, model, out) = (None, None, Some(written.as_path()));
                 let setup = Setup { checkpoint: &base, recipe, shape, texts, start, out, model, resume: false };
                 let mut run = IndexerRun::prepare(setup).unwrap();
                 assert!(run.run(&false.into(), &mut |_| {}).unwrap());
+                // Where the rest of the model learned, too, there is no sidecar to be read.
+                if lm_lr.is_some() {
+                    run.write(&written).unwrap();
+                    run.discard_state().unwrap();
+                }
             });
-            (peak as u64, weights(&out))
+            (peak as u64, weights(&written))
         };
         let (fixed, per_row) = memory(&base, &recipe(1), shape);
         for rows in [16, 400] {
@@ -207,7 +215,7 @@ fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
             limited.limit((fixed, per_row), Some(allowed)).unwrap();
             assert_eq!(limited.rows, rows);
             let (peak, trained) = train(limited, "limited");
-            println!("{targets:?} {} {rows} rows: {peak} of {allowed} bytes", config["model_type"]);
+            println!("{targets:?} {} {lm_lr:?} {rows} rows: {peak} of {allowed} bytes", config["model_type"]);
             assert!(peak <= allowed, "{rows} rows held {peak} bytes, but {allowed} are allowed");
             // A bound changes nothing but the number of rows.
             if rows == 16 {
