@@ -7,13 +7,13 @@ use candle_core::Tensor;
 use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
-use super::record::{choose, sample};
+use super::queries::{choose, head};
 use super::states::Entry;
 use super::stream::each_layer;
 use super::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace, TraceMeta, Unit, hash_ids};
+use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace};
 use crate::model::{Attend, Indices, Layer, Ops, Pass, Stop, Stream};
 
 /// Rows given away at once.
@@ -125,26 +125,6 @@ impl Recording {
         })?;
         Ok(recorder.finish())
     }
-}
-
-/// Returns a recording without its sets.
-pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern, sampling: QuerySampling) -> Trace {
-    let tokens: Vec<Vec<u32>> = calibration.sequences().iter().map(|s| s.ids.clone()).collect();
-    let queries = sample(&tokens, sampling);
-    let meta = TraceMeta {
-        schema: 1,
-        model: info.name.clone(),
-        fingerprint: info.fingerprint.clone(),
-        pattern,
-        index_topk: info.index_topk,
-        layers: info.constraints.layers,
-        unit: Unit::Token,
-        heads: info.index_heads,
-        queries: sampling,
-        tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
-        mass_recall: None,
-    };
-    Trace { meta, tokens, queries, selections: Vec::new() }
 }
 
 /// A recording under way.

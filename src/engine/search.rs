@@ -4,19 +4,10 @@ use std::time::Instant;
 
 use super::data::Calibration;
 use super::forward::How;
-use super::local::{LocalBackend, Settings};
+use super::local::{Baseline, LocalBackend, Settings};
 use super::{Backend, BackendError, Cancel, ModelInfo};
 use crate::domain::{Subject, block_ends, block_means};
 use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
-
-/// The reference's losses on one part.
-#[derive(Debug)]
-pub(super) struct Baseline {
-    /// Of the eligible targets, sequence by sequence.
-    eligible: Vec<Vec<f64>>,
-    /// Σ over all other targets: they are the same under every pattern.
-    fixed: f64,
-}
 
 /// Returns the calibration set in parts, one per batch.
 pub(super) fn layout(backend: &LocalBackend) -> Layout {

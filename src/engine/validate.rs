@@ -1,14 +1,8 @@
 //! Judging what a search found on text that it never saw.
 
-use super::{Backend, BackendError, Calibration, Cancel, LocalBackend};
+use super::local::{Judge, LocalBackend};
+use super::{Backend, BackendError, Calibration, Cancel};
 use crate::domain::{Pattern, Subject, Validation};
-
-/// The text that no search sees, and the backend that measures on it once it is asked for.
-#[derive(Debug)]
-pub(super) struct Judge {
-    unseen: Calibration,
-    backend: Option<Box<LocalBackend>>,
-}
 
 impl LocalBackend {
     /// Returns the backend with text to judge patterns on; `None` leaves it without.
