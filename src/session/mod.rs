@@ -1,5 +1,6 @@
 //! Files that outlive the program: sessions (TOML) and traces (safetensors, or packed).
 
+mod checks;
 mod error;
 mod file;
 mod journal;

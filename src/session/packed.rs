@@ -27,8 +27,8 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
+use super::checks::{SCHEMA, check_mass_recall, check_meta, check_queries, check_row};
 use super::store::write_atomic_with;
-use super::trace_file::{SCHEMA, check_mass_recall, check_meta, check_queries, check_row};
 use super::{FileError, rows};
 use crate::domain::{MassRecall, Query, Selection, Trace, TraceMeta};
 

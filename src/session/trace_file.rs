@@ -11,13 +11,12 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
+use super::checks::{SCHEMA, check_meta, check_queries, check_row};
 use super::packed::{self, PackedTrace};
 use super::store::write_atomic_with;
 use super::{FileError, write_atomic};
-use crate::domain::{MassRecall, Query, Selection, Trace, TraceMeta, hash_ids};
+use crate::domain::{Query, Selection, Trace, TraceMeta};
 
-/// Newest version of [`TraceMeta`] that can be read.
-pub(super) const SCHEMA: u32 = 1;
 /// Key of the metadata.
 const META: &str = "indexscope";
 
@@ -202,59 +201,10 @@ fn read_selection(keys: &[i32], queries: &[Query], k: usize, name: &str) -> Resu
     Ok(selection)
 }
 
-/// Says what is wrong with a pattern or with tokens.
-pub(super) fn check_meta(meta: &TraceMeta, tokens: &[Vec<u32>]) -> Result<(), String> {
-    if meta.pattern.len() != meta.layers {
-        return Err(format!("its pattern has {} letters for {} layers", meta.pattern.len(), meta.layers));
-    }
-    if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {
-        return Err("its tokens are not those whose hash its metadata gives".to_owned());
-    }
-    meta.mass_recall.as_ref().map_or(Ok(()), |mass| check_mass_recall(mass, meta.layers))
-}
-
-/// Says which part of a mass recall has the wrong size.
-pub(super) fn check_mass_recall(mass: &MassRecall, layers: usize) -> Result<(), String> {
-    let (pairs, all) = (layers * layers, [mass.values.len(), mass.se.len()]);
-    if mass.layers != layers || mass.own.len() != layers || all != [pairs; 2] {
-        return Err(format!("its mass recall is not that of {layers} layers"));
-    }
-    Ok(())
-}
-
-/// Says which query is of no token, or out of order.
-pub(super) fn check_queries(queries: &[Query], tokens: &[Vec<u32>]) -> Result<(), String> {
-    for (q, &Query { sequence, position }) in queries.iter().enumerate() {
-        if tokens.get(sequence as usize).is_none_or(|s| position as usize >= s.len()) {
-            return Err(format!("query {q} is ({sequence}, {position}), which no sequence has"));
-        }
-        if q > 0 && (queries[q - 1].sequence, queries[q - 1].position) >= (sequence, position) {
-            return Err(format!("query {q} is not after the one before it"));
-        }
-    }
-    Ok(())
-}
-
-/// Says what is wrong with a query's row of up to `k` keys.
-pub(super) fn check_row(row: &[u32], query: Query, k: usize) -> Result<(), String> {
-    if row.len() > k {
-        return Err(format!("has {} keys, more than {k}", row.len()));
-    }
-    if row.windows(2).any(|w| w[0] >= w[1]) {
-        return Err("is not ascending".to_owned());
-    }
-    match row.last() {
-        Some(key) if *key > query.position => {
-            Err(format!("has key {key}, after its query at position {}", query.position))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{QuerySampling, Unit};
+    use crate::domain::{QuerySampling, Unit, hash_ids};
 
     fn selection(rows: &[&[u32]]) -> Selection {
         let mut selection = Selection::default();

@@ -79,6 +79,11 @@ pub fn fit(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain((width > 0).then_some('…')).collect()
 }
 
+/// Returns a value ×100 without decimals, such as `82`.
+pub fn hundredths(value: f64) -> String {
+    format!("{:.0}", value * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

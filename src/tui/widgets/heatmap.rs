@@ -7,6 +7,7 @@ use super::{Window, strip, write};
 use crate::domain::Pattern;
 use crate::tui::app::{App, Marks};
 use crate::tui::color::Depth;
+use crate::tui::format::hundredths;
 use crate::tui::layout::{Cell, GUTTER, Layout};
 use crate::tui::theme::{Role, Shade};
 
@@ -113,7 +114,7 @@ fn blocks(app: &App, area: Rect, rows: Window, columns: Window, (w, h): (u16, u1
                 }
             }
             if let (true, Some(value)) = (numbers, shade.value) {
-                let text = format!("{:>width$}", super::loupe::hundredths(value), width = (w as usize).div_ceil(2) + 1);
+                let text = format!("{:>width$}", hundredths(value), width = (w as usize).div_ceil(2) + 1);
                 write(buf, block, (h - 1) / 2, &[(text, theme.on_shade(shade))]);
             }
         }

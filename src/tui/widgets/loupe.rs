@@ -6,6 +6,7 @@ use ratatui::layout::Rect;
 use super::heatmap::shade;
 use super::{Window, write};
 use crate::tui::app::App;
+use crate::tui::format::hundredths;
 use crate::tui::theme::Role;
 
 /// Layers shown in each direction.
@@ -15,11 +16,6 @@ const WIDTH: usize = 4;
 
 /// Columns that the loupe needs.
 pub const COLUMNS: u16 = ((SIDE + 1) * WIDTH) as u16 + 1;
-
-/// Returns a value ×100 without decimals, such as `82`.
-pub fn hundredths(value: f64) -> String {
-    format!("{:.0}", value * 100.0)
-}
 
 /// Draws the loupe: a row of layer numbers, then five layers below each other.
 pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
