@@ -10,7 +10,8 @@
 //
 // Shapes (bf16, innermost last, strides of tokens and heads in elements; widths multiples of 8):
 //   q_latent [rows, heads, latent]   q_rope [rows, heads, rope]   c_kv [keys, latent]   k_rope [keys, rope]
-//   grouped: q [rows, heads, d], k and v [keys, groups, d]
+//   grouped: q [rows, heads, d], k and v [keys, groups, d], `key_head` elements from group to group: 2 d where a key and
+//   its value lie side by side
 //   topk [rows, k] u32              mixed [rows, heads, latent] bf16
 //   parts (splits > 1): [splits, rows, heads, latent] f32 and [splits, rows, heads, 2] f32 (maximum, sum)
 //
@@ -38,7 +39,7 @@ struct Operands {
   uint16_t* mixed;
   float *parts, *sums;
   float scale;  // times log2(e)
-  int rows, heads, groups, latent, rope, topk_width, first, keys;
+  int rows, heads, groups, latent, rope, key_head, topk_width, first, keys;
   long long q_token, q_head, q_rope_token, q_rope_head, out_token, out_head;
 };
 
@@ -85,7 +86,8 @@ __device__ __forceinline__ void attend(const Operands& o) {
         const int column = 8 * (rotated ? chunk - V_CHUNKS : chunk), width = rotated ? o.rope : o.latent;
         const bool there = key < count && column < width;
         const uint16_t* from = rotated ? o.k_rope : o.k;
-        if (there) from += (static_cast<long long>(__ldg(topk + key)) * o.groups + group) * width + column;
+        const int apart = GROUPED ? o.key_head : width;
+        if (there) from += (static_cast<long long>(__ldg(topk + key)) * o.groups + group) * apart + column;
         device::copy16(stage + device::swizzled(c, chunk, CHUNKS), from, there);
       }
       if (GROUPED) {
@@ -94,7 +96,7 @@ __device__ __forceinline__ void attend(const Operands& o) {
           const int c = at / V_CHUNKS, chunk = at % V_CHUNKS, key = tile * NK + c;
           const bool there = key < count && 8 * chunk < o.latent;
           const uint16_t* from = o.v;
-          if (there) from += (static_cast<long long>(__ldg(topk + key)) * o.groups + group) * o.latent + 8 * chunk;
+          if (there) from += (static_cast<long long>(__ldg(topk + key)) * o.groups + group) * o.key_head + 8 * chunk;
           device::copy16(stage + NK * CHUNKS + device::swizzled(c, chunk, V_CHUNKS), from, there);
         }
       }
@@ -258,11 +260,12 @@ __device__ __forceinline__ void merge(const float* parts, const float* sums, uin
   extern "C" __global__ void __launch_bounds__(32 * MG * NG, 1) NAME(                                                  \
       const uint16_t* q, const uint16_t* q_rope, const uint16_t* k, const uint16_t* k_rope, const uint16_t* v,         \
       const uint32_t* topk, uint16_t* mixed, float* parts, float* sums, float scale, int rows, int heads, int groups,  \
-      int latent, int rope, int topk_width, int first, int keys, long long q_token, long long q_head,                  \
+      int latent, int rope, int key_head, int topk_width, int first, int keys, long long q_token, long long q_head,    \
       long long q_rope_token, long long q_rope_head, long long out_token, long long out_head) {                        \
     sparse::attend<MG, NG, NK, LATENT, ROPE, GROUPED>({q, q_rope, k, k_rope, v, topk, mixed, parts, sums, scale, rows, \
-                                                       heads, groups, latent, rope, topk_width, first, keys, q_token,  \
-                                                       q_head, q_rope_token, q_rope_head, out_token, out_head});       \
+                                                       heads, groups, latent, rope, key_head, topk_width, first, keys, \
+                                                       q_token, q_head, q_rope_token, q_rope_head, out_token,          \
+                                                       out_head});                                                     \
   }
 
 SPARSE(sparse_mla_l512_m4, 4, 2, 64, 512, 64, false)

@@ -43,6 +43,14 @@ void run(const char* name, Kernel kernel, int mg, int ng, int nk, int latent, in
   auto v = floats(size_t(s.keys) * s.groups * s.latent, draw);
   const auto q16 = bf16(q), q_rope16 = bf16(q_rope), k16 = bf16(k), k_rope16 = bf16(k_rope), v16 = bf16(v);
   if (!grouped) v = k;
+  // Of grouped heads each key has its value behind it, as the model keeps them.
+  std::vector<uint16_t> kept;
+  for (size_t at = 0; grouped && at < k16.size(); at += s.latent) {
+    kept.insert(kept.end(), &k16[at], &k16[at] + s.latent);
+    kept.insert(kept.end(), &v16[at], &v16[at] + s.latent);
+  }
+  const uint16_t* keys = grouped ? kept.data() : k16.data();
+  const int key_head = grouped ? 2 * s.latent : s.latent;
   const auto sets = random_sets(s, first);
   const float scale = 1.5f / sqrtf(float(s.latent + s.rope));
   const int blocks = s.groups * ((per_group + 16 * mg - 1) / (16 * mg));
@@ -55,9 +63,9 @@ void run(const char* name, Kernel kernel, int mg, int ng, int nk, int latent, in
       std::vector<float> parts(size_t(splits) * s.rows * s.heads * s.latent, NAN), sums(size_t(splits) * s.rows * s.heads * 2, NAN);
       auto [loads, conflicts] = emulate::launch(
           dim3(s.rows, splits, blocks), dim3(32 * mg * ng), shared_bytes(mg, ng, nk, latent, rope, grouped), seed, [&] {
-            kernel(q16.data(), q_rope16.data() + 8, k16.data(), k_rope16.data(), v16.data(), sets.data(), mixed.data(),
+            kernel(q16.data(), q_rope16.data() + 8, keys, k_rope16.data(), keys + (grouped ? s.latent : 0), sets.data(), mixed.data(),
                    splits > 1 ? parts.data() : nullptr, sums.data(), scale * 1.44269504f, s.rows, s.heads, s.groups, s.latent,
-                   s.rope, s.k, first, s.keys, token, head, (long long)(s.heads) * (8 + s.rope), 8 + s.rope, token, head);
+                   s.rope, key_head, s.k, first, s.keys, token, head, (long long)(s.heads) * (8 + s.rope), 8 + s.rope, token, head);
           });
       expect(loads > 0 && conflicts == 0, "%s: %ld of %ld matrix loads have bank conflicts", name, conflicts, loads);
       if (splits > 1)

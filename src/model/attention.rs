@@ -163,7 +163,7 @@ impl Attention {
         pass.check()?;
         let Operands { q, kept, shared, .. } = &operands;
         let heads = match &allowed {
-            Allowed::Selected(indices) if pass.ops == Ops::Fast && !pass.want_probs && self.runs_sparse(q) => {
+            Allowed::Selected(indices) if pass.ops == Ops::Fast && !pass.want_probs && self.runs_sparse(q, kept) => {
                 self.sparse(q, kept, shared, Picked { indices, stop: pass.stop })?
             }
             _ => {
@@ -189,14 +189,17 @@ impl Attention {
         Ok(mean_attention(&q, &keys, rows, self.scale)?)
     }
 
-    fn runs_sparse(&self, q: &Tensor) -> bool {
-        runs_sparse(q, self.shape, self.heads.latent().and_then(|weight| weight.dim(1).ok()))
+    fn runs_sparse(&self, q: &Tensor, kept: &Tensor) -> bool {
+        runs_sparse(q, kept, self.shape, self.heads.latent().and_then(|weight| weight.dim(1).ok()))
     }
 
     /// Attends to the selected keys only, in the cheaper of the two forms.
     fn sparse(&self, q: &Tensor, kept: &Tensor, shared: &Tensor, picked: Picked) -> Result<Tensor> {
-        if let Some(weight) = self.heads.latent().filter(|_| !q.device().is_cpu()) {
-            return Ok(sparse_latent(q, kept, shared, weight, self.shape, self.scale, picked)?);
+        if !q.device().is_cpu() {
+            return Ok(match self.heads.latent() {
+                Some(weight) => sparse_latent(q, kept, shared, weight, self.shape, self.scale, picked)?,
+                None => sparse_grouped(q, &self.heads.expand(kept)?, self.shape, self.scale, picked)?,
+            });
         }
         let wide = |x: &Tensor| x.to_dtype(DType::F32);
         let (q32, shared) = (wide(q)?, wide(shared)?);

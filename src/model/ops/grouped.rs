@@ -21,8 +21,12 @@ pub fn prefers_grouped(keys: usize, topk: usize) -> bool {
 /// Attends to the picked keys; `q`, `kv` and `shape` as in [`super::mla_attention`], with no part that all heads share.
 ///
 /// # Errors
-/// Where shapes disagree or a tensor is not f32 on the CPU.
+/// Where shapes disagree, or a tensor is neither f32 on the CPU nor bf16 on a CUDA device.
 pub fn sparse_grouped(q: &Tensor, kv: &Tensor, shape: MlaShape, scale: f64, picked: Picked) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        return super::cuda::sparse_grouped(q, kv, shape, scale, picked);
+    }
     let (b, t, wq) = q.dims3()?;
     let (_, keys, wkv) = kv.dims3()?;
     let MlaShape { heads, nope, value, .. } = shape;

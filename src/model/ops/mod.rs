@@ -37,7 +37,7 @@ pub use allowed::Allowed;
 use allowed::check;
 pub use attention::{MlaShape, mla_attention};
 pub use cross_entropy::cross_entropy;
-pub use gpu_check::{GpuCheck, gpu_check};
+pub use gpu_check::{Ceiling, GpuCheck, KernelTime, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
 pub use indexer::{indexer_scores, select};
 pub use indexer_kl::{RowTargets, indexer_kl};

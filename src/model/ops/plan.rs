@@ -257,6 +257,30 @@ mod tests {
         assert!(VARIANTS.iter().all(|v| v.shared() <= HOPPER.shared));
     }
 
+    #[test]
+    fn grouped_heads_have_kernels_of_their_own_in_any_shared_memory() {
+        let sizes = |heads, groups, width| Sparse {
+            rows: 4096,
+            heads,
+            groups,
+            latent: width,
+            rope: 0,
+            topk: 512,
+            grouped: true,
+        };
+        let plan = |sizes, gpu| sparse(sizes, gpu).map(|launch| (launch.name, launch.grid));
+        for gpu in [HOPPER, SMALL] {
+            // SmolLM2's heads, Llama's; one block per head of keys.
+            assert_eq!(plan(sizes(9, 3, 64), gpu), Some(("sparse_gqa_d64_m1".to_owned(), (4096, 1, 3))));
+            assert_eq!(plan(sizes(32, 8, 128), gpu), Some(("sparse_gqa_d128_m1".to_owned(), (4096, 1, 8))));
+            // 24 query heads of one head of keys take two blocks of 16.
+            assert_eq!(plan(sizes(48, 2, 80), gpu), Some(("sparse_gqa_d128_m1".to_owned(), (4096, 1, 4))));
+            assert_eq!(plan(sizes(16, 16, 256), gpu), None);
+        }
+        // Decode: no share of the keys is without a tile of them.
+        assert_eq!(plan(Sparse { rows: 1, ..sizes(32, 8, 128) }, HOPPER).unwrap().1, (1, 16, 8));
+    }
+
     proptest! {
         /// The kernels' rule: share y of the tiles is `y·s .. min(tiles, (y + 1)·s)` with `s = ⌈tiles / shares⌉`.
         #[test]

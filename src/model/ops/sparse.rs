@@ -45,12 +45,17 @@ pub fn prefers_latent(shape: MlaShape, latent: usize) -> bool {
 
 /// Returns whether attention over selected keys runs where `q` is: on the CPU, and in bf16 on a CUDA device where a
 /// kernel of our own takes the sizes.
-pub fn runs_sparse(q: &Tensor, shape: MlaShape, latent: Option<usize>) -> bool {
+///
+/// `kept` is what is kept of the keys: latents of width `latent`, or keys and values of grouped heads.
+pub fn runs_sparse(q: &Tensor, kept: &Tensor, shape: MlaShape, latent: Option<usize>) -> bool {
     #[cfg(feature = "cuda")]
-    if let Some(latent) = latent.filter(|_| q.device().is_cuda()) {
-        return super::cuda::takes(q, shape, latent);
+    if q.device().is_cuda() {
+        return match latent {
+            Some(latent) => super::cuda::takes_latent(q, shape, latent),
+            None => super::cuda::takes_grouped(q, kept, shape),
+        };
     }
-    let _ = (shape, latent);
+    let _ = (kept, shape, latent);
     q.device().is_cpu()
 }
 

@@ -9,8 +9,9 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 use half::bf16;
 
 use super::device::{File, Form, gpu, kernel, tensor, view};
+use super::fp8;
 use crate::domain::Selection;
-use crate::model::ops::plan::{self, Format, Launch};
+use crate::model::ops::plan::{self, Format};
 use crate::model::ops::{Indices, Stop};
 
 /// The indexer's operands of one sequence, in the format in which they are multiplied.
@@ -122,9 +123,14 @@ pub(super) fn launch(
     How { stop, timed }: How,
 ) -> Result<Chosen> {
     let ((queries, heads), (keys, dim)) = (w.dims2()?, k.dims2()?);
-    let codes = |x: &Tensor| match format {
-        Format::Bf16 => Ok(Codes::Bf16(x.contiguous()?)),
-        Format::Fp8 => quantise(device, form, x, dim),
+    let codes = |x: &Tensor| -> Result<Codes> {
+        match format {
+            Format::Bf16 => Ok(Codes::Bf16(x.contiguous()?)),
+            Format::Fp8 => {
+                let (codes, scales) = fp8::quantise(device, form, &x.reshape(((), dim))?)?;
+                Ok(Codes::Fp8 { codes, scales })
+            }
+        }
     };
     let (q, k) = (codes(q)?, codes(k)?);
     let operands = Operands { q, k, w: w.contiguous()?, scale: scale as f32, queries, keys, heads, dim };
@@ -205,26 +211,4 @@ fn score(
         _ => bail!("queries and keys are in different formats"),
     }
     Ok(())
-}
-
-/// Makes codes of rows of `width` (kernels/fp8_dequant.cu, `fp8_quantise_rows`).
-fn quantise(device: &CudaDevice, form: Form, x: &Tensor, width: usize) -> Result<Codes> {
-    let rows = x.elem_count() / width;
-    // SAFETY: the kernel writes every code and every scale.
-    #[allow(unsafe_code)]
-    let (mut codes, mut scales) = unsafe { (device.alloc::<u8>(rows * width)?, device.alloc::<f32>(rows)?) };
-    let grid = (rows.div_ceil(8) as u32, 1, 1);
-    let launch = Launch { name: "fp8_quantise_rows".to_owned(), grid, threads: 256, shared: 0 };
-    let (function, config) = kernel(device, form, File::Fp8, &launch)?;
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    let values = view::<bf16>(&storage, layout)?;
-    let (rows, width) = (rows as i32, width as i32);
-    let stream = device.cuda_stream();
-    let mut builder = stream.launch_builder(&function);
-    builder.arg(&values).arg(&mut codes).arg(&mut scales).arg(&rows).arg(&width);
-    // SAFETY: one warp per row; all three hold `rows` rows.
-    #[allow(unsafe_code)]
-    unsafe { builder.launch(config) }.w()?;
-    Ok(Codes::Fp8 { codes, scales })
 }

@@ -5,9 +5,10 @@
 
 mod check;
 mod device;
+mod fp8;
 mod indexer;
 mod sparse;
 
 pub(super) use check::gpu_check;
 pub(super) use indexer::select;
-pub(super) use sparse::{sparse_latent, takes};
+pub(super) use sparse::{sparse_grouped, sparse_latent, takes_grouped, takes_latent};
