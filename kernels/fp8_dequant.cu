@@ -3,7 +3,8 @@
 //   value[r, c] = e4m3(code[r, c]) * scale[r / block_rows, c / block_columns]
 //   scale[r] = max over c of |x[r, c]| / 448 (1 where that is 0);  code[r, c] = nearest e4m3 of x[r, c] / scale[r]
 //
-// CPU twins: src/checkpoint/fp8.rs (`Blocks::dequantise`); src/model/ops/cuda/fp8.rs states the second.
+// CPU twins: src/model/ops/fp8.rs; src/model/ops/cuda/check/fp8.rs states the second. Launches:
+// src/model/ops/cuda/fp8.rs.
 //
 // Shapes: codes [rows, columns] u8, scales [ceil(rows / block_rows), ceil(columns / block_columns)] f32; x [rows, columns]
 // bf16. `dequantise`: blocks (x, y) of 256 threads, 4 columns each; y counts rows. `quantise_rows`: one warp per row, 8

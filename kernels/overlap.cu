@@ -4,7 +4,8 @@
 //
 // The overlap of the matrix is sums / (k * queries); sums and squares give its standard error. All are whole numbers.
 //
-// CPU twin: src/analysis/pairs.rs (`intersections`, the form by lists), src/analysis/overlap.rs.
+// CPU twin: src/analysis/pairs.rs (`intersections`, the form by lists), src/analysis/overlap.rs. Launches:
+// src/model/ops/cuda/overlap.rs.
 //
 // Shapes: sets [layers, queries, k] u32, rows ascending, 0xffffffff after the last; chosen [count] u32, the queries that
 // take part; sums and squares [gridDim.x, pairs] u64, 0 before, one slice per block, to be added up outside; pairs in

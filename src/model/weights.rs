@@ -7,8 +7,8 @@ use std::sync::Arc;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
 
+use super::ops::Fp8Weight;
 use super::{ModelError, Result};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Quantisation, layer_of};
 
@@ -45,19 +45,16 @@ pub struct CheckpointSource {
 
 impl CheckpointSource {
     /// Reads an FP8 weight `[out, in]` and multiplies it by its scales.
-    fn dequantise(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn dequantise(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let unsupported = || CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: Dtype::F8E4M3 };
         let blocks = self.checkpoint.blocks();
-        let scales = blocks.scales(name, shape).ok_or_else(unsupported)?;
+        let (&[out, input], Some(scales)) = (shape, blocks.scales(name, shape)) else {
+            return Err(unsupported().into());
+        };
         let host = Self { device: Device::Cpu, ..self.clone() };
         let scales: Vec<f32> = host.get(&scales.name, &scales.shape, DType::F32)?.flatten_all()?.to_vec1()?;
-        let (codes, width) = (self.checkpoint.bytes(name)?, shape[1].max(1));
-        let mut values = vec![0.0; codes.len()];
-        let rows = codes.par_chunks(blocks.rows * width).zip(values.par_chunks_mut(blocks.rows * width));
-        rows.enumerate().for_each(|(i, (codes, values))| {
-            blocks.dequantise(codes, i * blocks.rows, width, &scales, values);
-        });
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        let weight = Fp8Weight { codes: self.checkpoint.bytes(name)?, shape: (out, input), scales: &scales, blocks };
+        Ok(weight.dequantise(dtype, &self.device)?)
     }
 }
 
@@ -74,7 +71,7 @@ impl TensorSource for CheckpointSource {
                 let values = qtensor_from_ggml(ggml(kind), self.checkpoint.bytes(name)?, shape.to_vec(), &Device::Cpu)?;
                 return Ok(values.dequantize(&Device::Cpu)?.to_dtype(dtype)?.to_device(&self.device)?);
             }
-            Dtype::F8E4M3 => return Ok(self.dequantise(name, shape)?.to_dtype(dtype)?.to_device(&self.device)?),
+            Dtype::F8E4M3 => return self.dequantise(name, shape, dtype),
             ref other => {
                 return Err(CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: other.clone() }.into());
             }

@@ -10,6 +10,7 @@ mod attention;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod fp8;
 mod gemm;
 mod gpu_check;
 mod grouped;
@@ -37,6 +38,7 @@ pub use allowed::Allowed;
 use allowed::check;
 pub use attention::{MlaShape, mla_attention};
 pub use cross_entropy::cross_entropy;
+pub use fp8::Fp8Weight;
 pub use gpu_check::{Ceiling, GpuCheck, KernelTime, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
 pub use indexer::{indexer_scores, select};

@@ -39,6 +39,12 @@ const TILE: usize = 128;
 const COLUMNS: usize = 64;
 const WARPS: usize = 8;
 
+/// The most blocks in the second direction of a grid.
+const GRID_Y: usize = 65_535;
+
+/// Keys whose bits kernels/overlap.cu holds at once.
+const OVERLAP_RANGE: usize = 1 << 19;
+
 /// Bytes of scores held at once: what the L2 cache of a large GPU takes.
 const SCORES: usize = 32 << 20;
 
@@ -93,6 +99,30 @@ pub(super) fn select(rows: usize) -> Launch {
     // Bins, kept keys, one sum per warp, the counter and what was found.
     let words = 2048 + 8192 + 16 + 4;
     Launch { name: "indexer_select".to_owned(), grid: (rows as u32, 1, 1), threads: 512, shared: 4 * words }
+}
+
+/// Plans the dequantisation of a weight to bf16, or to f32.
+pub(super) fn dequantise(rows: usize, columns: usize, to_bf16: bool) -> Launch {
+    let name = if to_bf16 { "fp8_dequantise_bf16" } else { "fp8_dequantise_f32" }.to_owned();
+    // Four columns per thread; a block goes on to the row that is as many rows further down as there are blocks.
+    let grid = (columns.div_ceil(4 * 256) as u32, rows.min(GRID_Y) as u32, 1);
+    Launch { name, grid, threads: 256, shared: 0 }
+}
+
+/// Plans the quantisation of rows, a warp for each.
+pub(super) fn quantise(rows: usize) -> Launch {
+    Launch { name: "fp8_quantise_rows".to_owned(), grid: (rows.div_ceil(8) as u32, 1, 1), threads: 256, shared: 0 }
+}
+
+/// Plans the comparison of every two layers' sets at so many queries; `None` for more layers than counts have room for.
+pub(super) fn overlap(layers: usize, queries: usize, gpu: Gpu) -> Option<Launch> {
+    let shared = OVERLAP_RANGE / 8 + 4 * (layers * (layers + 1) / 2);
+    if layers == 0 || queries == 0 || shared > gpu.shared {
+        return None;
+    }
+    // As many blocks as run at once, each with all that it may ask for.
+    let grid = (queries.min(gpu.processors * (gpu.shared / shared).min(4)) as u32, 1, 1);
+    Some(Launch { name: "overlap_pairs".to_owned(), grid, threads: 512, shared: shared as u32 })
 }
 
 /// One instance of the kernel of kernels/sparse_mla.cu: the arguments of its `SPARSE` line.
@@ -190,6 +220,8 @@ mod tests {
     const SMALL: Gpu = Gpu { shared: PORTABLE_SHARED, processors: 128, wgmma: false };
 
     const INDEXER: &str = include_str!("../../../kernels/indexer_topk.cu");
+    const FP8: &str = include_str!("../../../kernels/fp8_dequant.cu");
+    const OVERLAP: &str = include_str!("../../../kernels/overlap.cu");
     const SPARSE: &str = include_str!("../../../kernels/sparse_mla.cu");
 
     /// Whether the source instantiates the kernel of this name.
@@ -255,6 +287,30 @@ mod tests {
         assert_eq!(plan(Sparse { rows: 1, ..glm }, HOPPER).grid, (1, 32, 1));
         assert_eq!(sparse(Sparse { latent: 520, ..glm }, HOPPER), None);
         assert!(VARIANTS.iter().all(|v| v.shared() <= HOPPER.shared));
+    }
+
+    #[test]
+    fn every_value_of_a_weight_has_a_thread() {
+        for (rows, columns) in [(1, 1), (3, 1024), (70_000, 1025), (576, 7168)] {
+            let launch = dequantise(rows, columns, true);
+            let threads = launch.grid.0 as usize * launch.threads as usize;
+            assert!(4 * threads >= columns && 4 * (threads - launch.threads as usize) < columns);
+            assert!((1..=65_535).contains(&launch.grid.1) && FP8.contains(&launch.name));
+            assert!(FP8.contains(&dequantise(rows, columns, false).name));
+        }
+        let launch = quantise(17);
+        assert_eq!((launch.grid.0 * launch.threads / 32, FP8.contains(&launch.name)), (24, true));
+    }
+
+    #[test]
+    fn as_many_layers_as_a_pattern_has_can_be_compared_on_any_gpu() {
+        let launch = overlap(128, 10_000, SMALL).unwrap();
+        assert_eq!((launch.grid.0, launch.shared), (128, (64 << 10) + 4 * 8256));
+        assert_eq!(overlap(47, 10_000, HOPPER).unwrap().grid.0, 132 * 3);
+        assert_eq!(overlap(47, 5, HOPPER).unwrap().grid.0, 5);
+        assert_eq!((overlap(0, 5, HOPPER), overlap(5, 0, HOPPER), overlap(200, 5, SMALL)), (None, None, None));
+        assert!(OVERLAP.contains(&launch.name) && OVERLAP.contains("RANGE = 1u << 19"));
+        assert_eq!(constant(OVERLAP, "THREADS"), launch.threads as usize);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::model::ops::plan::{Gpu, Launch, PORTABLE_SHARED};
 pub(super) enum File {
     Fp8,
     Indexer,
+    Overlap,
     Sparse,
 }
 
@@ -37,6 +38,7 @@ impl File {
         match self {
             Self::Fp8 => code!("fp8_dequant"),
             Self::Indexer => code!("indexer_topk"),
+            Self::Overlap => code!("overlap"),
             Self::Sparse => code!("sparse_mla"),
         }
     }

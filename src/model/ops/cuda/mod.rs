@@ -7,8 +7,10 @@ mod check;
 mod device;
 mod fp8;
 mod indexer;
+mod overlap;
 mod sparse;
 
 pub(super) use check::gpu_check;
+pub(super) use fp8::dequantise;
 pub(super) use indexer::select;
 pub(super) use sparse::{sparse_grouped, sparse_latent, takes_grouped, takes_latent};

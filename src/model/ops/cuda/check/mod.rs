@@ -2,7 +2,9 @@
 
 mod attention;
 mod ceilings;
+mod fp8;
 mod indexer;
+mod overlap;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
@@ -24,6 +26,8 @@ pub(in crate::model::ops) fn gpu_check(device: &Device) -> Result<Vec<GpuCheck>>
         let on = On { cuda, form };
         indexer::compare(on, &mut checks)?;
         attention::compare(on, &mut checks)?;
+        fp8::compare(on, &mut checks)?;
+        overlap::compare(on, &mut checks)?;
     }
     let ceilings = Ceilings::measure(cuda, &mut checks)?;
     let on = On { cuda, form: Form::asked() };
@@ -31,6 +35,8 @@ pub(in crate::model::ops) fn gpu_check(device: &Device) -> Result<Vec<GpuCheck>>
         checks.push(indexer::timed(on, format, &ceilings)?);
     }
     checks.extend(attention::timed(on, &ceilings)?);
+    checks.push(fp8::timed(on, &ceilings)?);
+    checks.push(overlap::timed(on, &ceilings)?);
     Ok(checks)
 }
 
