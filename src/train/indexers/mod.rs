@@ -6,6 +6,7 @@
 //! computed as KL(p̄ ‖ q) to the layers' average, whose gradient it shares, plus the floor mean_j KL(p_j ‖ p̄) that no
 //! indexer can go below. Where asked for, the rest of the model learns from its own loss in the sparse stage.
 
+mod event;
 mod memory;
 mod recipe;
 mod rest;
@@ -17,7 +18,8 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use event::{IndexerEvent, IndexerStep};
 pub use memory::memory;
 pub use recipe::IndexerRecipe;
-pub use run::{IndexerEvent, IndexerRun, IndexerStep, Setup};
+pub use run::{IndexerRun, Setup};
 pub use step::Divergence;
