@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 
 use super::Result;
-use super::attention::Heads;
+use super::heads::Heads;
 use super::ops::{Pairing, Rotary, rms_norm, rope};
 use super::weights::{Linear, Scope};
 use crate::checkpoint::{Attention, Config};

@@ -12,6 +12,7 @@ mod ends;
 mod error;
 mod experts;
 mod gqa;
+mod heads;
 mod indexer;
 mod layer;
 mod mla;
