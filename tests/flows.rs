@@ -99,6 +99,7 @@ fn child() {
         texts: std::sync::Arc::default(),
         work: None,
         files: Box::new(Nothing),
+        usual: None,
         target: None,
         floors: Vec::new(),
         options: Options::default(),

@@ -147,6 +147,7 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
         work: None,
         floors: floors(args)?,
         target: files.target(),
+        usual: Some(files.usual_path()),
         files: Box::new(files),
         options: options(args),
     })
@@ -223,6 +224,7 @@ fn without_engine(title: String, files: SessionFiles, args: &Args) -> Setup {
         texts: Arc::default(),
         work: None,
         target: None,
+        usual: None,
         floors: Vec::new(),
         files: Box::new(files),
         options,

@@ -68,7 +68,7 @@ impl SessionFiles {
     }
 
     /// Returns the path of a session that was not named.
-    fn usual_path(&self) -> PathBuf {
+    pub(super) fn usual_path(&self) -> PathBuf {
         let name: String =
             self.model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
         self.folder.join(format!("{name}.toml"))

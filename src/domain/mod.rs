@@ -32,4 +32,4 @@ pub use spec::{PatternSpec, SpecError};
 pub use stages::{Stages, StagesError};
 pub use stat::{BLOCK, Estimate, block_ends, block_means, mean_se, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};
-pub use training::{Targets, TrainingProgress, TrainingSettings, TrainingStep};
+pub use training::{LeftTraining, Targets, TrainingProgress, TrainingSettings, TrainingStep};

@@ -74,6 +74,15 @@ pub struct TrainingProgress {
     pub eta: Option<f64>,
 }
 
+/// A training that was put aside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeftTraining {
+    /// What was asked for.
+    pub settings: TrainingSettings,
+    /// Steps done.
+    pub done: u64,
+}
+
 impl TrainingSettings {
     /// Returns the steps of both stages.
     pub fn all_steps(&self) -> u64 {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Cancel;
 use crate::domain::{
-    Constraints, Estimate, Evaluation, IndexSource, Pattern, Speed, Subject, Trace, TrainingSettings, TrainingStep,
-    Validation,
+    Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, Speed, Subject, Trace, TrainingSettings,
+    TrainingStep, Validation,
 };
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
@@ -113,6 +113,12 @@ pub trait Training: Send {
     /// # Errors
     /// [`BackendError::Failed`] naming the file.
     fn write(&self, path: &Path) -> Result<(), BackendError>;
+
+    /// Saves beside `sidecar` what it takes to go on, whole or not at all.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] naming the file; what was saved before stays.
+    fn save(&self, sidecar: &Path) -> Result<(), BackendError>;
 }
 
 /// A model with its calibration set: the real one, or a scripted one in tests.
@@ -192,9 +198,18 @@ pub trait Backend: Send {
 
     /// Prepares a training of the indexers that a pattern keeps; the model itself stays as it is.
     ///
+    /// It begins anew, or goes on where the one was that was saved beside the sidecar `left`.
+    ///
     /// # Errors
-    /// [`BackendError::Failed`] where there is nothing to train, or no text to train on.
-    fn train(&mut self, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError>;
+    /// [`BackendError::Failed`] where there is nothing to train, no text to train on, or what was saved is of another
+    /// model, pattern or text.
+    fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError>;
+
+    /// Returns what was saved beside a sidecar; `None` where nothing was.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] where it cannot be read.
+    fn left(&self, sidecar: &Path) -> Result<Option<LeftTraining>, BackendError>;
 
     /// Measures a pattern with other indexers; Δ is against the reference with those of now.
     ///

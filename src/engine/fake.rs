@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 use crate::domain::IndexSource;
 use crate::domain::{
-    Constraints, Estimate, Evaluation, LayerSet, Origin, Pattern, PhaseShare, Query, QuerySampling, Selection, Speed,
-    Subject, Timing, Trace, TraceMeta, TrainingSettings, TrainingStep, Unit as SelectionUnit, Validation,
+    Constraints, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query, QuerySampling,
+    Selection, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings, TrainingStep,
+    Unit as SelectionUnit, Validation,
 };
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Part, Unit};
+use crate::train::indexers::state_path;
 
 /// Sequences of the invented calibration set.
 const SEQUENCES: usize = 3;
@@ -59,7 +61,7 @@ impl Fake {
         (self, sender)
     }
 
-    /// Makes the evaluation of `pattern` panic.
+    /// Makes the evaluation of `pattern` panic, and the fourth step of a training for it.
     pub(crate) fn panicking(mut self, pattern: Pattern) -> Self {
         self.panic_on = Some(pattern);
         self
@@ -84,6 +86,7 @@ struct FakeTraining {
     layers: Vec<usize>,
     done: u64,
     gate: Option<Gate>,
+    panics: Option<Pattern>,
 }
 
 impl Training for FakeTraining {
@@ -92,6 +95,7 @@ impl Training for FakeTraining {
             return Ok(None);
         }
         pass(self.gate.as_ref(), cancel)?;
+        assert!(self.done < 3 || self.panics != Some(self.settings.pattern), "scripted panic in a step");
         if self.settings.lr > 1.0 && self.done > 1 {
             return Err(BackendError::Failed { message: "the loss became NaN".into(), hint: None });
         }
@@ -112,9 +116,18 @@ impl Training for FakeTraining {
     }
 
     fn write(&self, path: &Path) -> Result<(), BackendError> {
-        std::fs::write(path, self.done.to_string())
-            .map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
+        written(std::fs::write(path, self.done.to_string()))
     }
+
+    fn save(&self, sidecar: &Path) -> Result<(), BackendError> {
+        let TrainingSettings { pattern, steps, sparse_steps, lr, .. } = self.settings;
+        let text = format!("{pattern} {steps} {sparse_steps} {lr} {}", self.done);
+        written(std::fs::write(state_path(sidecar), text))
+    }
+}
+
+fn written(result: std::io::Result<()>) -> Result<(), BackendError> {
+    result.map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
 }
 
 impl Backend for Fake {
@@ -270,9 +283,24 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn train(&mut self, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError> {
+    fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
         let layers = (0..settings.pattern.len()).filter(|&l| settings.pattern.is_full(l)).collect();
-        Ok(Box::new(FakeTraining { settings: *settings, layers, done: 0, gate: self.gate.clone() }))
+        let left = left.map(|sidecar| self.left(sidecar)).transpose()?.flatten();
+        let (done, gate) = (left.map_or(0, |left| left.done), self.gate.clone());
+        Ok(Box::new(FakeTraining { settings: *settings, layers, done, gate, panics: self.panic_on }))
+    }
+
+    fn left(&self, sidecar: &Path) -> Result<Option<LeftTraining>, BackendError> {
+        let Ok(text) = std::fs::read_to_string(state_path(sidecar)) else { return Ok(None) };
+        let words: Vec<&str> = text.split(' ').collect();
+        let &[pattern, steps, sparse_steps, lr, done] = words.as_slice() else {
+            return Err(BackendError::Failed { message: format!("'{text}' is no training"), hint: None });
+        };
+        let number = |word: &str| word.parse().expect("a number was written");
+        let (pattern, lr) = (pattern.parse().expect("a pattern was written"), lr.parse().expect("a rate was written"));
+        let (steps, sparse_steps) = (number(steps), number(sparse_steps));
+        let settings = TrainingSettings { pattern, targets: Targets::Served, steps, sparse_steps, lr };
+        Ok(Some(LeftTraining { settings, done: number(done) }))
     }
 
     fn evaluate_with(

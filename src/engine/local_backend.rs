@@ -1,12 +1,15 @@
 //! What can be asked of the backend in this process: every question goes to the file that answers it.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::local::LocalBackend;
 use super::measure::{LayerTime, StepSpeed, Steps};
 use super::tally::Tally;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
-use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation};
+use crate::domain::{
+    Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation,
+};
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
 impl LocalBackend {
@@ -149,9 +152,13 @@ impl Backend for LocalBackend {
         super::search::losses(self, units, cancel, done)
     }
 
-    fn train(&mut self, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError> {
+    fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
         self.info.check(Subject::Pattern(settings.pattern))?;
-        super::trainer::train(self, settings)
+        super::trainer::train(self, settings, left)
+    }
+
+    fn left(&self, sidecar: &Path) -> Result<Option<LeftTraining>, BackendError> {
+        super::trainer::left(sidecar)
     }
 
     fn evaluate_with(

@@ -28,6 +28,10 @@ pub(super) enum Task {
     EvaluateTrained(Pattern),
     /// Write the trained indexers.
     KeepTrained(PathBuf),
+    /// Put trainings aside beside this sidecar; the one that goes on comes along or not.
+    TrainingAt(PathBuf, bool),
+    /// Put the training aside.
+    PutAside,
     /// Search or train, or go on with it.
     Long(Long),
 }
@@ -37,8 +41,15 @@ pub(super) enum Task {
 pub(super) enum Long {
     /// Search for a pattern.
     Search(SearchSettings),
-    /// Train indexers.
-    Train(TrainingSettings),
+    /// Train indexers, or go on with the training that was put aside.
+    Train(TrainingSettings, Begin),
+}
+
+/// How a training begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Anew,
+    Left,
 }
 
 /// Which long job a command is about.
@@ -52,7 +63,7 @@ impl Long {
     fn kind(&self) -> Kind {
         match self {
             Self::Search(_) => Kind::Search,
-            Self::Train(_) => Kind::Train,
+            Self::Train(..) => Kind::Train,
         }
     }
 }
@@ -84,6 +95,8 @@ struct Slots {
     speed: Option<Pattern>,
     trained: Option<Pattern>,
     keep: Option<PathBuf>,
+    training_at: Option<(PathBuf, bool)>,
+    put_aside: bool,
     long: Option<Long>,
     long_paused: bool,
     /// Whether the long job is what the worker is at.
@@ -109,7 +122,7 @@ impl Mailbox {
         Self { slots: Mutex::default(), wake: Condvar::new(), generation: Generation::default(), quiet }
     }
 
-    /// Takes a command; an evaluation, a stop and the end make running work stale.
+    /// Takes a command; an evaluation, a stop, putting aside and the end make running work stale.
     pub(super) fn post(&self, command: Command) {
         let mut slots = self.lock();
         slots.last_post = Some(Instant::now());
@@ -128,7 +141,13 @@ impl Mailbox {
             Command::EvaluateTrained(pattern) => slots.trained = Some(pattern),
             Command::KeepTrained(path) => slots.keep = Some(path),
             Command::Search(settings) => slots.start(Long::Search(settings)),
-            Command::Train(settings) => slots.start(Long::Train(settings)),
+            Command::Train(settings) => slots.start(Long::Train(settings, Begin::Anew)),
+            Command::TakeUpTraining(settings) => slots.start(Long::Train(settings, Begin::Left)),
+            Command::TrainingAt { sidecar, along } => slots.training_at = Some((sidecar, along)),
+            Command::PutAside => {
+                slots.put_aside = true;
+                self.generation.advance();
+            }
             Command::PauseSearch => slots.pause(Kind::Search),
             Command::PauseTraining => slots.pause(Kind::Train),
             Command::ResumeSearch => slots.resume(Kind::Search),
@@ -173,6 +192,11 @@ impl Mailbox {
         if slots.long.as_ref() == Some(long) {
             slots.long = None;
         }
+    }
+
+    /// Takes away the long job in which the worker has panicked.
+    pub(super) fn long_crashed(&self) {
+        self.lock().long = None;
     }
 
     /// Puts a recording back that an edit interrupted; a stop keeps it away.
@@ -281,6 +305,12 @@ impl Slots {
 
     /// Takes the most urgent task that need not wait for quiet.
     fn take(&mut self) -> Option<Task> {
+        if std::mem::take(&mut self.put_aside) {
+            return Some(Task::PutAside);
+        }
+        if let Some((sidecar, along)) = self.training_at.take() {
+            return Some(Task::TrainingAt(sidecar, along));
+        }
         if let Some(pattern) = self.evaluate.take() {
             return Some(Task::Evaluate(pattern));
         }

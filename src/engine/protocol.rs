@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Affinity, AffinityKind, Coverage, ModelInfo};
 use crate::domain::{
-    Evaluation, Pattern, SearchProgress, SearchSettings, Speed, Trace, TrainingProgress, TrainingSettings, Validation,
+    Evaluation, LeftTraining, Pattern, SearchProgress, SearchSettings, Speed, Trace, TrainingProgress,
+    TrainingSettings, Validation,
 };
 
 /// What the dashboard asks of the worker.
@@ -33,6 +34,8 @@ pub enum Command {
     StopSearch,
     /// Train the indexers that a pattern keeps, instead of any search or training that goes on; everything else comes first.
     Train(TrainingSettings),
+    /// Go on with the training that was put aside, for which this was asked.
+    TakeUpTraining(TrainingSettings),
     /// Let the training wait.
     PauseTraining,
     /// Let a paused training go on.
@@ -43,6 +46,15 @@ pub enum Command {
     EvaluateTrained(Pattern),
     /// Write the trained indexers as they are now as a sidecar.
     KeepTrained(PathBuf),
+    /// Put trainings aside beside this sidecar from now on, and tell what lies there.
+    TrainingAt {
+        /// The sidecar's file, which need not exist.
+        sidecar: PathBuf,
+        /// Whether the training that goes on comes along; else it stays where it was put aside, and is let go.
+        along: bool,
+    },
+    /// Put the training aside at once.
+    PutAside,
     /// Stop what is running; what was measured stays. A search or training goes on afterwards.
     Stop,
     /// End the worker.
@@ -74,6 +86,8 @@ pub enum Job {
     Trained,
     /// Writing trained indexers.
     Keep,
+    /// Putting a training aside.
+    PutAside,
 }
 
 /// How far a job has come; at most 20 per second are sent.
@@ -129,6 +143,8 @@ pub enum Update {
     Trained(Box<Evaluation>, u64),
     /// Trained indexers were written here.
     Kept(PathBuf),
+    /// The training that is put aside now; `None` where there is none.
+    Left(Option<LeftTraining>),
     /// A job failed; everything measured before stays.
     Failed(Failure),
     /// Memory of the device: free bytes, and bytes in all.

@@ -7,9 +7,9 @@ use candle_core::{DType, Tensor};
 
 use super::{Backend, BackendError, Cancel, LocalBackend, Settings, Training, Weights};
 use crate::checkpoint::{Checkpoint, IndexerShape};
-use crate::domain::{Evaluation, Pattern, Subject, TrainingSettings, TrainingStep};
+use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
 use crate::train::TrainError;
-use crate::train::indexers::{IndexerRecipe, IndexerRun, Setup};
+use crate::train::indexers::{IndexerRecipe, IndexerRun, Setup, saved};
 
 /// Fewest query rows sampled per step.
 const ROWS: usize = 128;
@@ -39,8 +39,12 @@ struct LocalTraining {
     all: u64,
 }
 
-/// Prepares a training under `settings`.
-pub(super) fn train(backend: &LocalBackend, settings: &TrainingSettings) -> Result<Box<dyn Training>, BackendError> {
+/// Prepares a training under `settings`, or the one that was saved beside the sidecar `left`.
+pub(super) fn train(
+    backend: &LocalBackend,
+    settings: &TrainingSettings,
+    left: Option<&Path>,
+) -> Result<Box<dyn Training>, BackendError> {
     let refuse = |message: &str, hint: &str| {
         Err(BackendError::Failed { message: message.to_owned(), hint: Some(hint.to_owned()) })
     };
@@ -81,11 +85,19 @@ pub(super) fn train(backend: &LocalBackend, settings: &TrainingSettings) -> Resu
         shape,
         texts: texts.clone(),
         start: None,
-        out: None,
+        out: left,
         model: shared.then(|| backend.runner.model.clone()),
-        resume: false,
+        resume: left.is_some(),
     })?;
     Ok(Box::new(LocalTraining { run, layers, all: settings.all_steps() }))
+}
+
+/// Returns what was saved beside a sidecar.
+pub(super) fn left(sidecar: &Path) -> Result<Option<LeftTraining>, BackendError> {
+    Ok(saved(sidecar)?.map(|(recipe, done)| {
+        let IndexerRecipe { pattern, targets, steps, sparse_steps, lr, .. } = recipe;
+        LeftTraining { settings: TrainingSettings { pattern, targets, steps, sparse_steps, lr }, done }
+    }))
 }
 
 /// Measures a pattern with other indexers, against the reference of those before.
@@ -132,6 +144,10 @@ impl Training for LocalTraining {
 
     fn write(&self, path: &Path) -> Result<(), BackendError> {
         Ok(self.run.write(path)?)
+    }
+
+    fn save(&self, sidecar: &Path) -> Result<(), BackendError> {
+        Ok(self.run.save_beside(sidecar)?)
     }
 }
 

@@ -10,7 +10,9 @@ use super::{
     TrainingText, Update, spawn_with,
 };
 use crate::checkpoint::{Checkpoint, Sidecar};
-use crate::domain::{Goal, Pattern, SearchSettings, SearchState, Strategy, Subject, Targets, TrainingSettings};
+use crate::domain::{
+    Goal, LeftTraining, Pattern, SearchSettings, SearchState, Strategy, Subject, Targets, TrainingSettings,
+};
 
 fn p(text: &str) -> Pattern {
     text.parse().unwrap()
@@ -133,24 +135,192 @@ fn what_becomes_nan_stops_and_is_told() {
     assert!(stopped);
 }
 
+/// Waits until it is told what is put aside.
+fn left(updates: &Receiver<Update>) -> Option<u64> {
+    loop {
+        if let Update::Left(left) = next(updates) {
+            return left.map(|left| left.done);
+        }
+    }
+}
+
+fn at(folder: &Path) -> Command {
+    Command::TrainingAt { sidecar: folder.join("s.indexers.safetensors"), along: false }
+}
+
 #[test]
-fn the_real_backend_trains_and_measures_before_and_after() {
+fn a_training_outlives_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fake, gate) = Fake::new(4).gated();
+    let (handle, updates) = start(fake);
+    handle.post(at(folder.path()));
+    assert_eq!(left(&updates), None);
+    handle.post(Command::Train(settings(4)));
+    (0..3).for_each(|_| gate.send(()).unwrap());
+    while !matches!(next(&updates), Update::Training(p) if !p.news.is_empty()) {}
+    // The program ends, by whatever way.
+    drop(handle);
+    drop(gate);
+    while updates.recv_timeout(Duration::from_secs(20)).is_ok() {}
+
+    let (handle, updates) = start(Fake::new(4));
+    handle.post(at(folder.path()));
+    let done = left(&updates).unwrap();
+    assert!((1..=3).contains(&done), "{done}");
+    handle.post(Command::TakeUpTraining(settings(4)));
+    assert_eq!(until(&updates, SearchState::Done), (done + 1..=6).collect::<Vec<_>>());
+    // A training that is done is still there, until its indexers are kept.
+    handle.post(Command::PutAside);
+    while left(&updates) != Some(6) {}
+    handle.post(Command::KeepTrained(folder.path().join("kept")));
+    while left(&updates).is_some() {}
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only what was kept");
+    handle.post(Command::TakeUpTraining(settings(4)));
+    let message = loop {
+        if let Update::Failed(failure) = next(&updates) {
+            break failure.message;
+        }
+    };
+    assert_eq!(message, "no such training was put aside");
+}
+
+#[test]
+fn a_training_goes_along_with_its_session_or_stays_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(format!("{name}.indexers.safetensors")));
+    let (handle, updates) = start(Fake::new(4));
+    handle.post(Command::TrainingAt { sidecar: a.clone(), along: false });
+    assert_eq!(left(&updates), None);
+    handle.post(Command::Train(settings(4)));
+    until(&updates, SearchState::Done);
+    handle.post(Command::TrainingAt { sidecar: b.clone(), along: true });
+    assert_eq!(left(&updates), Some(6));
+    let names = || std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(names(), ["b.indexers.safetensors.state"]);
+    handle.post(Command::TrainingAt { sidecar: a, along: false });
+    assert_eq!(left(&updates), None, "another session has none");
+    handle.post(Command::TrainingAt { sidecar: b, along: false });
+    assert_eq!(left(&updates), Some(6));
+}
+
+#[test]
+fn a_panic_costs_no_more_than_what_was_not_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fake, gate) = Fake::new(4).panicking(p("FSSF")).gated();
+    let (mut fake, mut other) = (Some(fake), Some(Fake::new(4)));
+    let (handle, updates) =
+        spawn_with(Duration::ZERO, move || Ok(Box::new(fake.take().or_else(|| other.take()).unwrap()) as _));
+    handle.post(at(folder.path()));
+    handle.post(Command::Train(settings(4)));
+    (0..2).for_each(|_| gate.send(()).unwrap());
+    while !matches!(next(&updates), Update::Training(p) if !p.news.is_empty()) {}
+    handle.post(Command::PauseTraining);
+    gate.send(()).unwrap();
+    until(&updates, SearchState::Paused);
+    handle.post(Command::PutAside);
+    let safe = left(&updates).unwrap();
+    assert!((1..=3).contains(&safe), "{safe}");
+    handle.post(Command::ResumeTraining);
+    drop(gate);
+    let mut crashed = false;
+    while !crashed {
+        crashed = matches!(next(&updates), Update::Crashed(why) if why == "scripted panic in a step");
+    }
+    assert_eq!(left(&updates), Some(safe));
+    // It does not begin again by itself.
+    handle.post(Command::TakeUpTraining(settings(4)));
+    assert_eq!(until(&updates, SearchState::Done), (safe + 1..=6).collect::<Vec<_>>());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_the_training_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("s.indexers.safetensors.state");
+    let (handle, updates) = start(Fake::new(4));
+    handle.post(at(folder.path()));
+    assert_eq!(left(&updates), None);
+    std::os::unix::fs::symlink("/dev/full", &state).unwrap();
+    handle.post(Command::Train(settings(4)));
+    let failed = loop {
+        match next(&updates) {
+            Update::Failed(failure) => break failure,
+            Update::Training(p) => assert_ne!(p.state, SearchState::Done, "it is told before the end"),
+            _ => {}
+        }
+    };
+    assert!(failed.job == Job::PutAside && failed.message.contains("No space left"), "{failed:?}");
+    until(&updates, SearchState::Done);
+    std::fs::remove_file(&state).unwrap();
+    handle.post(Command::PutAside);
+    assert_eq!(left(&updates), Some(6), "with room again nothing is lost");
+}
+
+/// A tiny checkpoint, what it is judged on, and tokens to train on.
+fn tiny() -> (Checkpoint, Calibration, impl Fn(usize, usize) -> Vec<u32>) {
     let checkpoint =
         Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/deepseek_v32_tiny")).unwrap();
     let vocab = checkpoint.config().vocab_size;
-    let ids = |seed: usize, n: usize| -> Vec<u32> { (0..n).map(|i| ((i * i * 7 + seed * i) % vocab) as u32).collect() };
+    let ids = move |seed: usize, n: usize| (0..n).map(|i| ((i * i * 7 + seed * i) % vocab) as u32).collect();
     let calibration = Calibration::new(vec![Sequence::of(ids(3, 64))], "test", vocab).unwrap();
+    (checkpoint, calibration, ids)
+}
+
+#[test]
+fn what_was_put_aside_ends_with_the_same_bits_and_belongs_to_one_model_pattern_and_text() {
+    let (checkpoint, calibration, ids) = tiny();
+    let load = |seed| {
+        let settings = Settings::new(Placement::open(DeviceChoice::Cpu, None).unwrap());
+        let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings).unwrap();
+        backend
+            .with_training(TrainingText { checkpoint: checkpoint.clone(), texts: vec![("t".into(), ids(seed, 700))] })
+    };
+    let pattern = Pattern::uniform(checkpoint.config().num_hidden_layers, 2).unwrap();
+    let settings = TrainingSettings { pattern, targets: Targets::Served, steps: 6, sparse_steps: 3, lr: 0.02 };
+    let never = Cancel::never();
+    let mut whole = load(5).train(&settings, None).unwrap();
+    while whole.step(&never).unwrap().is_some() {}
+
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = folder.path().join("s.indexers.safetensors");
+    assert_eq!(load(5).left(&sidecar).unwrap(), None);
+    // Put aside in the warm-up and in the sparse stage, each time in another program.
+    let mut done = 0;
+    for until in [4, 8, 9] {
+        let mut part = load(5).train(&settings, (done > 0).then_some(&sidecar)).unwrap();
+        while done < until {
+            done = part.step(&never).unwrap().unwrap().done;
+        }
+        part.save(&sidecar).unwrap();
+        assert_eq!(load(5).left(&sidecar).unwrap(), Some(LeftTraining { settings, done }));
+    }
+    let end = load(5).train(&settings, Some(&sidecar)).unwrap();
+    assert_eq!(end.weights(), whole.weights());
+    assert_eq!(end.weights().steps, 9);
+
+    let refused = |seed, settings| load(seed).train(&settings, Some(&sidecar)).err().unwrap().to_string();
+    assert!(refused(6, settings).contains("begun on other tokens"), "{}", refused(6, settings));
+    let other = TrainingSettings { pattern: Pattern::uniform(pattern.len(), 3).unwrap(), ..settings };
+    let want = format!("begun for the pattern {pattern}, not {}", other.pattern);
+    assert!(refused(5, other).contains(&want), "{}", refused(5, other));
+    let faster = TrainingSettings { lr: 0.03, ..settings };
+    assert!(refused(5, faster).contains("begun with other options"));
+}
+
+#[test]
+fn the_real_backend_trains_and_measures_before_and_after() {
+    let (checkpoint, calibration, ids) = tiny();
     let placement = Placement::open(DeviceChoice::Cpu, None).unwrap();
     let load = || LocalBackend::load(&checkpoint, calibration.clone(), Settings::new(placement.clone())).unwrap();
     let layers = checkpoint.config().num_hidden_layers;
     let pattern = Pattern::uniform(layers, 2).unwrap();
     let settings = TrainingSettings { pattern, targets: Targets::Served, steps: 6, sparse_steps: 2, lr: 0.02 };
-    let refused = load().train(&settings).err().unwrap().to_string();
+    let refused = load().train(&settings, None).err().unwrap().to_string();
     assert!(refused.contains("no text to train on"), "{refused}");
 
     let text = TrainingText { checkpoint: checkpoint.clone(), texts: vec![("t".into(), ids(5, 700))] };
     let mut backend = load().with_training(text);
-    let mut training = backend.train(&settings).unwrap();
+    let mut training = backend.train(&settings, None).unwrap();
     let never = Cancel::never();
     let before = backend.evaluate(Subject::Pattern(pattern), &never, &mut |_| {}).unwrap();
     let untrained = backend.evaluate_with(&training.weights(), pattern, &never, &mut |_| {}).unwrap();

@@ -84,7 +84,7 @@ impl Worker {
         self.guarded(Job::Load, Self::load);
         loop {
             match self.mailbox.next() {
-                Next::Shutdown => return,
+                Next::Shutdown => return self.guarded(Job::PutAside, |worker| worker.trained.put_aside()),
                 Next::Idle => self.outbox.send(Update::Idle),
                 Next::Long(Kind::Search, state) => self.searching.tell(state, &self.outbox),
                 Next::Long(Kind::Train, state) => self.trained.tell(state, &self.outbox),
@@ -113,6 +113,12 @@ impl Worker {
             Err(panic) => {
                 self.backend = None;
                 self.outbox.send(Update::Crashed(panic_message(panic.as_ref())));
+                if matches!(job, Job::Search | Job::Train) {
+                    self.mailbox.long_crashed();
+                }
+                if job == Job::Train {
+                    self.trained.tell_left(&self.outbox);
+                }
             }
         }
     }
@@ -192,11 +198,20 @@ impl Worker {
             Task::KeepTrained(ref path) => {
                 trained.keep(path)?;
                 outbox.send(Update::Kept(path.clone()));
+                trained.tell_left(outbox);
+            }
+            Task::TrainingAt(ref sidecar, along) => {
+                trained.at(sidecar, along, backend.as_ref())?;
+                trained.tell_left(outbox);
+            }
+            Task::PutAside => {
+                trained.put_aside()?;
+                trained.tell_left(outbox);
             }
             Task::Long(ref long) => {
                 let result = match long {
                     Long::Search(settings) => searching.run(settings, backend.as_mut(), outbox, cancel),
-                    Long::Train(settings) => trained.run(settings, backend.as_mut(), outbox, cancel),
+                    Long::Train(settings, begin) => trained.run(settings, *begin, backend.as_mut(), outbox, cancel),
                 };
                 if !matches!(result, Err(BackendError::Cancelled)) {
                     mailbox.long_ended(long);
@@ -220,7 +235,8 @@ impl Task {
             Self::EvaluateTrained(_) => Job::Trained,
             Self::KeepTrained(_) => Job::Keep,
             Self::Long(Long::Search(_)) => Job::Search,
-            Self::Long(Long::Train(_)) => Job::Train,
+            Self::TrainingAt(..) | Self::PutAside => Job::PutAside,
+            Self::Long(Long::Train(..)) => Job::Train,
         }
     }
 }

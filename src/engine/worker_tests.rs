@@ -52,6 +52,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Training(p) => format!("training {:?}", p.state),
             Update::Trained(e, _) => format!("trained {}", e.subject),
             Update::Kept(path) => format!("kept {}", path.display()),
+            Update::Left(left) => format!("left after {} steps", left.map_or(0, |left| left.done)),
             Update::Failed(failure) => format!("failed: {}", failure.message),
             Update::Progress(_) | Update::Memory(..) => continue,
         });

@@ -13,5 +13,5 @@ pub use error::FileError;
 pub use file::{NamedPattern, Session, SessionModel, SessionStep};
 pub use journal::Journal;
 pub use packed::{PackedTrace, PackedWriter, write_packed};
-pub use store::{SessionLock, autosave_path, list_sessions, saved_path, sessions_folder, write_atomic};
+pub use store::{SessionLock, autosave_path, list_sessions, saved_path, sessions_folder, sidecar_path, write_atomic};
 pub use trace_file::{TraceFile, encode_trace, is_packed, is_trace, read_trace, write_trace};

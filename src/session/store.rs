@@ -63,6 +63,11 @@ pub fn saved_path(path: &Path) -> PathBuf {
     }
 }
 
+/// Returns the sidecar beside `session` under which the indexers trained in it are put aside: `name.indexers.safetensors`.
+pub fn sidecar_path(session: &Path) -> PathBuf {
+    saved_path(session).with_extension("indexers.safetensors")
+}
+
 /// Says that a session is open, for as long as it lives.
 #[derive(Debug)]
 pub struct SessionLock {
@@ -128,6 +133,7 @@ mod tests {
             (Path::new("a/b.autosave.toml"), Path::new("a/b.toml"))
         );
         assert_eq!(saved_path(Path::new("a/b.toml")), Path::new("a/b.toml"));
+        assert_eq!(sidecar_path(&aside), Path::new("a/b.indexers.safetensors"));
         assert!(list_sessions(&folder.path().join("none")).is_empty());
     }
 }

@@ -35,7 +35,7 @@ pub use overlay::{Overlay, Question};
 pub use screen::{Axes, HistoryView, Screen};
 pub use search::{Field, Form, SearchView};
 pub use tokens::{Chosen, PairSets, Texts, TokensView};
-pub use train::{TrainView, TrainingPlan};
+pub use train::{Leaving, TrainView, TrainingPlan};
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -118,6 +118,8 @@ pub struct App {
     pub pinned: Option<Pattern>,
     /// The session's file, once saved or opened.
     pub file: Option<PathBuf>,
+    /// The file that the session will have where none is named; `None` where nothing can be put aside beside it.
+    pub usual: Option<PathBuf>,
     /// Whether there are changes that no file has.
     pub unsaved: bool,
     /// When unsaved work is next put aside.
@@ -169,6 +171,7 @@ impl App {
             named: Vec::new(),
             pinned: None,
             file: None,
+            usual: None,
             unsaved: false,
             autosave: None,
             quitting: false,
@@ -297,6 +300,7 @@ impl App {
             Job::Train => "training",
             Job::Trained => "trained loss",
             Job::Keep => "keeping",
+            Job::PutAside => "putting the training aside",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::app::{App, Engine};
 use super::layout::MapView;
-use crate::domain::{Role, SearchState};
+use crate::domain::{LeftTraining, Role, SearchState};
 
 /// Says what Space would do.
 pub fn toggle(app: &App) -> String {
@@ -111,7 +111,7 @@ pub fn pause_training(app: &App) -> String {
 
 /// Refuses to train where that cannot begin, or would end what goes on.
 pub fn cannot_train(app: &App) -> Option<String> {
-    let other = if app.is_training() || app.is_training_paused() || app.train.waiting.is_some() {
+    let other = if app.has_training() {
         Some("a training goes on; 'x' stops it".to_owned())
     } else if app.is_searching() || app.is_search_paused() {
         Some("a search goes on, and only one long job can; 'x' on the Search screen stops it".to_owned())
@@ -123,7 +123,15 @@ pub fn cannot_train(app: &App) -> Option<String> {
 
 /// Refuses to pause where no training goes on or waits.
 pub fn cannot_pause_training(app: &App) -> Option<String> {
-    (!app.is_training() && !app.is_training_paused()).then(|| "no training is running; Enter starts one".into())
+    if app.is_training() || app.is_training_paused() {
+        return None;
+    }
+    let Some(LeftTraining { settings, .. }) = app.left_training() else {
+        return Some("no training is running or was left; Enter starts one".into());
+    };
+    let other = (app.pattern() != Some(settings.pattern))
+        .then(|| format!("the training that was left is for {}: go to that pattern first ('P')", settings.pattern));
+    cannot_train(app).or(other)
 }
 
 /// Refuses where nothing was trained.

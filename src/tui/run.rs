@@ -26,10 +26,13 @@ use super::update::{start, update};
 use super::view::view;
 use super::{EngineHandle, Files, Setup};
 use crate::analysis::overlap;
-use crate::engine::{Command, Update};
+use crate::engine::{Command, Job, Update};
 
 /// Fewest milliseconds between two frames.
 const FRAME: Duration = Duration::from_millis(16);
+
+/// Longest wait for a training to be put aside, once the terminal is handed back.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Anything that wakes the loop.
 enum Event {
@@ -60,6 +63,7 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     app.target = setup.target;
     app.floors = setup.floors;
     app.texts = setup.texts;
+    app.usual = setup.usual;
     let (events, inbox) = channel();
     if engine.is_some() {
         forward(setup.updates, events.clone());
@@ -70,12 +74,15 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     keys(events.clone());
     let mut shell =
         Shell { terminal, _guard: guard, engine, errands: errands(setup.files, events.clone()), events, quit: None };
-    let result = shell.turn(app, &inbox);
+    let result = shell.turn(&mut app, &inbox);
     if let Some(engine) = &shell.engine {
         engine.post(Command::Shutdown);
     }
     let quit = shell.quit;
     drop(shell);
+    if app.train.progress.is_some() {
+        farewell(&inbox)?;
+    }
     // Ends as the signal asked for, now that the terminal is restored.
     if let Some(Quit::Signal(signal)) = quit {
         signal_hook::low_level::emulate_default_handler(signal)?;
@@ -102,17 +109,17 @@ struct Shell {
 }
 
 impl Shell {
-    fn turn(&mut self, mut app: App, inbox: &Receiver<Event>) -> anyhow::Result<()> {
+    fn turn(&mut self, app: &mut App, inbox: &Receiver<Event>) -> anyhow::Result<()> {
         let began = Instant::now();
         let size = self.terminal.size()?;
-        let mut effects = update(&mut app, Msg::Resize(size.width, size.height));
-        effects.extend(start(&app));
+        let mut effects = update(app, Msg::Resize(size.width, size.height));
+        effects.extend(start(app));
         self.perform(effects)?;
         let (mut dirty, mut drawn) = (true, None::<Instant>);
         while self.quit.is_none() {
             let frame_due = drawn.is_none_or(|at| at.elapsed() >= FRAME);
             if dirty && frame_due {
-                self.draw(&app)?;
+                self.draw(app)?;
                 (dirty, drawn) = (false, Some(Instant::now()));
             }
             let frame = dirty.then(|| drawn.map_or(Duration::ZERO, |at| FRAME.saturating_sub(at.elapsed())));
@@ -127,12 +134,12 @@ impl Shell {
             };
             // A frame that was only waited for is no news; a deadline that has come is.
             dirty |= first.is_some() || task.is_some_and(|_| app.deadline().is_some_and(|at| at <= began.elapsed()));
-            let effects = update(&mut app, Msg::Tick(began.elapsed()));
+            let effects = update(app, Msg::Tick(began.elapsed()));
             self.perform(effects)?;
             for event in first.into_iter().chain(inbox.try_iter()) {
                 match event {
                     Event::Msg(msg) => {
-                        let effects = update(&mut app, msg);
+                        let effects = update(app, msg);
                         self.perform(effects)?;
                     }
                     Event::Signal(SIGTSTP) => self.perform(vec![Effect::Suspend])?,
@@ -210,6 +217,24 @@ impl Shell {
     fn errand(&self, work: impl FnOnce(&mut dyn Files) -> Msg + Send + 'static) {
         // Fails only if the thread has panicked, which its absence of an answer shows.
         let _ = self.errands.send(Box::new(work));
+    }
+}
+
+/// Waits until the worker has put its training aside and is gone.
+///
+/// # Errors
+/// If that fails, or takes longer than half a minute.
+fn farewell(inbox: &Receiver<Event>) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Event::Msg(Msg::Disconnected)) => return Ok(()),
+            Ok(Event::Msg(Msg::Update(Update::Failed(failure)))) if failure.job == Job::PutAside => {
+                bail!("the training is lost: {}", failure.message)
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error).context("the training could not be put aside"),
+        }
     }
 }
 

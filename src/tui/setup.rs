@@ -161,6 +161,8 @@ pub struct Setup {
     pub work: Option<Work>,
     /// Sessions and exports.
     pub files: Box<dyn Files>,
+    /// The session's file where none is named: a training is put aside beside it. `None` without a worker.
+    pub usual: Option<PathBuf>,
     /// The model as serving engines see it; `None` where none is open.
     pub target: Option<Target>,
     /// Floors of groups, as training the indexers in use has measured them.

@@ -11,7 +11,7 @@ mod train;
 mod walk;
 
 use super::action::{Action, Context, resolve};
-use super::app::{App, Marks, Overlay, Question, Screen, Tone};
+use super::app::{App, Leaving, Marks, Overlay, Question, Screen, Tone};
 use super::input::Input;
 use super::layout::Wanted;
 use super::msg::{Effect, Msg};
@@ -87,7 +87,9 @@ fn press(app: &mut App, key: KeyEvent) -> Vec<Effect> {
 pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
     if !matches!(action, Action::Quit | Action::Interrupt) {
         app.quitting = false;
+        app.train.leaving = Leaving::No;
     }
+    app.train.replacing &= action == Action::TrainStart;
     if let Some(why) = (action.spec().refusal)(app) {
         app.say(Tone::Warn, why);
         return Vec::new();
@@ -308,7 +310,7 @@ fn quit(app: &mut App) -> Vec<Effect> {
         app.say(Tone::Warn, "changes are not saved: 'w' saves them, 'q' again quits (an autosave is kept)");
         return Vec::new();
     }
-    vec![Effect::Quit]
+    train::leave(app)
 }
 
 fn interrupt(app: &mut App) -> Vec<Effect> {
@@ -320,5 +322,5 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
         let training = app.is_training().then_some(Effect::Send(Command::StopTraining));
         return search.into_iter().chain(training).chain([Effect::Send(Command::Stop)]).collect();
     }
-    vec![Effect::Quit]
+    train::leave(app)
 }

@@ -21,5 +21,5 @@ mod tests;
 pub use event::{IndexerEvent, IndexerStep};
 pub use memory::memory;
 pub use recipe::IndexerRecipe;
-pub use run::{IndexerRun, Setup};
+pub use run::{IndexerRun, Setup, saved, state_path};
 pub use step::Divergence;

@@ -66,6 +66,22 @@ struct Header {
     lm: Option<f64>,
 }
 
+impl Header {
+    /// Returns why a run that was `begun` cannot go on as this one.
+    fn differs(&self, begun: &Self) -> Option<String> {
+        let (now, then) = (&self.recipe, &begun.recipe);
+        let same = (now, self.heads, self.dim) == (then, begun.heads, begun.dim);
+        let what = match () {
+            () if same => return None,
+            () if now.base != then.base => "for another model".to_owned(),
+            () if now.tokens != then.tokens => "on other tokens".to_owned(),
+            () if now.pattern != then.pattern => format!("for the pattern {}, not {}", then.pattern, now.pattern),
+            () => "with other options".to_owned(),
+        };
+        Some(format!("it was begun {what}"))
+    }
+}
+
 /// A training run.
 pub struct IndexerRun {
     recipe: IndexerRecipe,
@@ -122,8 +138,7 @@ impl IndexerRun {
         if resume {
             let bytes = state::read_bytes(&path)?;
             let saved: Header = state::read_header(&path, KEY, &bytes)?;
-            if (&saved.recipe, saved.heads, saved.dim) != (&at.recipe, heads, dim) {
-                let reason = "it was begun with other options, for another model or on other tokens".to_owned();
+            if let Some(reason) = at.differs(&saved) {
                 return Err(TrainError::Resume { path, reason });
             }
             let all = params.iter_mut().chain(rest.iter_mut().map(|r| &mut r.params)).flat_map(|p| p.0.iter_mut());
@@ -315,10 +330,18 @@ impl IndexerRun {
         write_atomic(path, &bytes)
     }
 
+    /// Saves the state where a run that will write `out` keeps it.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`] leaves what was saved before.
+    pub fn save_beside(&self, out: &Path) -> Result<(), TrainError> {
+        state::write(&state_path(out), KEY, &self.at, self.all_params().flat_map(|p| &p.0))
+    }
+
     fn save(&self, tell: &mut dyn FnMut(IndexerEvent)) -> Result<(), TrainError> {
-        let Some(path) = self.out.as_deref().map(state_path) else { return Ok(()) };
-        state::write(&path, KEY, &self.at, self.all_params().flat_map(|p| &p.0))?;
-        tell(IndexerEvent::Saved(path));
+        let Some(out) = &self.out else { return Ok(()) };
+        self.save_beside(out)?;
+        tell(IndexerEvent::Saved(state_path(out)));
         Ok(())
     }
 
@@ -344,8 +367,21 @@ impl IndexerRun {
     }
 }
 
+/// Returns recipe and steps of the run whose state lies beside `out`; `None` where there is no state.
+///
+/// # Errors
+/// [`TrainError::Resume`] where the file cannot be read or is no such state.
+pub fn saved(out: &Path) -> Result<Option<(IndexerRecipe, u64)>, TrainError> {
+    let path = state_path(out);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let header: Header = state::read_header(&path, KEY, &state::read_bytes(&path)?)?;
+    Ok(Some((header.recipe, header.step)))
+}
+
 /// Returns where the state of a run lies that will write `out`.
-fn state_path(out: &Path) -> PathBuf {
+pub fn state_path(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".state");
     out.with_file_name(name)

@@ -1,7 +1,9 @@
 //! The training of indexers: what is asked for, where it stands, and what it changed.
 
 use super::{App, Screen};
-use crate::domain::{Evaluation, Pattern, SearchState, Targets, TrainingProgress, TrainingSettings, TrainingStep};
+use crate::domain::{
+    Evaluation, LeftTraining, Pattern, SearchState, Targets, TrainingProgress, TrainingSettings, TrainingStep,
+};
 
 /// Steps over which a floor is averaged: about as many as a sidecar's.
 const NEWEST: usize = 20;
@@ -59,6 +61,18 @@ impl std::str::FromStr for TrainingPlan {
     }
 }
 
+/// What stands between a training and the end of the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leaving {
+    /// Nobody wants to leave.
+    #[default]
+    No,
+    /// The training is being put aside.
+    Asked,
+    /// It could not be put aside; the next time it is given up.
+    Failed,
+}
+
 /// What the Train screen remembers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrainView {
@@ -70,6 +84,16 @@ pub struct TrainView {
     pub steps: Vec<TrainingStep>,
     /// What was asked for while the worker is still at something else.
     pub waiting: Option<TrainingSettings>,
+    /// The training that is put aside beside the session.
+    pub left: Option<LeftTraining>,
+    /// Steps that were done before [`TrainView::steps`] begins.
+    pub before: u64,
+    /// Whether the next Enter replaces the training that is put aside.
+    pub replacing: bool,
+    /// Whether the worker is asked to put the training aside, so that the program can end.
+    pub leaving: Leaving,
+    /// Whether the work that trained is closed; what is still told of it is for nobody.
+    pub closed: bool,
     /// Patterns measured with the trained indexers, each with the steps that these had seen.
     pub after: Vec<(Pattern, u64, Evaluation)>,
 }
@@ -82,7 +106,13 @@ impl TrainView {
 
     /// Returns the steps done.
     pub fn done(&self) -> u64 {
-        self.steps.last().map_or(0, |s| s.done)
+        self.steps.last().map_or(self.before, |s| s.done)
+    }
+
+    /// Returns whether steps would be lost if the program ended now.
+    pub fn is_unsaved(&self) -> bool {
+        let left = self.left.map(|left| (left.settings, left.done));
+        self.progress.as_ref().is_some_and(|p| self.done() > 0 && left != Some((p.settings, self.done())))
     }
 }
 
@@ -113,10 +143,20 @@ impl App {
         self.training_state() == Some(SearchState::Paused)
     }
 
+    /// Returns whether a training goes on, waits, or is asked for.
+    pub fn has_training(&self) -> bool {
+        self.is_training() || self.is_training_paused() || self.train.waiting.is_some()
+    }
+
+    /// Returns the training that is put aside, where none goes on and it is not the one that has just been done.
+    pub fn left_training(&self) -> Option<LeftTraining> {
+        let done = self.training_state() == Some(SearchState::Done);
+        self.train.left.filter(|_| !done && !self.has_training())
+    }
+
     /// Returns whether stopping means the training: on its screen, or where nothing else runs.
     pub fn stops_training(&self) -> bool {
-        let alive = self.is_training() || self.is_training_paused() || self.train.waiting.is_some();
-        alive && (self.screen == Screen::Train || !self.is_busy())
+        self.has_training() && (self.screen == Screen::Train || !self.is_busy())
     }
 }
 

@@ -8,7 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use crate::domain::{Estimate, SearchState, TrainingProgress, TrainingSettings, TrainingStep};
+use crate::domain::{Estimate, LeftTraining, SearchState, TrainingProgress, TrainingSettings, TrainingStep};
 use crate::tui::app::{App, TrainingPlan};
 use crate::tui::format;
 use crate::tui::hint;
@@ -61,12 +61,32 @@ fn empty(app: &App) -> String {
             let job = app.progress.map_or("starting", |p| App::job_name(p.job));
             format!("{} begins once the worker is free; now: {job}. 'x' takes it back.", told(&settings))
         }
+        (None, None) if app.left_training().is_some() => left(app),
         (None, None) => format!(
             "No training yet. Enter trains the indexers of this pattern's Full layers for the layers that they serve \
              ({}), 'c' changes steps and rate; the model stays as it is, and an edit is answered first.",
             app.train.plan
         ),
     }
+}
+
+/// Says what was put aside, and how to go on with it.
+fn left(app: &App) -> String {
+    let Some(left) = app.left_training() else { return String::new() };
+    let LeftTraining { settings, done } = left;
+    let there = if app.pattern() == Some(settings.pattern) {
+        "Space goes on with it, to the same end as if it had never been left.".to_owned()
+    } else {
+        format!(
+            "Space goes on with it, once its pattern is in view: 'P' on the Overlap screen takes {}.",
+            settings.pattern
+        )
+    };
+    format!(
+        "A training of this session was put aside after {done} of {} steps: {}. {there} Enter begins another one.",
+        settings.all_steps(),
+        told(&settings)
+    )
 }
 
 /// Returns what is trained in a few words.

@@ -9,6 +9,7 @@ use crate::domain::*;
 use crate::engine::fake::Fake;
 use crate::engine::{Command, Failure, Job, Progress, Update, spawn_with};
 use crate::tui::app::{Overlay, Screen};
+use crate::tui::msg::{Effect, Msg};
 
 fn settings(pattern: Pattern) -> TrainingSettings {
     TrainingSettings { pattern, targets: Targets::Served, steps: 200, sparse_steps: 50, lr: 2e-3 }
@@ -185,6 +186,92 @@ fn a_training_with_the_real_worker() {
     scene.type_keys(&format!("^U{}\n", path.display()));
     pump(&mut scene, &|s| s.app.message.text.starts_with("kept "));
     assert!(path.exists());
+}
+
+/// A session in which 140 steps are done, and put aside.
+fn left_after(done: u64) -> Scene {
+    let mut scene = Scene::loading(Scene::colours());
+    scene.app.usual = Some("sessions/demo.toml".into());
+    scene.worker(Update::Ready(Box::new(model(12, &[]))));
+    let sidecar = "sessions/demo.indexers.safetensors".into();
+    assert!(scene.posted.contains(&Command::TrainingAt { sidecar, along: false }), "{:?}", scene.posted);
+    scene.type_keys("n\n");
+    scene.wait(100);
+    let pattern = scene.pattern();
+    scene.settle(pattern);
+    scene.type_keys("7");
+    scene.worker(Update::Left(Some(LeftTraining { settings: settings(pattern), done })));
+    scene.posted.clear();
+    scene
+}
+
+#[test]
+fn what_was_left_goes_on_for_its_own_pattern() {
+    let mut scene = left_after(140);
+    let pattern = scene.pattern();
+    insta::assert_snapshot!("train_left", scene.text(80, 24));
+    scene.type_keys("1a7 ");
+    assert!(scene.app.message.text.contains(&format!("is for {pattern}: go to that pattern first")));
+    assert!(scene.text(120, 40).contains("once its pattern is in view"));
+    scene.type_keys("u\n");
+    assert!(scene.app.message.text.contains("Space goes on with it, Enter again"), "{}", scene.app.message.text);
+    assert_eq!(scene.posted, [], "nothing is given up unasked");
+    scene.type_keys(" ");
+    assert_eq!(scene.posted, [Command::TakeUpTraining(settings(pattern))]);
+    told(&mut scene, 141..=150, SearchState::Running);
+    assert!(scene.text(120, 40).contains("150 of 250"));
+    // What failed to be put aside is told, and the training goes on.
+    let message = "sessions/demo.indexers.safetensors.state cannot be written: No space left on device".to_owned();
+    scene.worker(Update::Failed(Failure { job: Job::PutAside, message, hint: None }));
+    assert!(scene.app.is_training() && scene.app.message.text.contains("No space left"));
+}
+
+#[test]
+fn the_program_ends_when_the_training_is_put_aside() {
+    let mut scene = left_after(140);
+    let pattern = scene.pattern();
+    scene.app.unsaved = false;
+    scene.type_keys(" ");
+    told(&mut scene, 141..=150, SearchState::Running);
+    scene.posted.clear();
+    scene.type_keys("q");
+    assert_eq!((&scene.posted[..], &scene.asked[..]), (&[Command::PutAside][..], &[][..]));
+    let message = "no room".to_owned();
+    scene.worker(Update::Failed(Failure { job: Job::PutAside, message, hint: None }));
+    scene.worker(Update::Left(Some(LeftTraining { settings: settings(pattern), done: 151 })));
+    assert_eq!(scene.asked, [], "it was not put aside when it was asked for");
+    // Something else is done first; then it is asked for again.
+    scene.type_keys("1q");
+    scene.worker(Update::Left(Some(LeftTraining { settings: settings(pattern), done: 152 })));
+    assert_eq!(scene.asked, [Effect::Quit]);
+    // A person who does not wait leaves without it.
+    let mut scene = left_after(140);
+    scene.app.unsaved = false;
+    scene.type_keys(" ");
+    told(&mut scene, 141..=150, SearchState::Running);
+    scene.type_keys("qq");
+    assert_eq!(scene.asked, [Effect::Quit]);
+}
+
+#[test]
+fn a_training_belongs_to_its_session() {
+    let mut scene = left_after(140);
+    scene.type_keys(" ");
+    told(&mut scene, 141..=150, SearchState::Running);
+    scene.posted.clear();
+    let at = |name: &str, along| Command::TrainingAt { sidecar: format!("{name}.indexers.safetensors").into(), along };
+    scene.send(Msg::Saved(Ok("sessions/demo.toml".into())));
+    assert_eq!(scene.posted, [], "it is there already");
+    scene.send(Msg::Saved(Ok("other.toml".into())));
+    assert_eq!(scene.posted, [at("other", true)]);
+    let work = scene.app.work().unwrap();
+    scene.posted.clear();
+    scene.send(Msg::Opened("third.autosave.toml".into(), Ok(work)));
+    assert_eq!(scene.posted, [Command::StopTraining, at("third", false)]);
+    // What is still told of it is for nobody.
+    told(&mut scene, 151..=152, SearchState::Stopped);
+    scene.worker(Update::Left(None));
+    assert!(scene.app.train.progress.is_none() && scene.text(80, 24).contains("No training yet"));
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         Update::Training(progress) => train::told_progress(app, *progress),
         Update::Trained(evaluation, steps) => train::measured(app, *evaluation, steps),
         Update::Kept(path) => train::kept(app, &path),
+        Update::Left(left) => return train::left(app, left),
         Update::Failed(failure) => {
             if failure.job == Job::Search {
                 search::ended(app);
@@ -50,7 +51,11 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             if failure.job == Job::Train {
                 train::ended(app);
             }
+            let aside = failure.job == Job::PutAside;
             failed(app, failure);
+            if aside {
+                return train::not_left(app);
+            }
         }
         Update::Memory(free, total) => app.memory = Some((free, total)),
         Update::Idle => {
@@ -92,7 +97,7 @@ fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
         app.results.clear();
     }
     let native = model.native;
-    app.model = Some(model);
+    let again = app.model.replace(model).is_some();
     if misfit.is_some() || app.history.is_none() {
         app.begin(History::new(native, "opened"));
     }
@@ -102,7 +107,9 @@ fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
     }
     let record = app.trace.is_none().then_some(Effect::Send(Command::Record));
     let evaluate = app.pattern().map(|p| Effect::Send(Command::Evaluate(p)));
-    record.into_iter().chain(evaluate).collect()
+    // A worker that had to start again still knows where, and has the training that was not the reason.
+    let training = if again { Vec::new() } else { train::moved(app, false) };
+    record.into_iter().chain(evaluate).chain(training).collect()
 }
 
 fn evaluated(app: &mut App, evaluation: Evaluation) {

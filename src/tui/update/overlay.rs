@@ -286,9 +286,13 @@ pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
     match result {
         Ok(path) => {
             app.say(Tone::Info, format!("saved {}", path.display()));
+            let other = app.file.as_ref().or(app.usual.as_ref()).is_some_and(|file| *file != path);
             app.file = Some(path);
             app.unsaved = false;
             app.autosave = None;
+            if other {
+                return super::train::moved(app, true);
+            }
         }
         Err(problem) => app.say(Tone::Bad, problem.to_string()),
     }
@@ -327,7 +331,8 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Ve
         app.file = Some(file);
         app.failure = None;
         let stop = alive.then_some(Effect::Send(Command::StopSearch));
-        return edit::refresh(app).into_iter().chain(stop).collect();
+        let training = super::train::moved(app, false);
+        return edit::refresh(app).into_iter().chain(stop).chain(training).collect();
     }
     app.say(Tone::Bad, format!("'{}' is not sound: its history refers to steps that are not there", path.display()));
     Vec::new()

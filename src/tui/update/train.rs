@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::domain::{Evaluation, SearchState, Subject, TrainingProgress, TrainingSettings};
+use super::edit;
+use crate::domain::{Evaluation, LeftTraining, SearchState, Subject, TrainingProgress, TrainingSettings};
 use crate::engine::Command;
+use crate::session::sidecar_path;
 use crate::tui::action::Action;
-use crate::tui::app::{App, Overlay, Question, Tone, TrainView, TrainingPlan};
+use crate::tui::app::{App, Engine, Leaving, Overlay, Question, Tone, TrainView, TrainingPlan};
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::msg::Effect;
@@ -14,6 +16,7 @@ use crate::tui::msg::Effect;
 pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
     match action {
         Action::TrainStart => return begin(app),
+        Action::PauseTraining if app.left_training().is_some() => return take_up(app),
         Action::PauseTraining => return pause(app),
         Action::TrainSettings => {
             app.overlay = Overlay::Prompt(Question::Training, Input::new(&app.train.plan.to_string()));
@@ -45,12 +48,82 @@ pub fn keep(path: PathBuf) -> Vec<Effect> {
 
 fn begin(app: &mut App) -> Vec<Effect> {
     let Some(pattern) = app.pattern() else { return Vec::new() };
+    if let Some(left) = app.train.left.filter(|_| !app.train.replacing) {
+        app.train.replacing = true;
+        let what = match app.left_training() {
+            Some(_) => format!("{}: Space goes on with it", told_left(left)),
+            None => "the trained indexers are not kept yet: 'k' keeps them".to_owned(),
+        };
+        app.say(Tone::Warn, format!("{what}, Enter again gives them up"));
+        return Vec::new();
+    }
     let TrainingPlan { steps, sparse_steps, lr, targets } = app.train.plan;
     let settings = TrainingSettings { pattern, targets, steps, sparse_steps, lr };
-    app.train = TrainView { plan: app.train.plan, waiting: Some(settings), ..TrainView::default() };
-    app.failure = None;
+    wait_for(app, settings, 0);
     app.say(Tone::Info, format!("training {} indexers: {}", pattern.full_count(), app.train.plan));
     vec![Effect::Send(Command::Train(settings))]
+}
+
+/// Goes on with the training that was put aside.
+fn take_up(app: &mut App) -> Vec<Effect> {
+    let Some(LeftTraining { settings, done }) = app.left_training() else { return Vec::new() };
+    let TrainingSettings { steps, sparse_steps, lr, targets, .. } = settings;
+    app.train.plan = TrainingPlan { steps, sparse_steps, lr, targets };
+    wait_for(app, settings, done);
+    app.say(Tone::Info, format!("going on with the training, after {done} of {} steps", settings.all_steps()));
+    vec![Effect::Send(Command::TakeUpTraining(settings))]
+}
+
+fn wait_for(app: &mut App, settings: TrainingSettings, before: u64) {
+    let TrainView { plan, left, .. } = app.train;
+    app.train = TrainView { plan, left, before, waiting: Some(settings), ..TrainView::default() };
+    app.failure = None;
+}
+
+/// Returns a training that was put aside in a few words.
+pub fn told_left(left: LeftTraining) -> String {
+    let LeftTraining { settings, done } = left;
+    let full = settings.pattern.full_count();
+    format!("{full} indexers of this session are trained for {done} of {} steps", settings.all_steps())
+}
+
+/// The session is kept in another file: its training comes along, or is left there.
+pub fn moved(app: &mut App, along: bool) -> Vec<Effect> {
+    let session = app.file.as_ref().or(app.usual.as_ref()).filter(|_| app.usual.is_some());
+    let Some(sidecar) = session.map(|file| sidecar_path(file)) else { return Vec::new() };
+    let mut effects = Vec::new();
+    if !along {
+        effects.extend(app.has_training().then_some(Effect::Send(Command::StopTraining)));
+        app.train = TrainView { plan: app.train.plan, closed: true, ..TrainView::default() };
+    }
+    effects.push(Effect::Send(Command::TrainingAt { sidecar, along }));
+    effects
+}
+
+/// Ends the program, once the training is put aside.
+pub fn leave(app: &mut App) -> Vec<Effect> {
+    let asks = app.engine == Engine::Ready && app.usual.is_some() && app.train.is_unsaved();
+    if !asks || app.train.leaving != Leaving::No {
+        return vec![Effect::Quit];
+    }
+    app.train.leaving = Leaving::Asked;
+    app.say(Tone::Info, "putting the training aside; 'q' again quits without it");
+    vec![Effect::Send(Command::PutAside)]
+}
+
+/// The worker tells what is put aside.
+pub fn left(app: &mut App, left: Option<LeftTraining>) -> Vec<Effect> {
+    app.train.left = left;
+    if app.train.leaving == Leaving::Asked { vec![Effect::Quit] } else { Vec::new() }
+}
+
+/// The training could not be put aside; the program does not end without being asked again.
+pub fn not_left(app: &mut App) -> Vec<Effect> {
+    if app.train.leaving != Leaving::Asked {
+        return Vec::new();
+    }
+    app.train.leaving = Leaving::Failed;
+    edit::refresh(app)
 }
 
 fn pause(app: &mut App) -> Vec<Effect> {
@@ -69,6 +142,9 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
 
 /// The worker tells where the training stands.
 pub fn told_progress(app: &mut App, mut progress: TrainingProgress) {
+    if app.train.closed {
+        return;
+    }
     let before = app.train.progress.as_ref().map(|p| p.state);
     let news = std::mem::take(&mut progress.news);
     app.train.steps.extend(news);
