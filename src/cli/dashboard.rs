@@ -174,11 +174,11 @@ fn floors(args: &Args) -> Result<Vec<Floor>, CliError> {
     Ok(pattern.groups().into_iter().filter(|_| served).filter_map(floor).collect())
 }
 
-/// Reads what indexers may be trained on; the demo's other text where none is named.
+/// Reads what indexers may be trained on; a part of what the demo was trained on where none is named.
 fn training_text(args: &Args, checkpoint: &Checkpoint) -> Result<Option<TrainingText>, CliError> {
     let mut texts = Vec::new();
-    if args.train_texts.is_empty() && checkpoint.is_embedded() && !args.data.is_given() {
-        texts.push(("demo text, validation".to_owned(), demo::text(demo::Split::Validation).to_owned()));
+    if args.train_texts.is_empty() && checkpoint.is_embedded() {
+        texts.push(("demo text, training".to_owned(), demo::training_text()?));
     }
     for path in &args.train_texts {
         texts.push((path.display().to_string(), read_text(path)?));

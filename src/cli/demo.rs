@@ -11,7 +11,7 @@ use crate::train::{Card, TOKENIZER_FILE, demo};
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["write", "card"]))]
 pub struct Args {
-    /// Write the demo model as a Hugging Face folder, with its tokenizer and its two texts.
+    /// Write the demo model as a Hugging Face folder, with its tokenizer and its texts.
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
     /// Measure on the validation text what the demo was trained to be good for.

@@ -50,6 +50,8 @@ pub struct ModelInfo {
     pub calibration: String,
     /// What the calibration set is made of, such as `demo text` or `random tokens`.
     pub data: String,
+    /// Name and tokens of each text that indexers can be trained on.
+    pub training: Vec<(String, usize)>,
 }
 
 /// How much of its own selection a layer finds in the set that it uses, measured under one pattern.

@@ -50,6 +50,7 @@ impl Fake {
             context: 9,
             calibration: "fake".into(),
             data: "invented".into(),
+            training: vec![("invented".into(), 100)],
         };
         Self { info, gate: None, panic_on: None }
     }

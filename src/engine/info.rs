@@ -38,6 +38,7 @@ impl ModelInfo {
             context: calibration.longest(),
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),
+            training: Vec::new(),
         })
     }
 

@@ -109,6 +109,7 @@ impl LocalBackend {
             context: calibration.longest(),
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),
+            training: Vec::new(),
         };
         let source = RandomSource { device: placement.device.clone() };
         let built = Model::new(config.clone(), &source, &placement.device, placement.dtype)?;

@@ -27,6 +27,7 @@ impl LocalBackend {
     /// Returns the backend with texts to train indexers on.
     #[must_use]
     pub fn with_training(mut self, text: TrainingText) -> Self {
+        self.info.training = text.texts.iter().map(|(name, tokens)| (name.clone(), tokens.len())).collect();
         self.training = Some(text);
         self
     }

@@ -14,13 +14,22 @@ use crate::model::tokenizer::Tokenizer;
 /// [`TrainError::Text`].
 pub fn read_text(path: &Path) -> Result<String, TrainError> {
     let failed = |reason: String| TrainError::Text { path: path.into(), reason };
-    let mut bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
     if path.extension().is_some_and(|e| e == "xz") {
-        let mut text = Vec::new();
-        lzma_rs::xz_decompress(&mut bytes.as_slice(), &mut text).map_err(|e| failed(format!("{e:?}")))?;
-        bytes = text;
+        return unpack(&bytes).map_err(failed);
     }
-    String::from_utf8(bytes).map_err(|e| failed(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to())))
+    utf8(bytes).map_err(failed)
+}
+
+/// Returns the UTF-8 text of an xz stream, or what is wrong with it.
+pub(super) fn unpack(mut bytes: &[u8]) -> Result<String, String> {
+    let mut text = Vec::new();
+    lzma_rs::xz_decompress(&mut bytes, &mut text).map_err(|e| format!("{e:?}"))?;
+    utf8(text)
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|e| format!("byte {} is not UTF-8", e.utf8_error().valid_up_to()))
 }
 
 /// One training sequence: `targets[i]` follows `ids[i]`.

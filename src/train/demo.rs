@@ -1,4 +1,4 @@
-//! The demo model, which is part of the program, with its tokenizer and its two texts.
+//! The demo model, which is part of the program, with its tokenizer and its texts.
 
 use super::TrainError;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -14,6 +14,8 @@ const WEIGHTS: &[u8] = include_bytes!("../../assets/demo/model.safetensors");
 const TOKENIZER: &str = include_str!("../../assets/demo/tokenizer.json");
 const CALIBRATION: &str = include_str!("../../assets/demo/calibration.txt");
 const VALIDATION: &str = include_str!("../../assets/demo/validation.txt");
+/// Eight pieces of 28 KB, evenly spaced, of either text that the demo was trained on; `assets/corpus` has the licences.
+const TRAINING: &[u8] = include_bytes!("../../assets/demo/training.txt.xz");
 /// What transformers needs besides `tokenizer.json`.
 const TOKENIZER_CONFIG: &str =
     "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"model_max_length\": 512\n}\n";
@@ -52,25 +54,37 @@ pub fn text(split: Split) -> &'static str {
     }
 }
 
+/// Returns a part of what the demo was trained on, to train its indexers further; nothing is measured on it.
+///
+/// # Errors
+/// Never in a released program: the embedded file is checked by a test.
+pub fn training_text() -> Result<String, TrainError> {
+    super::data::unpack(TRAINING).map_err(|reason| TrainError::Text { path: "training.txt".into(), reason })
+}
+
 /// Writes the demo as a Hugging Face folder with its texts.
 ///
 /// # Errors
 /// [`TrainError::Write`].
 pub fn write(folder: &std::path::Path) -> Result<(), TrainError> {
     std::fs::create_dir_all(folder).map_err(|e| TrainError::Write { path: folder.into(), reason: e.to_string() })?;
-    let files: [(&str, &[u8]); 6] = [
+    let training = training_text()?;
+    let files: [(&str, &[u8]); 7] = [
         ("config.json", CONFIG.as_bytes()),
         ("model.safetensors", WEIGHTS),
         ("tokenizer.json", TOKENIZER.as_bytes()),
         ("tokenizer_config.json", TOKENIZER_CONFIG.as_bytes()),
         ("calibration.txt", CALIBRATION.as_bytes()),
         ("validation.txt", VALIDATION.as_bytes()),
+        ("training.txt", training.as_bytes()),
     ];
     files.iter().try_for_each(|(name, bytes)| super::state::write_atomic(&folder.join(name), bytes))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::train::Recipe;
 
@@ -81,7 +95,8 @@ mod tests {
         let config = checkpoint.config();
         assert_eq!(tokenizer().unwrap().vocab_size(), config.vocab_size);
         assert!(config.num_hidden_layers >= 12 && config.index_topk * 8 <= SEQUENCE_LENGTH);
-        let embedded = CONFIG.len() + WEIGHTS.len() + TOKENIZER.len() + CALIBRATION.len() + VALIDATION.len();
+        let texts = CALIBRATION.len() + VALIDATION.len() + TRAINING.len();
+        let embedded = CONFIG.len() + WEIGHTS.len() + TOKENIZER.len() + texts;
         assert!(embedded <= 7_000_000, "{embedded} bytes");
         let recipe = Recipe::parse(include_str!("../../assets/demo/recipe.toml")).unwrap();
         assert_eq!((recipe.config_json().as_str(), recipe.data.sequence_length), (CONFIG, SEQUENCE_LENGTH));
@@ -94,9 +109,13 @@ mod tests {
             let tokens = tokenizer.encode(text(split)).unwrap().len();
             assert!(text(split).len() >= 30_000 && tokens >= 8192 + SEQUENCE_LENGTH, "{split:?}: {tokens} tokens");
         }
-        let long = |split| text(split).split("\n\n").filter(|p| p.len() > 100);
-        let calibration: std::collections::HashSet<&str> = long(Split::Calibration).collect();
-        assert_eq!(long(Split::Validation).find(|p| calibration.contains(p)), None);
+        let training = training_text().unwrap();
+        assert!(tokenizer.encode_long(&training).unwrap().len() >= 200 * SEQUENCE_LENGTH);
+        let texts = [&training, text(Split::Calibration), text(Split::Validation)];
+        let pages = texts.map(|text| text.split("\n\n").filter(|p| p.len() > 100).collect::<HashSet<&str>>());
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            assert_eq!(pages[a].intersection(&pages[b]).next(), None, "{a} {b}");
+        }
     }
 
     #[test]

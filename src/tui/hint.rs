@@ -118,7 +118,13 @@ pub fn cannot_train(app: &App) -> Option<String> {
     } else {
         None
     };
-    no_engine(app).or_else(|| no_pattern(app)).or(other)
+    no_engine(app).or_else(|| no_pattern(app)).or(other).or_else(|| no_training_text(app))
+}
+
+/// Refuses where there is nothing to train on.
+pub fn no_training_text(app: &App) -> Option<String> {
+    let none = app.model.as_ref().is_some_and(|model| model.training.is_empty());
+    none.then(|| "there is no text to train on: start with --train-text FILE, text that is not judged on".into())
 }
 
 /// Refuses to pause where no training goes on or waits.

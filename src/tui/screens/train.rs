@@ -1,27 +1,25 @@
 //! The Train screen: what is asked for, how far it has come, KL per layer over time, and Δ before and after.
 //!
 //! ```text
-//! training, step, speed, progress / KL per layer as a heat strip over steps │ the last KL and floor of each layer
+//! training, step, speed, progress / KL per layer as a heat strip over steps │ the first and last KL of each layer, its floor
 //! ```
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use crate::domain::{Estimate, LeftTraining, SearchState, TrainingProgress, TrainingSettings, TrainingStep};
+use crate::domain::{Estimate, LeftTraining, SearchState, TrainingProgress, TrainingSettings};
 use crate::tui::app::{App, TrainingPlan};
 use crate::tui::format;
 use crate::tui::hint;
 use crate::tui::shown::loss;
-use crate::tui::theme::{Role, Shade};
-use crate::tui::widgets::{bars, frame, letters, wrapped, write};
+use crate::tui::theme::Role;
+use crate::tui::widgets::{bars, kl, letters, wrapped, write};
 
 type Line = Vec<(String, Style)>;
 
 /// Columns of the list of layers.
 const LAYERS: u16 = 40;
-/// Columns of a layer's name beside its strip.
-const NAME: u16 = 5;
 
 /// Draws the screen into what header, message and hints leave.
 pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
@@ -47,15 +45,15 @@ pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
         return;
     }
     let side = if rest.width >= LAYERS + 40 { LAYERS } else { 0 };
-    strip(app, progress, Rect { width: rest.width - side, ..rest }, buf);
+    kl::strip(app, progress, Rect { width: rest.width - side, ..rest }, buf);
     if side > 0 {
-        layers(app, progress, Rect { x: rest.right() - side, width: side, ..rest }, buf);
+        kl::layers(app, progress, Rect { x: rest.right() - side, width: side, ..rest }, buf);
     }
 }
 
 /// Says what would be trained, before anything was.
 fn empty(app: &App) -> String {
-    match (hint::no_engine(app), app.train.waiting) {
+    match (hint::no_engine(app).or_else(|| hint::no_training_text(app)), app.train.waiting) {
         (Some(why), _) => why,
         (None, Some(settings)) => {
             let job = app.progress.map_or("starting", |p| App::job_name(p.job));
@@ -64,8 +62,9 @@ fn empty(app: &App) -> String {
         (None, None) if app.left_training().is_some() => left(app),
         (None, None) => format!(
             "No training yet. Enter trains the indexers of this pattern's Full layers for the layers that they serve \
-             ({}), 'c' changes steps and rate; the model stays as it is, and an edit is answered first.",
-            app.train.plan
+             ({}) on {}; 'c' changes steps and rate. The model stays as it is, and an edit is answered first.",
+            app.train.plan,
+            texts(app)
         ),
     }
 }
@@ -95,6 +94,13 @@ fn told(settings: &TrainingSettings) -> String {
     format!("{} indexers, {}", pattern.full_count(), TrainingPlan { steps, sparse_steps, lr, targets })
 }
 
+/// Names what is trained on, such as `demo text, training (131,072 tokens)`.
+fn texts(app: &App) -> String {
+    let texts = app.model.iter().flat_map(|model| &model.training);
+    let named: Vec<String> = texts.map(|(name, n)| format!("{name} ({} tokens)", format::count(*n))).collect();
+    named.join(", ")
+}
+
 fn label(app: &App, text: &str) -> (String, Style) {
     (format!("{text:<9}"), app.theme.role(Role::Dim))
 }
@@ -116,6 +122,7 @@ fn lines(app: &App, progress: &TrainingProgress, width: usize) -> Vec<Line> {
         line.extend(letters(progress.settings.pattern, theme));
         lines.push(line);
     }
+    lines.push(vec![label(app, "text"), (format::fit(&texts(app), width.saturating_sub(9)), dim)]);
     let (done, all) = (app.train.done(), progress.settings.all_steps());
     let last = app.train.steps.last();
     let stage = if last.is_some_and(|s| s.sparse) { "sparse stage" } else { "warm-up" };
@@ -164,76 +171,4 @@ fn compared(app: &App) -> Vec<Line> {
         }
     };
     vec![before, vec![label(app, "after"), (after.0, theme.role(after.1))]]
-}
-
-/// Returns the mean KL of each trained layer over every column's share of the steps; `None` where it has none yet.
-fn columns(steps: &[TrainingStep], all: u64, width: usize) -> Vec<Option<Vec<f64>>> {
-    let mut columns: Vec<(usize, Vec<f64>)> = vec![(0, Vec::new()); width];
-    for step in steps {
-        let at = ((step.done.saturating_sub(1)) as f64 / all.max(1) as f64 * width as f64) as usize;
-        let Some((n, sum)) = columns.get_mut(at) else { continue };
-        sum.resize(step.kl.len(), 0.0);
-        sum.iter_mut().zip(&step.kl).for_each(|(sum, kl)| *sum += kl);
-        *n += 1;
-    }
-    let mean = |(n, sum): (usize, Vec<f64>)| (n > 0).then(|| sum.into_iter().map(|s| s / n as f64).collect());
-    let mut filled: Vec<Option<Vec<f64>>> = columns.into_iter().map(mean).collect();
-    // Fewer steps than columns: each one reaches to the next.
-    let reached = filled.iter().rposition(Option::is_some).unwrap_or(0);
-    for at in 1..=reached.min(width.saturating_sub(1)) {
-        if filled[at].is_none() {
-            let before = filled[at - 1].clone();
-            filled[at] = before;
-        }
-    }
-    filled
-}
-
-/// Draws KL per layer over the steps: from 0 to its largest, dark is low.
-fn strip(app: &App, progress: &TrainingProgress, area: Rect, buf: &mut Buffer) {
-    let theme = app.theme;
-    let largest = app.train.steps.iter().flat_map(|s| &s.kl).copied().filter(|kl| kl.is_finite()).fold(0.0, f64::max);
-    let title = format!("KL per layer over steps, 0 to {largest:.2} nats per query row");
-    let short = "KL per layer over steps";
-    let inner = frame(buf, area, if area.width as usize >= title.chars().count() + 6 { &title } else { short }, theme);
-    let width = inner.width.saturating_sub(NAME) as usize;
-    let columns = columns(&app.train.steps, progress.settings.all_steps(), width);
-    let rows = (inner.height as usize).min(progress.layers.len());
-    for row in 0..rows {
-        // Where there are more layers than rows, some share one: the first of them is named.
-        let (from, to) = (row * progress.layers.len() / rows, (row + 1) * progress.layers.len() / rows);
-        let name = format!("L{:<3} ", progress.layers[from]);
-        write(buf, inner, row as u16, &[(name, theme.role(Role::Dim))]);
-        for (x, column) in columns.iter().enumerate() {
-            let value = column.as_ref().and_then(|kl| {
-                let group = kl.get(from..to.max(from + 1))?;
-                Some(group.iter().sum::<f64>() / group.len() as f64 / largest.max(f64::MIN_POSITIVE))
-            });
-            let at = (inner.x + NAME + x as u16, inner.y + row as u16);
-            if let (Some(value), Some(cell)) = (value, buf.cell_mut(at)) {
-                theme.paint(cell, Shade::of(Some(value)));
-            }
-        }
-    }
-}
-
-/// Draws each layer's KL now, at the beginning, and the floor that no indexer could go below.
-fn layers(app: &App, progress: &TrainingProgress, area: Rect, buf: &mut Buffer) {
-    let theme = app.theme;
-    let inner = frame(buf, area, "Layer, KL at first, now, floor", theme);
-    let steps = &app.train.steps;
-    let span = (steps.len() / 8).clamp(1, 20).min(steps.len().max(1));
-    let mean = |steps: &[TrainingStep], of: fn(&TrainingStep) -> &Vec<f64>, at: usize| {
-        let values: Vec<f64> = steps.iter().filter_map(|s| of(s).get(at).copied()).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    };
-    let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
-    for (row, layer) in progress.layers.iter().enumerate().take(inner.height as usize) {
-        let newest = &steps[steps.len().saturating_sub(span)..];
-        let first = mean(&steps[..span.min(steps.len())], |s| &s.kl, row);
-        let (now, floor) = (mean(newest, |s| &s.kl, row), mean(newest, |s| &s.floor, row));
-        let text = format!("L{layer:<4} {:>7} {:>7} {:>7}", number(first), number(now), number(floor));
-        let role = if now < first { Role::Text } else { Role::Dim };
-        write(buf, inner, row as u16, &[(format::fit(&text, inner.width as usize), theme.role(role))]);
-    }
 }

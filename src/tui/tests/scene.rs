@@ -35,6 +35,7 @@ pub fn model(layers: usize, locked: &[usize]) -> ModelInfo {
         dtype: "f32".into(),
         ops: "reference".into(),
         data: "calibration text".into(),
+        training: vec![("training text".into(), 131_072)],
         sequences: 20,
         targets: 10_240,
         eligible: 9_812,

@@ -6,6 +6,7 @@ pub mod density;
 pub mod entries;
 pub mod form;
 pub mod heatmap;
+pub mod kl;
 pub mod lists;
 pub mod loupe;
 pub mod overlay;
