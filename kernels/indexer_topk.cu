@@ -19,9 +19,7 @@
 // side by side over keys (decode). Block (x, y): queries, share y of the key tiles. 256 threads, at most 99 KiB of
 // shared memory: one path for every GPU from sm_80 on. On sm_90a blocks of many queries have wgmma: indexer_wgmma.cuh.
 //
-// `select`: one block of 512 threads per row. Three passes of a radix select over 11 + 11 + 10 bits of the order of
-// the score, from the top; keys in the bin that holds the k-th one after the first pass are kept in shared memory
-// where they fit. A last pass writes what is above the k-th score, and of its equals the first.
+// `select`: one block of 512 threads per row: indexer_select.cuh.
 #include "device.cuh"
 
 namespace indexer {
@@ -177,175 +175,8 @@ __device__ __forceinline__ void scores(const Operands& o) {
 
 }  // namespace indexer
 
+#include "indexer_select.cuh"
 #include "indexer_wgmma.cuh"
-
-namespace indexer {
-
-constexpr int SELECT_THREADS = 512;
-constexpr int BINS = 2048;
-constexpr int KEPT = 8192;  // keys of the k-th one's bin that fit into shared memory
-
-// An integer of the same order as the score; -0 equals 0, NaN comes last.
-__device__ __forceinline__ uint32_t order(float score) {
-  if (!(score == score)) return 0u;
-  const uint32_t bits = __float_as_uint(score + 0.f);
-  return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-
-// Sum over the threads before this one; `sums` has room for one value per warp, and `total` gets the sum over all.
-__device__ __forceinline__ uint32_t scan(uint32_t value, uint32_t* sums, uint32_t& total) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  uint32_t upto = value;
-#pragma unroll
-  for (int by = 1; by < 32; by *= 2) {
-    const uint32_t before = __shfl_up_sync(~0u, upto, by);
-    if (lane >= by) upto += before;
-  }
-  __syncthreads();  // readers of the last scan have left
-  if (lane == 31) sums[warp] = upto;
-  __syncthreads();
-  uint32_t earlier = 0;
-  total = 0;
-#pragma unroll
-  for (int i = 0; i < SELECT_THREADS / 32; ++i) {
-    if (i < warp) earlier += sums[i];
-    total += sums[i];
-  }
-  return earlier + upto - value;
-}
-
-struct Found {
-  uint32_t digit, wanted, members;
-};
-
-// Finds the bin that holds the `wanted`-th highest of what was counted, and which of the bin's members it is.
-__device__ __forceinline__ void find(const uint32_t* bins, uint32_t wanted, uint32_t* sums, Found* found) {
-  constexpr int EACH = BINS / SELECT_THREADS;
-  const int high = BINS - 1 - int(threadIdx.x) * EACH;  // the first thread has the highest bins
-  uint32_t own = 0, total;
-#pragma unroll
-  for (int i = 0; i < EACH; ++i) own += bins[high - i];
-  uint32_t above = scan(own, sums, total);
-  if (above < wanted && wanted <= above + own) {
-    for (int i = 0; i < EACH; ++i) {
-      const uint32_t members = bins[high - i];
-      if (wanted <= above + members) {
-        *found = {uint32_t(high - i), wanted - above, members};
-        break;
-      }
-      above += members;
-    }
-  }
-  __syncthreads();
-}
-
-struct Row {
-  const float* scores;
-  int keys;
-};
-
-// Calls `f(index, order of the score)` for the row's keys, in no order.
-template <class F>
-__device__ __forceinline__ void each(Row row, F f) {
-  for (int at = 4 * int(threadIdx.x); at < row.keys; at += 4 * SELECT_THREADS) {
-    const float4 four = *reinterpret_cast<const float4*>(row.scores + at);
-    const float values[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (at + i < row.keys) f(at + i, order(values[i]));
-  }
-}
-
-__device__ __forceinline__ void clear(uint32_t* bins) {
-  for (int i = threadIdx.x; i < BINS; i += SELECT_THREADS) bins[i] = 0;
-  __syncthreads();
-}
-
-__device__ __forceinline__ void select(const float* scores, uint32_t width, int first, int keys, int k, uint32_t* topk) {
-  DYNAMIC_SHARED(shared);
-  uint32_t* bins = reinterpret_cast<uint32_t*>(shared);
-  uint32_t* kept = bins + BINS;
-  uint32_t* sums = kept + KEPT;
-  uint32_t* counter = sums + SELECT_THREADS / 32;
-  Found* found = reinterpret_cast<Found*>(counter + 1);
-
-  const Row row = {scores + static_cast<long long>(blockIdx.x) * width, min(keys, first + int(blockIdx.x))};
-  uint32_t* out = topk + static_cast<long long>(blockIdx.x) * k;
-  if (row.keys <= k) {
-    for (int i = threadIdx.x; i < k; i += SELECT_THREADS) out[i] = i < row.keys ? uint32_t(i) : ~0u;
-    return;
-  }
-
-  clear(bins);
-  if (threadIdx.x == 0) *counter = 0;
-  each(row, [&](int, uint32_t key) { atomicAdd(&bins[key >> 21], 1u); });
-  __syncthreads();
-  find(bins, k, sums, found);
-  const uint32_t top = found->digit, bin_members = found->members;
-  uint32_t wanted = found->wanted;
-  const bool fits = bin_members <= KEPT;
-
-  clear(bins);
-  each(row, [&](int, uint32_t key) {
-    if (key >> 21 != top) return;
-    atomicAdd(&bins[key >> 10 & 2047u], 1u);
-    if (fits) kept[atomicAdd(counter, 1u)] = key;
-  });
-  __syncthreads();
-  find(bins, wanted, sums, found);
-  const uint32_t middle = top << 11 | found->digit;
-  wanted = found->wanted;
-
-  clear(bins);
-  if (fits) {
-    for (uint32_t i = threadIdx.x; i < bin_members; i += SELECT_THREADS)
-      if (kept[i] >> 10 == middle) atomicAdd(&bins[kept[i] & 1023u], 1u);
-  } else {
-    each(row, [&](int, uint32_t key) {
-      if (key >> 10 == middle) atomicAdd(&bins[key & 1023u], 1u);
-    });
-  }
-  __syncthreads();
-  find(bins, wanted, sums, found);
-  const uint32_t limit = middle << 10 | found->digit, equals = found->wanted;
-
-  // Above the limit: all. Equal to it: the first `equals`. Counts of both travel in the halves of one integer.
-  uint32_t above_before = 0, equal_before = 0;
-  for (int base = 0; base < row.keys; base += 4 * SELECT_THREADS) {
-    const int at = base + 4 * int(threadIdx.x);
-    uint32_t keys4[4], own = 0;
-    if (at < row.keys) {
-      const float4 four = *reinterpret_cast<const float4*>(row.scores + at);
-      const float values[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        keys4[i] = order(values[i]);
-        if (at + i < row.keys) own += keys4[i] > limit ? 1u : keys4[i] == limit ? 0x10000u : 0u;
-      }
-    }
-    uint32_t total;
-    const uint32_t before = scan(own, sums, total);
-    uint32_t above = above_before + (before & 0xffffu), equal = equal_before + (before >> 16);
-    if (own) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (at + i >= row.keys) continue;
-        if (keys4[i] > limit) {
-          out[above + min(equal, equals)] = at + i;
-          ++above;
-        } else if (keys4[i] == limit) {
-          if (equal < equals) out[above + equal] = at + i;
-          ++equal;
-        }
-      }
-    }
-    above_before += total & 0xffffu;
-    equal_before += total >> 16;
-    if (above_before + min(equal_before, equals) >= uint32_t(k)) break;
-  }
-}
-
-}  // namespace indexer
 
 #define INDEXER_SCORES(NAME, ...)                                                                   \
   extern "C" __global__ void __launch_bounds__(indexer::THREADS, 1) NAME(                           \
@@ -379,7 +210,7 @@ INDEXER_WGMMA(indexer_scores_bf16_d128_wgmma, false, 2)
 INDEXER_WGMMA(indexer_scores_fp8_d128_wgmma, true, 1)
 #endif
 
-extern "C" __global__ void __launch_bounds__(indexer::SELECT_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(indexer::SELECT_THREADS, 2)
     indexer_select(const float* scores, unsigned width, int first, int keys, int k, unsigned int* topk) {
   indexer::select(scores, width, first, keys, k, topk);
 }

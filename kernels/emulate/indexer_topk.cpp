@@ -50,9 +50,11 @@ std::vector<uint32_t> best(const float* row, int n, int k) {
 constexpr size_t SELECT_SHARED = (indexer::BINS + indexer::KEPT + indexer::SELECT_THREADS / 32 + 4) * 4;
 
 std::vector<uint32_t> select_rows(const std::vector<float>& scores, int width, int rows, int first, int keys, int k, unsigned seed) {
-  std::vector<uint32_t> topk(size_t(rows) * k, 0xdeadbeef);
+  std::vector<uint32_t> topk(size_t(rows) * k + 1, 0xdeadbeef);  // one more, which stays as it is
   emulate::launch(dim3(rows), dim3(indexer::SELECT_THREADS), SELECT_SHARED, seed,
                   [&] { indexer_select(scores.data(), width, first, keys, k, topk.data()); });
+  expect(topk.back() == 0xdeadbeef, "the selection of %d rows, k %d, writes beyond its end", rows, k);
+  topk.pop_back();
   return topk;
 }
 
@@ -146,26 +148,30 @@ void warpgroups() {
   }
 }
 
-// Selection alone, on rows that are hard for a radix select.
+// Selection alone, on rows that are hard for a radix select or for the sample before it.
 void selection_of_hard_rows() {
   std::mt19937 random(5);
-  for (int kind = 0; kind < 6; ++kind)
-    for (int n : {5, 2049, 10011})
-      for (int k : {1, 2048}) {
-        std::vector<float> row((n + 3) / 4 * 4, NAN);
-        for (int i = 0; i < n; ++i) {
-          const float u = float(random() >> 8) / 16777216.f;
-          row[i] = kind == 0   ? 0.f                                        // all equal
-                   : kind == 1 ? (random() % 2 ? 0.f : -0.f)                // equal zeros of both signs
-                   : kind == 2 ? float(int(random() % 5) - 2)               // few values
-                   : kind == 3 ? __uint_as_float(0x3f800000u | random() % 600)  // differ in the last bits only
-                   : kind == 4 ? (u - 0.5f) * expf(20.f * u)                // many magnitudes and both signs
-                               : -1.f - u;                                  // all negative
-        }
-        const auto topk = select_rows(row, int(row.size()), 1, n, n, k, kind % 3);
-        expect(topk == best(row.data(), n, k), "selection of kind %d, n %d, k %d", kind, n, k);
-        ++cases;
+  for (int kind = 0; kind < 8; ++kind)
+    for (auto [n, k] : {std::pair(5, 1), {5, 2048}, {2049, 1}, {2049, 2048}, {10011, 1}, {10011, 2048}, {10011, 9000}, {40003, 2048}}) {
+      std::vector<float> row((n + 3) / 4 * 4, 1e30f);  // beyond the row: higher than all
+      std::vector<bool> sampled(n);
+      for (long long i = 0; i < indexer::KEPT / 4 && n > indexer::KEPT; ++i)
+        for (int j = 0; j < 4; ++j) sampled[i * (n / 4) / (indexer::KEPT / 4) * 4 + j] = true;
+      for (int i = 0; i < n; ++i) {
+        const float u = float(random() >> 8) / 16777216.f;
+        row[i] = kind == 0   ? 0.f                                        // all equal
+                 : kind == 1 ? (random() % 2 ? 0.f : -0.f)                // equal zeros of both signs
+                 : kind == 2 ? float(int(random() % 5) - 2)               // few values
+                 : kind == 3 ? __uint_as_float(0x3f800000u | random() % 600)  // differ in the last bits only
+                 : kind == 4 ? (u - 0.5f) * expf(20.f * u)                // many magnitudes and both signs
+                 : kind == 5 ? -1.f - u                                   // all negative
+                 : kind == 6 ? u + float(sampled[i])                      // the sample is too high
+                             : u - float(sampled[i]);                     // the sample is too low
       }
+      const auto topk = select_rows(row, int(row.size()), 1, n, n, k, kind % 4);
+      expect(topk == best(row.data(), n, k), "selection of kind %d, n %d, k %d", kind, n, k);
+      ++cases;
+    }
 }
 
 }  // namespace

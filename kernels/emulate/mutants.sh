@@ -2,10 +2,11 @@
 # Asks whether the emulation would notice: breaks one line of a kernel at a time and expects its test to fail.
 # usage: kernels/emulate/mutants.sh [PATTERN]     (those whose description matches; all take about 10 minutes). By hand.
 #
-# A mutant is "file ; what is wrong ; sed expression" and must change one line. Prints one line per mutant: how it was
-# caught, or that it survived; exits with 1 where one survives. Only indexer_topk's test is run: all are of its files.
-# Left out, as nothing can tell them from the kernel: no `__syncwarp` in `finish` (all lanes are together there; it is
-# for ptxas), products begun on the stage behind the last tile (nobody reads their sums).
+# A mutant is "file ; what is wrong ; sed expression". Prints one line per mutant: how it was caught, or that it survived;
+# exits with 1 where one survives. All are of indexer_topk's files. Left out, as no result can tell them apart:
+# - no `__syncwarp` in `finish`: it is for ptxas, all lanes are together there;
+# - queries or weights of missing heads that are not 0: the zeros of the other suffice, and both gone is a mutant;
+# - another sample, or another rank in it: they decide how often the counts are over the row, not what they find.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 pattern=${1:-}
@@ -49,20 +50,29 @@ indexer_wgmma.cuh ; one visible key too few ; s/mine < min(o.keys, o.first + que
 indexer_wgmma.cuh ; a row too many is written ; s/if (query < o.rows && mine </if (query <= o.rows \&\& mine </
 indexer_wgmma.cuh ; a share's last tile is left out ; s/end = min(tiles, begin + share);/end = min(tiles, begin + share) - 1;/
 indexer_wgmma.cuh ; dim is taken for full ; s/inside = 16 \* chunk < o.dim_bytes/inside = true/
-indexer_wgmma.cuh ; missing heads have weights ; s/if (query < o.rows && head < o.heads) {/if (query < o.rows) {/
-indexer_wgmma.cuh ; missing heads have queries ; s/inside && query < o.rows && head < o.heads;/inside \&\& query < o.rows;/
+indexer_wgmma.cuh ; missing heads have queries and weights ; s/ && head < o.heads//
 indexer_wgmma.cuh ; scales of queries are left out ; s/if (FP8) weight \*= .*//
 indexer_wgmma.cuh ; scales of keys are left out ; s/whole \* k_scale/whole/
 indexer_topk.cu ; mma.sync: no barrier when a tile has come ; s/^    __syncthreads();  \/\/ the tile has come.*//
 indexer_topk.cu ; mma.sync: copies are not waited for ; s/device::copies_wait<STAGES - 2>/device::copies_wait<STAGES - 1>/
-indexer_topk.cu ; mma.sync: the wrong stage is multiplied ; s/uint4\* stage = stages + (tile - begin) % STAGES \* (TILE \* CHUNKS);$/&/;/const uint4/s/(tile - begin)/(tile - begin + 1)/
+indexer_topk.cu ; mma.sync: the wrong stage is multiplied ; /const uint4\* stage/s/(tile - begin)/(tile - begin + 1)/
 indexer_topk.cu ; mma.sync: one visible key too many ; s/mine < min(o.keys, o.first + query))/mine < min(o.keys, o.first + query + 1))/
-indexer_topk.cu ; mma.sync: scales of keys are left out ; s/= whole \* k_scale;/= whole;/;0,/nothing/b
-indexer_topk.cu ; selection: ties go to the highest index ; s/if (equal < equals) out\[above + equal\] = at + i;/if (equal >= 1) out[above + equal - 1] = at + i;/
-indexer_topk.cu ; selection: a tie too many ; s/if (equal < equals) out/if (equal <= equals) out/
-indexer_topk.cu ; selection: the limit itself counts as above ; s/if (keys4\[i\] > limit) {/if (keys4[i] >= limit) {/
-indexer_topk.cu ; selection: -0 comes before 0 ; s/__float_as_uint(score + 0.f)/__float_as_uint(score)/
-indexer_topk.cu ; selection: a key beyond the row counts ; s/if (at + i < row.keys) own +=/if (at + i <= row.keys) own +=/
+indexer_topk.cu ; mma.sync: scales of keys are left out ; s/whole \* k_scale;/whole;/
+indexer_select.cuh ; selection: ties go to the highest index ; s/out\[above_here + min(equal_here, equals)\] =/out[above_here + (equal_here ? min(equal_here, equals) - 1u : 0u)] =/
+indexer_select.cuh ; selection: a tie too many ; s/equal_here < equals)/equal_here <= equals)/
+indexer_select.cuh ; selection: the limit itself counts as above ; s/return s > value;/return s >= value;/
+indexer_select.cuh ; selection: -0 comes before 0 ; s/__float_as_uint(score + 0.f)/__float_as_uint(score)/
+indexer_select.cuh ; selection: a key beyond the row counts ; s/if (begin + i < row.keys) {/if (begin + i <= row.keys) {/
+indexer_select.cuh ; selection: a key beyond the row is kept ; s/key_of(at, i) < row.keys/key_of(at, i) <= row.keys/
+indexer_select.cuh ; selection: too few kept keys are taken for enough ; s/uint32_t(k) <= candidates \&\& //
+indexer_select.cuh ; selection: too many kept keys are taken for all ; s/ \&\& candidates <= KEPT//
+indexer_select.cuh ; selection: no barrier after the kept keys ; /^  });$/{n;s/^  __syncthreads();//}
+indexer_select.cuh ; selection: no barrier before the kept keys ; s/^  __syncthreads();  \/\/ nobody reads.*//
+indexer_select.cuh ; selection: the counter is not zeroed ; s/\*counter = 0;/;/
+indexer_select.cuh ; selection: bins are not zeroed ; s/bins\[i\] = 0;/;/
+indexer_select.cuh ; selection: bits of the first count are forgotten ; s/above = above << (high - low) | found->digit;/above = found->digit;/
+indexer_select.cuh ; selection: the rank within the bin is forgotten ; s/^    wanted = found->wanted;//
+indexer_select.cuh ; selection: readers of the last sums are not waited for ; s/^  __syncthreads();  \/\/ readers.*//
 END
 }
 
@@ -85,10 +95,11 @@ while IFS= read -r line; do
   fi
   case "$file $what" in
     indexer_topk.cu*mma.sync*) part=mma ;;
-    indexer_topk.cu*) part=selection ;;
+    indexer_select.cuh*) part=selection ;;
     *) part=wgmma ;;
   esac
-  if FIRST=1 timeout 300 "$work/test" $part >"$work/log" 2>&1; then
+  # In a shell of its own, which says nothing where the test aborts.
+  if bash -c "FIRST=1 timeout 300 '$work/test' $part || exit 1" >"$work/log" 2>&1; then
     printf 'SURVIVED  %s\n' "$what"
     survived=$((survived + 1))
   else
