@@ -7,7 +7,7 @@ use candle_core::{Device, Result};
 pub struct GpuCheck {
     /// The kernel.
     pub kernel: String,
-    /// `native`, `portable`, `timed` or `ceiling`.
+    /// `native`, `portable`, `mma.sync` (native without `wgmma`), `timed` or `ceiling`.
     pub form: &'static str,
     /// Sizes of the operands.
     pub sizes: String,

@@ -49,6 +49,8 @@ impl File {
 pub(super) enum Form {
     /// The code for this GPU and all of its shared memory.
     Native,
+    /// The same without `wgmma`, to compare with where there is a choice.
+    MmaSync,
     /// The PTX for compute_80, within 99 KiB.
     Portable,
 }
@@ -95,7 +97,7 @@ pub(super) fn kernel(
         module.clone()
     } else {
         let (binary, ptx) = file.code();
-        let code = if form == Form::Native { Ptx::from_binary(binary.to_vec()) } else { Ptx::from_src(ptx) };
+        let code = if form == Form::Portable { Ptx::from_src(ptx) } else { Ptx::from_binary(binary.to_vec()) };
         let module = device.cuda_stream().context().load_module(code).w()?;
         modules.insert(key, module.clone());
         module

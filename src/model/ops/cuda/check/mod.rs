@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
 use self::ceilings::Ceilings;
-use super::device::Form;
+use super::device::{Form, gpu};
 use crate::model::ops::gpu_check::GpuCheck;
 use crate::model::ops::plan::Format;
 
@@ -22,6 +22,7 @@ const RUNS: usize = 11;
 pub(in crate::model::ops) fn gpu_check(device: &Device) -> Result<Vec<GpuCheck>> {
     let Device::Cuda(cuda) = device else { bail!("the device is not a CUDA device") };
     let mut checks = Vec::new();
+    let wgmma = gpu(cuda, Form::asked())?.wgmma;
     for form in [Form::Native, Form::Portable] {
         let on = On { cuda, form };
         indexer::compare(on, &mut checks)?;
@@ -29,10 +30,16 @@ pub(in crate::model::ops) fn gpu_check(device: &Device) -> Result<Vec<GpuCheck>>
         fp8::compare(on, &mut checks)?;
         overlap::compare(on, &mut checks)?;
     }
+    if wgmma {
+        indexer::compare(On { cuda, form: Form::MmaSync }, &mut checks)?;
+    }
     let ceilings = Ceilings::measure(cuda, &mut checks)?;
     let on = On { cuda, form: Form::asked() };
     for format in [Format::Bf16, Format::Fp8] {
         checks.push(indexer::timed(on, format, &ceilings)?);
+        if wgmma {
+            checks.push(indexer::timed(On { cuda, form: Form::MmaSync }, format, &ceilings)?);
+        }
     }
     checks.extend(attention::timed(on, &ceilings)?);
     checks.push(fp8::timed(on, &ceilings)?);
@@ -50,7 +57,11 @@ struct On<'a> {
 impl On<'_> {
     /// Returns a comparison of this form.
     fn compared(self, kernel: &str, sizes: String, rule: &'static str, passed: bool, found: String) -> GpuCheck {
-        let form = if self.form == Form::Native { "native" } else { "portable" };
+        let form = match self.form {
+            Form::Native => "native",
+            Form::MmaSync => "mma.sync",
+            Form::Portable => "portable",
+        };
         GpuCheck { kernel: kernel.to_owned(), form, sizes, rule, passed, found, timing: None }
     }
 
