@@ -8,6 +8,7 @@ mod cache;
 pub mod chat;
 mod clock;
 mod decoder;
+mod dispatch;
 mod ends;
 mod error;
 mod experts;

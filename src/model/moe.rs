@@ -1,13 +1,18 @@
 //! Mixture of experts: sigmoid router with a bias for choosing, group-limited top-k, shared experts.
 
 use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
 
 use super::Result;
+use super::dispatch::dispatch;
 use super::experts::Experts;
 use super::mlp::Mlp;
 use super::pass::Pass;
 use super::weights::{Linear, Scope};
 use crate::checkpoint::Config;
+
+/// Tokens that one thread chooses for at least: below that, waking it costs more.
+const TOGETHER: usize = 128;
 
 /// Weights of one sparse layer.
 #[derive(Clone, Debug)]
@@ -59,23 +64,35 @@ impl Moe {
         let flat = x.reshape((x.elem_count() / hidden, hidden))?; // N H
         let n = flat.dim(0)?;
         let p = candle_nn::ops::sigmoid(&self.router.forward(&flat.to_dtype(DType::F32)?)?)?; // N E
-        let chosen = self.choose(&p.detach().to_vec2()?); // N·K expert ids
+        let chosen = self.choose(&p.detach().flatten_all()?.to_vec1()?); // N·K expert ids
         let k = self.routing.per_token;
         let ids = Tensor::from_slice(&chosen, (n, k), x.device())?;
         let mut weights = p.gather(&ids, 1)?; // N K
         if self.routing.normalise {
             weights = weights.broadcast_div(&(weights.sum_keepdim(1)? + 1e-20)?)?;
         }
-        let weights = (weights * self.routing.factor)?.flatten_all()?.to_dtype(x.dtype())?;
+        let weights = (weights * self.routing.factor)?.to_dtype(x.dtype())?;
+        let mut load = vec![0; self.experts.len()];
+        chosen.iter().for_each(|&expert| load[expert as usize] += 1);
+        let y = match &self.shared {
+            Some(shared) => shared.forward(&flat)?,
+            None => flat.zeros_like()?,
+        };
+        let y = if x.device().is_cpu() {
+            self.one_by_one(&flat, &chosen, &weights, y, pass)?
+        } else {
+            (y + dispatch(&self.experts, &flat, &chosen, &weights, pass)?)?
+        };
+        Ok((y.reshape(x.shape())?, load))
+    }
 
+    /// Adds to `y` what each expert gives to its tokens; operands as in [`dispatch`].
+    fn one_by_one(&self, x: &Tensor, chosen: &[u32], weights: &Tensor, mut y: Tensor, pass: &Pass) -> Result<Tensor> {
+        let (k, weights) = (weights.dim(1)?, weights.flatten_all()?);
         let mut slots: Vec<Vec<u32>> = vec![Vec::new(); self.experts.len()];
         for (slot, &expert) in chosen.iter().enumerate() {
             slots[expert as usize].push(slot as u32);
         }
-        let mut y = match &self.shared {
-            Some(shared) => shared.forward(&flat)?,
-            None => flat.zeros_like()?,
-        };
         for (expert, slots) in slots.iter().enumerate() {
             if slots.is_empty() {
                 continue;
@@ -84,21 +101,21 @@ impl Moe {
             let tokens: Vec<u32> = slots.iter().map(|s| s / k as u32).collect();
             let tokens = Tensor::new(tokens.as_slice(), x.device())?;
             let share = weights.index_select(&Tensor::new(slots.as_slice(), x.device())?, 0)?.unsqueeze(1)?;
-            let out = self.experts.get(expert)?.forward(&flat.index_select(&tokens, 0)?)?.broadcast_mul(&share)?;
+            let out = self.experts.get(expert)?.forward(&x.index_select(&tokens, 0)?)?.broadcast_mul(&share)?;
             y = y.index_add(&tokens, &out, 0)?;
         }
-        Ok((y.reshape(x.shape())?, slots.iter().map(|s| s.len() as u32).collect()))
+        Ok(y)
     }
 
-    /// Returns each token's experts, flattened, best first.
-    fn choose(&self, p: &[Vec<f32>]) -> Vec<u32> {
+    /// Returns each token's experts, flattened, best first, from all tokens' scores of all experts.
+    fn choose(&self, p: &[f32]) -> Vec<u32> {
         let Routing { per_token, groups, groups_kept, .. } = self.routing;
-        let size = (self.experts.len() / groups.max(1)).max(1);
-        let mut chosen = Vec::with_capacity(p.len() * per_token);
-        let mut score = Vec::new();
-        for row in p {
-            score.clear();
-            score.extend(row.iter().zip(&self.bias).map(|(p, b)| p + b));
+        let experts = self.experts.len().max(1);
+        let size = (experts / groups.max(1)).max(1);
+        let mut chosen = vec![0; p.len() / experts * per_token];
+        let tokens = p.par_chunks(experts).zip(chosen.par_chunks_mut(per_token.max(1))).with_min_len(TOGETHER);
+        tokens.for_each(|(row, chosen)| {
+            let mut score: Vec<f32> = row.iter().zip(&self.bias).map(|(p, b)| p + b).collect();
             if groups_kept < groups {
                 // A group is as good as its two best members.
                 let worth: Vec<f32> = score.chunks(size).map(|g| best(g, 2).iter().map(|&e| g[e]).sum()).collect();
@@ -109,16 +126,67 @@ impl Moe {
                     }
                 }
             }
-            chosen.extend(best(&score, per_token).iter().map(|&e| e as u32));
-        }
+            chosen.iter_mut().zip(best(&score, per_token)).for_each(|(to, expert)| *to = expert as u32);
+        });
         chosen
     }
 }
 
 /// Returns the positions of the `k` highest values, best first; ties go to the lowest position.
+///
+/// k is small: each value is compared with the worst that is kept, few are let in.
 fn best(values: &[f32], k: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
-    order.truncate(k);
-    order
+    let mut kept: Vec<usize> = Vec::with_capacity(k + 1);
+    for (at, value) in values.iter().enumerate() {
+        let worse = |&&other: &&usize| values[other].total_cmp(value).is_lt();
+        if kept.len() == k && kept.last().is_none_or(|last| !worse(&last)) {
+            continue;
+        }
+        kept.insert(kept.len() - kept.iter().rev().take_while(worse).count(), at);
+        kept.truncate(k);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::model::ops::testing::{assert_close, random};
+    use crate::model::{Attend, CheckpointSource};
+
+    #[test]
+    fn tokens_sent_all_at_once_come_back_as_one_expert_after_another_gives_them() {
+        for (name, n) in [("glm_dsa_tiny", 1), ("glm_dsa_tiny", 50), ("deepseek_groups_yarn", 33)] {
+            let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name));
+            let checkpoint = checkpoint.unwrap();
+            let config = checkpoint.config().clone();
+            let layer = config.mlp.iter().position(|kind| *kind == crate::checkpoint::MlpKind::Sparse).unwrap();
+            let source = CheckpointSource { checkpoint, device: Device::Cpu, defer_experts: false };
+            let scope = Scope::root(&source, DType::F32).at("model.layers").at(layer).at("mlp");
+            let moe = Moe::load(&scope, &config).unwrap();
+            let (pass, k) = (Pass::new(Attend::Dense), config.num_experts_per_tok);
+            let x = random(&[n, config.hidden_size], 1);
+            let scores: Vec<f32> = random(&[n * config.n_routed_experts], 2).to_vec1().unwrap();
+            let (chosen, weights) = (moe.choose(&scores), random(&[n, k], 3));
+            let nothing = x.zeros_like().unwrap();
+            let want = moe.one_by_one(&x, &chosen, &weights, nothing, &pass).unwrap();
+            assert_close(&dispatch(&moe.experts, &x, &chosen, &weights, &pass).unwrap(), &want, 1e-5);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_of_a_stable_sort(values in prop::collection::vec((-4i8..4).prop_map(f32::from), 0..40), k in 0usize..12) {
+            let mut order: Vec<usize> = (0..values.len()).collect();
+            order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+            order.truncate(k);
+            prop_assert_eq!(best(&values, k), order);
+        }
+    }
 }
