@@ -24,7 +24,8 @@ fn value(code: u8) -> f64 {
 
 /// The code nearest to a number of at most 448.
 fn nearest(number: f64) -> u8 {
-    let distance = |code: &u8| (value(*code) - number).abs();
+    static TABLE: std::sync::LazyLock<Vec<f64>> = std::sync::LazyLock::new(|| (0..=255u8).map(value).collect());
+    let distance = |code: &u8| (TABLE[*code as usize] - number).abs();
     (0..=255u8).filter(|code| code & 0x7f != 0x7f).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap()
 }
 
@@ -133,6 +134,59 @@ fn loaded_weights_are_codes_times_scales() {
         }
         assert_eq!(compared, 6 * 7 + 3 + 5 * (8 + 1) * 3);
     }
+}
+
+/// Indexers trained for an FP8 checkpoint are stored in FP8 with scales of their own, the rest stays as it is.
+#[test]
+fn trained_indexers_take_their_places_in_an_fp8_checkpoint() {
+    let pair = Pair::of(Some([24, 20]));
+    let from = pair.fp8.dir().unwrap();
+    let (out, tokens) = (from.with_file_name("distilled"), from.with_file_name("tokens.json"));
+    std::fs::write(&tokens, json!([(0..64).map(|i| i * 7 % 128).collect::<Vec<u32>>()]).to_string()).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_indexscope")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let [from, out, tokens] = [from, &out, &tokens].map(|path| path.to_str().unwrap());
+    let few =
+        ["--seq-len", "16", "--steps", "4", "--sparse-steps", "2", "--rows", "8", "--lr", "2e-2", "--index-topk", "6"];
+    let train =
+        ["train", "distill", from, "--pattern", "FSSFSS", "--out", out, "--tokens", tokens, "--json", "--quiet"];
+    let report = run(&[&train[..], &few].concat());
+    // Two indexers of five tensors each, of which two are quantised.
+    assert_eq!(report["checkpoint"]["report"]["replaced"], 2 * (5 + 2));
+
+    let (before, after) = (&pair.fp8, Checkpoint::open(Path::new(out)).unwrap());
+    let sidecar = indexscope::checkpoint::Sidecar::open(Path::new(&format!("{out}.indexers.safetensors"))).unwrap();
+    let with = before.with_sidecar(&sidecar).unwrap();
+    let mut quantised = 0;
+    for (name, info) in after.tensors() {
+        let trained = sidecar.tensors().find(|(trained, ..)| *trained == name);
+        if trained.is_none() {
+            let is_kept = !name.contains("indexer") && after.bytes(name).unwrap() == before.bytes(name).unwrap();
+            assert!(is_kept || name.ends_with("_scale_inv") || name.contains("layers.6."), "{name}");
+            continue;
+        }
+        assert_eq!(info.dtype, before.tensor(name).unwrap().dtype, "{name}");
+        let values = |checkpoint: &Checkpoint| -> Vec<f32> {
+            let tensor = Pair::source(checkpoint).get(name, &info.shape, DType::F32).unwrap();
+            tensor.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let (wanted, got) = (values(&with), values(&after));
+        let largest = wanted.iter().fold(0f32, |a, b| a.max(b.abs()));
+        let is_fp8 = info.dtype == Dtype::F8E4M3;
+        quantised += usize::from(is_fp8);
+        for (got, wanted) in got.iter().zip(&wanted) {
+            let step = if is_fp8 { (wanted.abs() / 16.0).max(largest / 1024.0) } else { 0.0 };
+            assert!((got - wanted).abs() <= step, "{name}: {got} for {wanted}");
+        }
+    }
+    assert_eq!(quantised, 2 * 2);
+    after.check().unwrap();
+    assert_eq!(after.native().unwrap().to_string(), "FSSFSS");
+    let eval = run(&["eval", out, "--tokens", tokens, "--pattern", "native", "--json"]);
+    assert!(eval["results"][0]["loss"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

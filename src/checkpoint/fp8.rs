@@ -39,16 +39,18 @@ pub struct Blocks {
     pub rows: usize,
     /// Inputs per block.
     pub columns: usize,
+    /// Whether scales are powers of two (`scale_fmt` `ue8m0`).
+    pub powers: bool,
 }
 
 impl Default for Blocks {
     fn default() -> Self {
-        Self { rows: 128, columns: 128 }
+        Self { rows: 128, columns: 128, powers: false }
     }
 }
 
 impl Blocks {
-    /// Reads `quantization_config.weight_block_size` of config.json.
+    /// Reads `weight_block_size` and `scale_fmt` of config.json's `quantization_config`.
     ///
     /// # Errors
     /// [`CheckpointError::Config`] where it is no pair of whole numbers, [`CheckpointError::Value`] where one is 0.
@@ -60,11 +62,14 @@ impl Blocks {
         #[derive(Deserialize)]
         struct Quantization {
             weight_block_size: Option<[usize; 2]>,
+            scale_fmt: Option<String>,
         }
         let raw: Raw = serde_json::from_str(json)?;
-        match raw.quantization_config.and_then(|q| q.weight_block_size) {
-            None => Ok(Self::default()),
-            Some([rows, columns]) if rows > 0 && columns > 0 => Ok(Self { rows, columns }),
+        let Some(config) = raw.quantization_config else { return Ok(Self::default()) };
+        let powers = config.scale_fmt.is_some_and(|format| format == "ue8m0");
+        match config.weight_block_size {
+            None => Ok(Self { powers, ..Self::default() }),
+            Some([rows, columns]) if rows > 0 && columns > 0 => Ok(Self { rows, columns, powers }),
             Some(size) => Err(CheckpointError::Value {
                 key: "weight_block_size",
                 value: format!("{size:?}"),
@@ -78,6 +83,28 @@ impl Blocks {
         let &[out, input] = shape else { return None };
         let shape = vec![out.div_ceil(self.rows), input.div_ceil(self.columns)];
         Some(Demand { name: format!("{name}{SCALE_SUFFIX}"), shape })
+    }
+
+    /// Returns codes and scales of a weight with rows of `width`: each block's largest value gets the largest code, or
+    /// one as near as a power of two allows.
+    pub fn quantise(self, values: &[f32], width: usize) -> (Vec<u8>, Vec<f32>) {
+        let (width, largest) = (width.max(1), E4M3[0x7e]);
+        let per_row = width.div_ceil(self.columns);
+        let mut scales = vec![0.0f32; (values.len() / width).div_ceil(self.rows) * per_row];
+        let block = |at: usize| at / width / self.rows * per_row + at % width / self.columns;
+        for (at, value) in values.iter().enumerate() {
+            let scale = &mut scales[block(at)];
+            *scale = scale.max(value.abs() / largest);
+        }
+        for scale in &mut scales {
+            // A block of zeros has any scale; the smallest normal number keeps all divisions finite.
+            *scale = scale.max(f32::MIN_POSITIVE);
+            if self.powers {
+                *scale = scale.log2().ceil().exp2();
+            }
+        }
+        let codes = values.iter().enumerate().map(|(at, value)| nearest(value / scales[block(at)]));
+        (codes.collect(), scales)
     }
 
     /// Writes the rows of a weight from `row` on: `codes` and `values` hold whole rows of `width`, `scales` all scales.
@@ -94,6 +121,17 @@ impl Blocks {
             }
         }
     }
+}
+
+/// Returns the code of the nearest value, of two as near the even one; beyond ±448 the largest.
+fn nearest(value: f32) -> u8 {
+    // 0x7e is the largest; 0x7f is NaN.
+    let (magnitude, positive) = (value.abs(), &E4M3[..0x7f]);
+    let above = positive.partition_point(|&v| v < magnitude).min(positive.len() - 1);
+    let below = above.saturating_sub(1);
+    let (up, down) = (positive[above] - magnitude, magnitude - positive[below]);
+    let code = if down < up || (down == up && below % 2 == 0) { below } else { above };
+    code as u8 | if value.is_sign_negative() { 0x80 } else { 0 }
 }
 
 /// Returns whether a tensor holds the scales of another.
@@ -119,6 +157,41 @@ mod tests {
             (0, _) => sign * mantissa * 2f64.powi(-9),
             _ => sign * (8.0 + mantissa) * 2f64.powi(exponent - 10),
         }
+    }
+
+    #[test]
+    fn every_value_of_a_code_is_nearest_to_that_code() {
+        for code in (0..=255u8).filter(|code| code & 0x7f != 0x7f) {
+            assert_eq!(nearest(E4M3[code as usize]), code);
+        }
+        // Between 1 and 1.125, which are 0x38 and 0x39, and beyond the largest.
+        let given = [1.06, 1.0625, 1.07, 1e9, -1e9, 1e-9];
+        assert_eq!(given.map(nearest), [0x38, 0x38, 0x39, 0x7e, 0xfe, 0x00]);
+    }
+
+    #[test]
+    fn what_is_quantised_comes_back_within_half_a_step() {
+        let (width, rows) = (7, 5);
+        let values: Vec<f32> = (0..width * rows).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
+        for powers in [false, true] {
+            let blocks = Blocks { rows: 2, columns: 3, powers };
+            let (codes, scales) = blocks.quantise(&values, width);
+            assert_eq!((codes.len(), scales.len()), (values.len(), 3 * 3));
+            assert!(!powers || scales.iter().all(|s| s.log2().fract() == 0.0), "{scales:?}");
+            let mut back = vec![0.0; values.len()];
+            blocks.dequantise(&codes, 0, width, &scales, &mut back);
+            for (at, (value, back)) in values.iter().zip(&back).enumerate() {
+                // Three bits of mantissa: half a step is a sixteenth; below 2^-6 steps are 2^-9 of the scale.
+                let scale = scales[at / width / 2 * 3 + at % width / 3];
+                assert!((value - back).abs() <= (value.abs() / 16.0).max(scale / 1024.0), "{value} became {back}");
+            }
+            let again = blocks.quantise(&back, width);
+            let mut twice = vec![0.0; values.len()];
+            blocks.dequantise(&again.0, 0, width, &again.1, &mut twice);
+            assert!(powers || back.iter().zip(&twice).all(|(a, b)| (a - b).abs() <= a.abs() * 1e-6));
+        }
+        let (codes, scales) = Blocks::default().quantise(&[0.0, -0.0], 2);
+        assert!(codes.iter().all(|c| E4M3[*c as usize] == 0.0) && scales.iter().all(|s| *s > 0.0));
     }
 
     #[test]
@@ -149,7 +222,7 @@ mod tests {
     #[test]
     fn ragged_blocks_take_the_scale_of_their_place() {
         // 3 × 5 in blocks of 2 × 2: six scales.
-        let blocks = Blocks { rows: 2, columns: 2 };
+        let blocks = Blocks { rows: 2, columns: 2, powers: false };
         let scales = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0];
         let want = [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 10.0, 10.0, 20.0, 20.0, 30.0];
         let mut values = [0.0; 15];
@@ -166,10 +239,10 @@ mod tests {
     #[test]
     fn the_size_of_blocks_is_read_or_defaulted() {
         let parse = |json| Blocks::parse(json).map_err(|e| e.to_string());
-        assert_eq!(parse("{}"), Ok(Blocks { rows: 128, columns: 128 }));
+        assert_eq!(parse("{}"), Ok(Blocks { rows: 128, columns: 128, powers: false }));
         assert_eq!(parse(r#"{"quantization_config": {"quant_method": "fp8"}}"#), Ok(Blocks::default()));
-        let json = r#"{"quantization_config": {"weight_block_size": [64, 32]}}"#;
-        assert_eq!(parse(json), Ok(Blocks { rows: 64, columns: 32 }));
+        let json = r#"{"quantization_config": {"weight_block_size": [64, 32], "scale_fmt": "ue8m0"}}"#;
+        assert_eq!(parse(json), Ok(Blocks { rows: 64, columns: 32, powers: true }));
         let json = r#"{"quantization_config": {"weight_block_size": [0, 32]}}"#;
         assert!(parse(json).unwrap_err().contains("weight_block_size is [0, 32]"));
     }

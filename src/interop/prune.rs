@@ -62,7 +62,7 @@ pub fn prune_with(
 /// Does the same with other numbers in some tensors, stored in the dtypes that the checkpoint stores them in.
 ///
 /// # Errors
-/// As [`prune`]; [`ExportError::Retrained`] where the checkpoint has no such tensor, or an FP8 one.
+/// As [`prune`]; [`ExportError::Retrained`] where the checkpoint has no such tensor, or in a dtype that is not written.
 pub fn prune_retrained(
     checkpoint: &Checkpoint,
     pattern: Pattern,

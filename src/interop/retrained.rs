@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::ExportError;
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Dtype, Sidecar, demands, indexer_tensors, is_indexer_tensor, layer_of,
+    Blocks, Checkpoint, CheckpointError, Dtype, Sidecar, demands, indexer_tensors, is_indexer_tensor, layer_of,
 };
 use crate::domain::Pattern;
 
@@ -26,7 +26,7 @@ pub fn can_retrain(checkpoint: &Checkpoint, pattern: Pattern, rest: bool) -> Res
     let base = checkpoint.base();
     let indexers = (0..pattern.len()).filter(|&l| pattern.is_full(l)).flat_map(|l| indexer_tensors(base.config(), l));
     let rest = rest.then(|| demands(base.config())).into_iter().flatten();
-    indexers.chain(rest).try_for_each(|demand| stored(base, &demand.name, &demand.shape, &[]).map(|_| ()))
+    indexers.chain(rest).try_for_each(|demand| Place::of(base, &demand.name, &demand.shape).map(|_| ()))
 }
 
 /// Returns the tensors of a sidecar.
@@ -43,24 +43,61 @@ pub(super) fn of_sidecar(checkpoint: &Checkpoint, sidecar: &Sidecar) -> Result<V
 }
 
 /// Returns their bytes, each in the dtype of the tensor that it replaces, without indexers of `pattern`'s Shared layers.
+///
+/// FP8 tensors get new scales, too.
 pub(super) fn replaced(
     checkpoint: &Checkpoint,
     pattern: Pattern,
     tensors: &[Retrained],
 ) -> Result<Replaced, ExportError> {
     let is_used = |name: &str| !is_indexer_tensor(name) || layer_of(name).is_some_and(|l| pattern.is_full(l));
-    let kept = tensors.iter().filter(|(name, ..)| is_used(name));
-    kept.map(|(name, shape, values)| Ok((name.clone(), stored(checkpoint.base(), name, shape, values)?))).collect()
+    let mut replaced = Replaced::new();
+    for tensor in tensors.iter().filter(|(name, ..)| is_used(name)) {
+        let place = Place::of(checkpoint.base(), &tensor.0, &tensor.1)?;
+        replaced.extend(place.stored(tensor));
+    }
+    Ok(replaced)
 }
 
-/// Returns values in the dtype in which the checkpoint stores that tensor.
-fn stored(base: &Checkpoint, name: &str, shape: &[usize], values: &[f32]) -> Result<Vec<u8>, ExportError> {
-    let own = base.tensor(name).ok_or_else(|| refuse(name, "the checkpoint has none of that name".to_owned()))?;
-    if own.shape != shape {
-        return Err(refuse(name, format!("it has shape {:?} there, and {shape:?} here", own.shape)));
+/// How a checkpoint stores a tensor.
+enum Place {
+    /// As plain numbers.
+    Plain(Dtype),
+    /// As FP8 codes, and scales of that name.
+    Fp8(Blocks, String),
+}
+
+impl Place {
+    fn of(base: &Checkpoint, name: &str, shape: &[usize]) -> Result<Self, ExportError> {
+        let own = base.tensor(name).ok_or_else(|| refuse(name, "the checkpoint has none of that name".to_owned()))?;
+        if own.shape != shape {
+            return Err(refuse(name, format!("it has shape {:?} there, and {shape:?} here", own.shape)));
+        }
+        if own.dtype == Dtype::F8E4M3 {
+            let scales = base.blocks().scales(name, shape).filter(|scales| {
+                base.tensor(&scales.name).is_some_and(|own| own.dtype == Dtype::F32 && own.shape == scales.shape)
+            });
+            let scales =
+                scales.ok_or_else(|| refuse(name, "the checkpoint has no f32 scales for its FP8".to_owned()))?;
+            return Ok(Self::Fp8(base.blocks(), scales.name));
+        }
+        if write(&own.dtype, &[]).is_none() {
+            return Err(refuse(name, format!("the checkpoint stores {}, which is not written here", own.dtype)));
+        }
+        Ok(Self::Plain(own.dtype.clone()))
     }
-    write(&own.dtype, values)
-        .ok_or_else(|| refuse(name, format!("the checkpoint stores {}, which is not written here", own.dtype)))
+
+    /// Returns the bytes of the tensor, and of its scales where it has any, by name.
+    fn stored(&self, (name, shape, values): &Retrained) -> Vec<(String, Vec<u8>)> {
+        match self {
+            Self::Plain(dtype) => write(dtype, values).into_iter().map(|bytes| (name.clone(), bytes)).collect(),
+            Self::Fp8(blocks, scales) => {
+                let (codes, of_blocks) = blocks.quantise(values, shape.last().copied().unwrap_or(1));
+                let bytes = of_blocks.iter().flat_map(|s| s.to_le_bytes()).collect();
+                vec![(name.clone(), codes), (scales.clone(), bytes)]
+            }
+        }
+    }
 }
 
 fn refuse(name: &str, reason: String) -> ExportError {

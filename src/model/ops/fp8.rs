@@ -52,7 +52,7 @@ mod tests {
     fn blocks_of_any_place_have_their_scale_in_any_dtype() {
         // 5 × 3 codes of 1 in blocks of 2 × 2: six scales, exact in bf16.
         let scales = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let blocks = Blocks { rows: 2, columns: 2 };
+        let blocks = Blocks { rows: 2, columns: 2, powers: false };
         let weight = Fp8Weight { codes: &[0x38; 15], shape: (5, 3), scales: &scales, blocks };
         let want = [1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 3.0, 4.0, 3.0, 3.0, 4.0, 5.0, 5.0, 6.0];
         for dtype in [DType::F32, DType::BF16, DType::F16] {
