@@ -213,7 +213,7 @@ pub trait Backend: Send {
     /// [`BackendError::Failed`] where it cannot be read.
     fn left(&self, sidecar: &Path) -> Result<Option<LeftTraining>, BackendError>;
 
-    /// Measures a pattern with other indexers; Δ is against the reference with those of now.
+    /// Measures a pattern with other indexers, and its coverage; Δ is against the reference with those of now.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -223,7 +223,7 @@ pub trait Backend: Send {
         pattern: Pattern,
         cancel: &Cancel,
         partial: &mut dyn FnMut(&Evaluation),
-    ) -> Result<Evaluation, BackendError>;
+    ) -> Result<(Evaluation, Coverage), BackendError>;
 
     /// Measures under the reference how well layers could lend each other their indices.
     ///

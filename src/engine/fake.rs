@@ -310,11 +310,12 @@ impl Backend for Fake {
         pattern: Pattern,
         cancel: &Cancel,
         partial: &mut dyn FnMut(&Evaluation),
-    ) -> Result<Evaluation, BackendError> {
+    ) -> Result<(Evaluation, Coverage), BackendError> {
         let mut evaluation = self.evaluate(Subject::Pattern(pattern), cancel, partial)?;
         let value = 0.01 * pattern.shared_count() as f64 / (1 + weights.steps) as f64;
         evaluation.delta = Some(Estimate { value, se: None, n: 0 });
-        Ok(evaluation)
+        let layers = Vec::new();
+        Ok((evaluation, Coverage { pattern, layers }))
     }
 
     fn affinity(&mut self, _: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {

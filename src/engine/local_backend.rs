@@ -167,7 +167,7 @@ impl Backend for LocalBackend {
         pattern: Pattern,
         cancel: &Cancel,
         partial: &mut dyn FnMut(&Evaluation),
-    ) -> Result<Evaluation, BackendError> {
+    ) -> Result<(Evaluation, Coverage), BackendError> {
         super::trainer::evaluate_with(self, weights, pattern, cancel, partial)
     }
 

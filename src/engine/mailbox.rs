@@ -101,6 +101,8 @@ struct Slots {
     long_paused: bool,
     /// Whether the long job is what the worker is at.
     at_long: bool,
+    /// Whether the worker measures trained indexers, which gives way to another pattern.
+    at_trained: bool,
     /// A change of the long job that the worker has not been told.
     long_news: Option<(Kind, SearchState)>,
     last_post: Option<Instant>,
@@ -138,7 +140,12 @@ impl Mailbox {
                 slots.profile = None;
                 self.generation.advance();
             }
-            Command::EvaluateTrained(pattern) => slots.trained = Some(pattern),
+            Command::EvaluateTrained(pattern) => {
+                slots.trained = Some(pattern);
+                if std::mem::take(&mut slots.at_trained) {
+                    self.generation.advance();
+                }
+            }
             Command::KeepTrained(path) => slots.keep = Some(path),
             Command::Search(settings) => slots.start(Long::Search(settings)),
             Command::Train(settings) => slots.start(Long::Train(settings, Begin::Anew)),
@@ -207,6 +214,14 @@ impl Mailbox {
         }
     }
 
+    /// Puts a measurement of trained indexers back that an edit interrupted; a newer one or a stop keeps it away.
+    pub(super) fn resume_trained(&self, pattern: Pattern) {
+        let mut slots = self.lock();
+        if slots.evaluate.is_some() {
+            slots.trained.get_or_insert(pattern);
+        }
+    }
+
     /// Puts a judgement back that an edit interrupted; a stop keeps it away.
     pub(super) fn resume_validation(&self, pattern: Pattern) {
         let mut slots = self.lock();
@@ -218,7 +233,7 @@ impl Mailbox {
     /// Waits for the next piece of work.
     pub(super) fn next(&self) -> Next {
         let mut slots = self.lock();
-        slots.at_long = false;
+        (slots.at_long, slots.at_trained) = (false, false);
         loop {
             if slots.shutdown {
                 return Next::Shutdown;
@@ -227,6 +242,7 @@ impl Mailbox {
                 return Next::Long(kind, state);
             }
             if let Some(task) = slots.take() {
+                slots.at_trained = matches!(task, Task::EvaluateTrained(_));
                 return Next::Task(task, self.generation.advance());
             }
             if let Some(pattern) = slots.speed {

@@ -139,8 +139,15 @@ pub enum Update {
     Search(Box<SearchProgress>),
     /// Where the training stands; also told when it is paused, stopped or done.
     Training(Box<TrainingProgress>),
-    /// A pattern was measured with trained indexers that had seen so many steps, against the reference before training.
-    Trained(Box<Evaluation>, u64),
+    /// A pattern was measured with the trained indexers, against the reference before training.
+    Trained {
+        /// Its loss.
+        evaluation: Box<Evaluation>,
+        /// Its coverage.
+        coverage: Coverage,
+        /// The steps that the indexers had seen.
+        steps: u64,
+    },
     /// Trained indexers were written here.
     Kept(PathBuf),
     /// The training that is put aside now; `None` where there is none.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
-use super::{Backend, BackendError, Cancel, LocalBackend, Settings, Training, Weights};
+use super::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Training, Weights};
 use crate::checkpoint::{Checkpoint, IndexerShape};
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
 use crate::train::TrainError;
@@ -108,7 +108,7 @@ pub(super) fn evaluate_with(
     pattern: Pattern,
     cancel: &Cancel,
     partial: &mut dyn FnMut(&Evaluation),
-) -> Result<Evaluation, BackendError> {
+) -> Result<(Evaluation, Coverage), BackendError> {
     let device = backend.runner.model.device().clone();
     let tensor = |(name, shape, values): &(String, Vec<usize>, Vec<f32>)| {
         Ok((name.clone(), Tensor::from_slice(values, shape.as_slice(), &device)?))
@@ -119,7 +119,8 @@ pub(super) fn evaluate_with(
     let settings = Settings { cache_bytes: 0, keep_selections: false, ..backend.settings.clone() };
     let mut after = LocalBackend::assemble(backend.info.clone(), model, backend.calibration.clone(), settings)?;
     after.compare_with(backend, cancel, &mut |_| {})?;
-    after.evaluate(Subject::Pattern(pattern), cancel, partial)
+    let evaluation = after.evaluate(Subject::Pattern(pattern), cancel, partial)?;
+    Ok((evaluation, after.coverage(pattern, cancel)?))
 }
 
 impl Training for LocalTraining {

@@ -100,16 +100,17 @@ impl Trained {
         self.current = Some(current);
     }
 
-    /// Measures a pattern with the trained indexers as they are now; returns the steps that they have seen, too.
+    /// Measures a pattern with the trained indexers as they are now.
     pub(super) fn evaluate(
         &self,
         pattern: Pattern,
         backend: &mut dyn Backend,
         cancel: &Cancel,
         partial: &mut dyn FnMut(&Evaluation),
-    ) -> Result<(Evaluation, u64), BackendError> {
+    ) -> Result<Update, BackendError> {
         let weights = self.current()?.training.weights();
-        Ok((backend.evaluate_with(&weights, pattern, cancel, partial)?, weights.steps))
+        let (evaluation, coverage) = backend.evaluate_with(&weights, pattern, cancel, partial)?;
+        Ok(Update::Trained { evaluation: Box::new(evaluation), coverage, steps: weights.steps })
     }
 
     /// Writes the indexers as they are now as a sidecar. Where the training is done, nothing else need be put aside.

@@ -72,7 +72,7 @@ fn a_training_gives_way_to_an_edit_and_goes_on_where_it_was() {
     // What was trained is measured against what was before, and written.
     handle.post(Command::EvaluateTrained(p("FSSF")));
     let measured = loop {
-        if let Update::Trained(evaluation, steps) = next(&updates) {
+        if let Update::Trained { evaluation, steps, .. } = next(&updates) {
             break (evaluation.delta.unwrap().value, steps);
         }
     };
@@ -323,15 +323,16 @@ fn the_real_backend_trains_and_measures_before_and_after() {
     let mut training = backend.train(&settings, None).unwrap();
     let never = Cancel::never();
     let before = backend.evaluate(Subject::Pattern(pattern), &never, &mut |_| {}).unwrap();
-    let untrained = backend.evaluate_with(&training.weights(), pattern, &never, &mut |_| {}).unwrap();
+    let (untrained, covered) = backend.evaluate_with(&training.weights(), pattern, &never, &mut |_| {}).unwrap();
     assert_eq!((untrained.loss, untrained.delta), (before.loss, before.delta), "nothing has changed yet");
+    assert_eq!(covered, backend.coverage(pattern, &never).unwrap());
     let mut steps = 0;
     while let Some(step) = training.step(&never).unwrap() {
         steps += 1;
         assert!(step.done == steps && step.kl.iter().all(|kl| kl.is_finite()));
     }
     assert_eq!(steps, 8);
-    let after = backend.evaluate_with(&training.weights(), pattern, &never, &mut |_| {}).unwrap();
+    let (after, _) = backend.evaluate_with(&training.weights(), pattern, &never, &mut |_| {}).unwrap();
     assert_eq!(after.reference_loss, before.reference_loss, "one reference for both");
     assert_ne!(after.loss, before.loss);
 

@@ -192,8 +192,11 @@ impl Worker {
             Task::EvaluateTrained(pattern) => {
                 let mut partial =
                     |partial: &Evaluation| outbox.progress(Job::Trained, share(partial.sequences), started);
-                let (evaluation, steps) = trained.evaluate(pattern, backend.as_mut(), cancel, &mut partial)?;
-                outbox.send(Update::Trained(Box::new(evaluation), steps));
+                let measured = trained.evaluate(pattern, backend.as_mut(), cancel, &mut partial);
+                if matches!(measured, Err(BackendError::Cancelled)) {
+                    mailbox.resume_trained(pattern);
+                }
+                outbox.send(measured?);
             }
             Task::KeepTrained(ref path) => {
                 trained.keep(path)?;

@@ -50,7 +50,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Ready(_) => "ready".into(),
             Update::Search(p) => format!("search {:?} {}", p.record.state, p.record.pattern),
             Update::Training(p) => format!("training {:?}", p.state),
-            Update::Trained(e, _) => format!("trained {}", e.subject),
+            Update::Trained { evaluation, .. } => format!("trained {}", evaluation.subject),
             Update::Kept(path) => format!("kept {}", path.display()),
             Update::Left(left) => format!("left after {} steps", left.map_or(0, |left| left.done)),
             Update::Failed(failure) => format!("failed: {}", failure.message),

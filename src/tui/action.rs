@@ -202,6 +202,7 @@ actions! {
     Redo "redo" Screen ["Ctrl-R"] "Redo what was undone" 0 |_| "redo".into(), hint::cannot_redo;
     Compare "compare" Screen ["="] "Show the differences to B" 0 |_| "compare with B".into(), hint::cannot_compare;
     Measure "measure" Screen ["r"] "Measure loss and speed of this pattern again" 0 |_| "measure again".into(), hint::no_engine;
+    Indexers "indexers" Screen ["i"] "Change between the numbers of the trained indexers and of those before" 4 hint::indexers, hint::cannot_switch;
     Stop "stop" Screen ["x"] "Stop what is running; what was measured stays" 7 hint::stop, hint::cannot_stop;
     Save "save" Screen ["w"] "Save the session" 11 |_| "save".into(), hint::no_pattern;
     SaveAs "save-as" Screen ["W"] "Save the session under another name" 0 |_| "save as".into(), hint::no_pattern;

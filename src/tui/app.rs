@@ -28,7 +28,7 @@ use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
 use crate::interop::Target;
 
 pub use engines::EnginesView;
-pub use known::{Engine, Results};
+pub use known::{After, Engine, Indexers, Results};
 pub use looks::{Click, Cursor, Marks, Measure};
 pub use message::{Log, Message, Tone};
 pub use overlay::{Overlay, Question};
@@ -60,8 +60,10 @@ pub struct App {
     pub matrices: Vec<Arc<OverlapMatrix>>,
     /// The patterns tried; `None` before the number of layers is known.
     pub history: Option<History>,
-    /// Whatever was measured, by pattern.
+    /// Whatever was measured with the indexers that the model was opened with, by pattern.
     pub results: HashMap<Pattern, Results>,
+    /// Whose numbers the Overlap screen shows.
+    pub indexers: Indexers,
     /// The evaluation that is growing, of whatever pattern.
     pub partial: Option<Evaluation>,
     /// The last complete evaluation that was on the screen.
@@ -143,6 +145,7 @@ impl App {
             matrices: Vec::new(),
             history: None,
             results: HashMap::new(),
+            indexers: Indexers::default(),
             partial: None,
             last_loss: None,
             last_speed: Vec::new(),
@@ -234,14 +237,31 @@ impl App {
         self.named.iter().find(|(_, p)| *p == pattern).map(|(name, _)| name.as_str())
     }
 
-    /// Returns what is known of the current pattern.
+    /// Returns what is known of the current pattern with the indexers that are shown.
     pub fn current(&self) -> Option<&Results> {
-        self.results.get(&self.pattern()?)
+        self.results_of(self.pattern()?)
     }
 
-    /// Returns whether loss, coverage and speed of the current pattern are all there.
+    /// Returns what is known of a pattern with the indexers that are shown.
+    pub fn results_of(&self, pattern: Pattern) -> Option<&Results> {
+        match self.indexers {
+            Indexers::Before => self.results.get(&pattern),
+            Indexers::Trained => self.train.after(pattern).map(|after| &after.results),
+        }
+    }
+
+    /// Returns whether all that is measured of the current pattern is there: loss, coverage and speed, or what the trained
+    /// indexers of now change.
     pub fn is_settled(&self) -> bool {
-        self.current().is_some_and(|r| r.evaluation.is_some() && r.coverage.is_some() && !r.speed.is_empty())
+        match self.indexers {
+            Indexers::Before => {
+                self.current().is_some_and(|r| r.evaluation.is_some() && r.coverage.is_some() && !r.speed.is_empty())
+            }
+            Indexers::Trained => {
+                let after = self.pattern().and_then(|pattern| self.train.after(pattern));
+                after.is_some_and(|after| after.steps == self.train.done())
+            }
+        }
     }
 
     /// Returns whether no token sees more than k keys, so that all patterns are equal.

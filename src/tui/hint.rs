@@ -1,6 +1,6 @@
 //! What actions would do now, and why some cannot.
 
-use super::app::{App, Engine};
+use super::app::{App, Engine, Indexers};
 use super::layout::MapView;
 use crate::domain::{LeftTraining, Role, SearchState};
 
@@ -144,6 +144,22 @@ pub fn cannot_pause_training(app: &App) -> Option<String> {
 pub fn cannot_keep(app: &App) -> Option<String> {
     let none = app.train.steps.is_empty().then(|| "no indexers have been trained yet; Enter starts".to_owned());
     no_engine(app).or(none)
+}
+
+/// Says whose numbers are shown next.
+pub fn indexers(app: &App) -> String {
+    match app.indexers {
+        Indexers::Before => "trained indexers",
+        Indexers::Trained => "indexers before",
+    }
+    .into()
+}
+
+/// Refuses to change indexers where nothing was trained.
+pub fn cannot_switch(app: &App) -> Option<String> {
+    let none = app.train.done() == 0 || app.train.progress.is_none();
+    no_engine(app)
+        .or_else(|| none.then(|| "no indexers have been trained yet; Enter on the Train screen starts".into()))
 }
 
 /// Refuses to search without a model.

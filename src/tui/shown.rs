@@ -1,6 +1,6 @@
 //! Which numbers may stand beside the current pattern, and how fresh they are.
 
-use super::app::App;
+use super::app::{App, Indexers};
 use crate::domain::{Evaluation, Origin, Speed};
 use crate::engine::Job;
 use crate::tui::theme::Role;
@@ -55,18 +55,25 @@ impl Fresh {
 /// Returns the loss to show: of the current pattern, else the last one, as stale.
 pub fn loss(app: &App) -> (Fresh, Option<&Evaluation>) {
     if let Some(evaluation) = app.current().and_then(|r| r.evaluation.as_ref()) {
+        if app.indexers == Indexers::Trained && !app.is_settled() {
+            // They have learnt more since.
+            return (Fresh::Stale, Some(evaluation));
+        }
         let fresh = if evaluation.origin == Origin::Imported { Fresh::Imported } else { Fresh::Measured };
         return (fresh, Some(evaluation));
     }
     if let Some(evaluation) = app.growing() {
         return (Fresh::Growing, Some(evaluation));
     }
-    absent(app, Job::Evaluate, app.last_loss.as_ref())
+    let job = if app.indexers == Indexers::Trained { Job::Trained } else { Job::Evaluate };
+    absent(app, job, app.last_loss.as_ref())
 }
 
 /// Returns the speed to show, prefill first: of the current pattern, else the last one, as stale.
 pub fn speed(app: &App) -> (Fresh, &[Speed]) {
-    if let Some(results) = app.current().filter(|r| !r.speed.is_empty()) {
+    // Trained indexers are as large as those before, and no faster.
+    let results = app.pattern().and_then(|pattern| app.results.get(&pattern));
+    if let Some(results) = results.filter(|r| !r.speed.is_empty()) {
         let imported = results.speed.iter().any(|s| s.origin == Origin::Imported);
         return (if imported { Fresh::Imported } else { Fresh::Measured }, &results.speed);
     }

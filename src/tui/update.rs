@@ -218,6 +218,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::Compare => overlay::compare(app),
         Action::Measure => edit::measure(app),
+        Action::Indexers => train::switch(app),
         Action::Profile => {
             app.say(Tone::Info, "timing shorter contexts, to predict others");
             app.pattern().map(|p| Effect::Send(Command::Profile(p))).into_iter().collect()

@@ -16,6 +16,25 @@ pub struct Results {
     pub validation: Option<Validation>,
 }
 
+/// Whose numbers are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Indexers {
+    /// Those of the indexers that the model was opened with.
+    #[default]
+    Before,
+    /// Those of the trained ones.
+    Trained,
+}
+
+/// What is known of one pattern with trained indexers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct After {
+    /// The steps that they had seen.
+    pub steps: u64,
+    /// Loss and coverage; speed and validation are not measured again.
+    pub results: Results,
+}
+
 /// Where the worker stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Engine {

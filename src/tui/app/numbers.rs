@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{App, Measure};
+use super::{App, Indexers, Measure};
 use crate::analysis::{Metric, OverlapMatrix, coverage};
 use crate::domain::{Estimate, Evaluation, Pattern, Role, Subject};
 
@@ -10,7 +10,7 @@ impl App {
     /// Returns the growing evaluation, if it is of the current pattern.
     pub fn growing(&self) -> Option<&Evaluation> {
         let current = Subject::Pattern(self.pattern()?);
-        self.partial.as_ref().filter(|e| e.subject == current)
+        self.partial.as_ref().filter(|e| e.subject == current && self.indexers == Indexers::Before)
     }
 
     /// Returns the matrix from which a metric is drawn, once computed.
@@ -42,7 +42,7 @@ impl App {
 
     /// Returns each layer's coverage under any pattern, and whether it was measured under it.
     pub fn coverage_of(&self, pattern: Pattern) -> (Vec<Option<Estimate>>, bool) {
-        if let Some(measured) = self.results.get(&pattern).and_then(|r| r.coverage.as_ref()) {
+        if let Some(measured) = self.results_of(pattern).and_then(|r| r.coverage.as_ref()) {
             let own = Estimate { value: 1.0, se: None, n: 0 };
             let mut layers: Vec<Option<Estimate>> = pattern.roles().map(|r| (r == Role::Full).then_some(own)).collect();
             for layer in measured.layers.iter().filter(|l| l.layer < pattern.len()) {
@@ -50,9 +50,10 @@ impl App {
             }
             return (layers, true);
         }
+        // The recording is of the indexers before, and says nothing about others.
         let predicted = self
             .matrix(Metric::Overlap)
-            .filter(|m| m.layers == pattern.len())
+            .filter(|m| m.layers == pattern.len() && self.indexers == Indexers::Before)
             .map_or_else(|| vec![None; pattern.len()], |m| coverage::predicted(m, pattern));
         (predicted, false)
     }

@@ -1,9 +1,9 @@
 //! The training of indexers: what is asked for, where it stands, and what it changed.
 
-use super::{App, Screen};
-use crate::domain::{
-    Evaluation, LeftTraining, Pattern, SearchState, Targets, TrainingProgress, TrainingSettings, TrainingStep,
-};
+use std::collections::HashMap;
+
+use super::{After, App, Screen};
+use crate::domain::{LeftTraining, Pattern, SearchState, Targets, TrainingProgress, TrainingSettings, TrainingStep};
 
 /// Steps over which a floor is averaged: about as many as a sidecar's.
 const NEWEST: usize = 20;
@@ -94,14 +94,14 @@ pub struct TrainView {
     pub leaving: Leaving,
     /// Whether the work that trained is closed; what is still told of it is for nobody.
     pub closed: bool,
-    /// Patterns measured with the trained indexers, each with the steps that these had seen.
-    pub after: Vec<(Pattern, u64, Evaluation)>,
+    /// What was measured with the trained indexers, by pattern.
+    pub after: HashMap<Pattern, After>,
 }
 
 impl TrainView {
     /// Returns what was measured last for a pattern with trained indexers.
-    pub fn after(&self, pattern: Pattern) -> Option<&(Pattern, u64, Evaluation)> {
-        self.after.iter().find(|(p, ..)| *p == pattern)
+    pub fn after(&self, pattern: Pattern) -> Option<&After> {
+        self.after.get(&pattern)
     }
 
     /// Returns the steps done.

@@ -8,11 +8,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use crate::domain::{Estimate, LeftTraining, SearchState, TrainingProgress, TrainingSettings};
-use crate::tui::app::{App, TrainingPlan};
+use crate::domain::{Estimate, LeftTraining, Origin, SearchState, TrainingProgress, TrainingSettings};
+use crate::tui::app::{App, Indexers, TrainingPlan};
 use crate::tui::format;
 use crate::tui::hint;
-use crate::tui::shown::loss;
 use crate::tui::theme::Role;
 use crate::tui::widgets::{bars, kl, letters, wrapped, write};
 
@@ -150,25 +149,34 @@ fn lines(app: &App, progress: &TrainingProgress, width: usize) -> Vec<Line> {
 fn compared(app: &App) -> Vec<Line> {
     let theme = app.theme;
     let Some(pattern) = app.pattern() else { return Vec::new() };
+    // Those that the Overlap screen shows stand out.
+    let side = |indexers, text: &str| {
+        let (text, style) = label(app, text);
+        (text, if app.indexers == indexers { theme.role(Role::Accent) } else { style })
+    };
     let number = |delta: Option<Estimate>| {
         delta.map_or_else(
             || "–".to_owned(),
             |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.se, theme.ascii)),
         )
     };
-    let (fresh, evaluation) = loss(app);
-    let kept = format!("{}/{} Full in view", pattern.full_count(), pattern.len());
-    let before = format!("{} {}", number(evaluation.and_then(|e| e.delta)), fresh.mark());
-    let before =
-        vec![label(app, "before"), (before, theme.role(Role::Text)), (format!("  {kept}"), theme.role(Role::Dim))];
-    let after = match app.train.after(pattern) {
+    let known = app.results.get(&pattern).and_then(|r| r.evaluation.as_ref());
+    let text = match known {
+        None => "not measured yet".to_owned(),
+        Some(e) if e.origin == Origin::Imported => format!("{} ○ from file", number(e.delta)),
+        Some(e) => format!("{} ● measured", number(e.delta)),
+    };
+    let kept = format!("  {}/{} Full in view", pattern.full_count(), pattern.len());
+    let before = vec![side(Indexers::Before, "before"), (text, theme.role(Role::Text)), (kept, theme.role(Role::Dim))];
+    let after = app.train.after(pattern).and_then(|after| Some((after.steps, after.results.evaluation.as_ref()?)));
+    let (text, role) = match after {
         None => ("not measured; 'a' measures it once something is trained".to_owned(), Role::Dim),
-        Some((_, steps, e)) if *steps == app.train.done() => {
+        Some((steps, e)) if steps == app.train.done() => {
             (format!("{} ●  after {steps} steps, against the same reference", number(e.delta)), Role::Text)
         }
-        Some((_, steps, e)) => {
+        Some((steps, e)) => {
             (format!("{} ◌  after {steps} steps; 'a' measures those of now", number(e.delta)), Role::Dim)
         }
     };
-    vec![before, vec![label(app, "after"), (after.0, theme.role(after.1))]]
+    vec![before, vec![side(Indexers::Trained, "after"), (text, theme.role(role))]]
 }

@@ -7,7 +7,7 @@ use super::scene::{Scene, evaluation, model};
 use super::snapshot::dump;
 use crate::domain::*;
 use crate::engine::fake::Fake;
-use crate::engine::{Command, Failure, Job, Progress, Update, spawn_with};
+use crate::engine::{Command, Coverage, Failure, Job, LayerCoverage, Progress, Update, spawn_with};
 use crate::tui::app::{Overlay, Screen};
 use crate::tui::msg::{Effect, Msg};
 
@@ -47,6 +47,15 @@ fn told(scene: &mut Scene, steps: std::ops::RangeInclusive<u64>, state: SearchSt
     scene.worker(Update::Training(Box::new(progress)));
 }
 
+/// A pattern measured with trained indexers, under which every Shared layer finds 0.9 of its own selection.
+fn trained(evaluation: Evaluation, steps: u64) -> Update {
+    let Subject::Pattern(pattern) = evaluation.subject else { unreachable!("tests measure patterns") };
+    let overlap = Estimate { value: 0.9, se: None, n: 1 };
+    let shared = (0..pattern.len()).filter(|&l| !pattern.is_full(l));
+    let layers = shared.map(|layer| LayerCoverage { layer, overlap }).collect();
+    Update::Trained { evaluation: Box::new(evaluation), coverage: Coverage { pattern, layers }, steps }
+}
+
 #[test]
 fn the_training_at_three_sizes() {
     let mut scene = ready();
@@ -58,7 +67,7 @@ fn the_training_at_three_sizes() {
     let pattern = scene.pattern();
     let mut after = evaluation(pattern, 20);
     after.delta = Some(Estimate { value: 0.0021, se: Some(0.0006), n: 9812 });
-    scene.worker(Update::Trained(Box::new(after), 140));
+    scene.worker(trained(after, 140));
     for (width, height) in [(80, 24), (120, 40), (200, 60)] {
         insta::assert_snapshot!(format!("train_{width}x{height}"), scene.text(width, height));
     }
@@ -107,7 +116,7 @@ fn a_training_is_paused_stopped_measured_and_kept() {
     let pattern = scene.pattern();
     scene.type_keys("a");
     assert_eq!(scene.posted.last(), Some(&Command::EvaluateTrained(pattern)));
-    scene.worker(Update::Trained(Box::new(evaluation(pattern, 20)), 10));
+    scene.worker(trained(evaluation(pattern, 20), 10));
     let text = scene.text(100, 30);
     assert!(text.contains("before") && text.contains("after 10 steps, against the same reference"), "{text}");
     scene.type_keys("k");
@@ -178,14 +187,73 @@ fn a_training_with_the_real_worker() {
     scene.type_keys("a");
     let pattern = scene.pattern();
     pump(&mut scene, &|s| s.app.train.after(pattern).is_some());
-    let (_, steps, after) = scene.app.train.after(pattern).unwrap();
-    assert_eq!((*steps, after.delta.unwrap().value), (6, 0.03 / 7.0));
+    let after = scene.app.train.after(pattern).unwrap();
+    assert_eq!((after.steps, after.results.evaluation.as_ref().unwrap().delta.unwrap().value), (6, 0.03 / 7.0));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kept.safetensors");
     scene.type_keys("k");
     scene.type_keys(&format!("^U{}\n", path.display()));
     pump(&mut scene, &|s| s.app.message.text.starts_with("kept "));
     assert!(path.exists());
+}
+
+#[test]
+fn numbers_of_trained_indexers_and_of_those_before_never_stand_together() {
+    let mut scene = ready();
+    scene.type_keys("1i");
+    assert!(scene.app.message.text.contains("no indexers have been trained yet"), "{}", scene.app.message.text);
+    told(&mut scene, 1..=140, SearchState::Running);
+    let every_4 = scene.pattern();
+    let before = scene.text(120, 40);
+    assert!(before.contains("+0.0090") && !before.contains("indexers after"));
+
+    // Measured once; until then nothing is shown, and nothing of the others is.
+    scene.type_keys("i");
+    scene.wait(100);
+    assert_eq!(scene.posted, [Command::EvaluateTrained(every_4)]);
+    let text = scene.text(120, 40);
+    assert!(!text.contains("+0.0090 ±") && text.contains("indexers after 140 steps"), "{text}");
+    let mut after = evaluation(every_4, 20);
+    after.delta = Some(Estimate { value: 0.0021, se: Some(0.0006), n: 9812 });
+    scene.worker(trained(after, 140));
+    insta::assert_snapshot!("trained_80x24", scene.text(80, 24));
+    insta::assert_snapshot!("trained_120x40", scene.text(120, 40));
+    assert_eq!(scene.app.coverage().0[1].unwrap().value, 0.9);
+
+    // To and fro at once, and what is measured of one never shows as the other's.
+    scene.posted.clear();
+    scene.type_keys("i");
+    scene.wait(100);
+    assert_eq!(
+        scene.text(120, 40).lines().skip(1).take(36).collect::<Vec<_>>(),
+        before.lines().skip(1).take(36).collect::<Vec<_>>()
+    );
+    scene.type_keys("i");
+    scene.wait(100);
+    assert_eq!(scene.posted, [], "both are known");
+    scene.worker(Update::Evaluated(Box::new(evaluation(every_4, 20))));
+    assert!(scene.text(120, 40).contains("+0.0021 ±0.0006"));
+
+    // An edit is measured with the indexers in view; none is predicted from a recording of the others.
+    scene.type_keys("u");
+    scene.wait(100);
+    let all = scene.pattern();
+    assert_eq!(scene.posted, [Command::EvaluateTrained(all)]);
+    scene.type_keys("^R");
+    scene.wait(100);
+    // Once they have learnt more, what was measured is stale, until it is measured again.
+    told(&mut scene, 141..=150, SearchState::Running);
+    assert!(scene.text(120, 40).contains("◌ stale"));
+    scene.posted.clear();
+    scene.type_keys("r");
+    assert_eq!(scene.posted, [Command::EvaluateTrained(every_4)]);
+    // A session keeps what holds for the model as it was opened.
+    let work = scene.app.work().unwrap();
+    assert_eq!(work.steps[work.current].evaluation, scene.app.results[&every_4].evaluation);
+    // Another training begins: what the former changed is gone.
+    told(&mut scene, 151..=151, SearchState::Stopped);
+    scene.type_keys("7\n1");
+    assert!(!scene.text(120, 40).contains("indexers after") && scene.text(120, 40).contains("+0.0090"));
 }
 
 /// A session in which 140 steps are done, and put aside.

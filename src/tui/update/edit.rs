@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::{Constraints, Pattern, Role};
 use crate::engine::{Command, Job};
 use crate::tui::action::Action;
-use crate::tui::app::{App, Engine, Tone};
+use crate::tui::app::{App, Engine, Indexers, Tone};
 use crate::tui::history::History;
 use crate::tui::msg::Effect;
 
@@ -128,6 +128,14 @@ pub fn remember_shown(app: &mut App) {
     }
 }
 
+/// Shows the numbers of the trained indexers, or of those before; what is known is there at once, the rest is measured.
+pub fn switch(app: &mut App, indexers: Indexers) -> Vec<Effect> {
+    app.indexers = indexers;
+    // Nothing of the others is to be seen, not even as stale.
+    (app.last_loss, app.failure) = (None, None);
+    refresh(app)
+}
+
 /// Posts the current pattern if its time has come.
 pub fn post_if_due(app: &mut App) -> Vec<Effect> {
     if app.due.is_none_or(|due| due > app.now) {
@@ -137,6 +145,7 @@ pub fn post_if_due(app: &mut App) -> Vec<Effect> {
     let command = match app.pattern() {
         // All is known; only what runs for another pattern is to stop, so that nothing is measured in vain.
         Some(_) if app.is_settled() => app.progress.filter(|p| p.job != Job::Record).map(|_| Command::Stop),
+        pattern if app.indexers == Indexers::Trained => pattern.map(Command::EvaluateTrained),
         pattern => pattern.map(Command::Evaluate),
     };
     command.map(Effect::Send).into_iter().collect()
@@ -147,6 +156,9 @@ pub fn measure(app: &mut App) -> Vec<Effect> {
     let Some(pattern) = app.pattern() else { return Vec::new() };
     app.failure = None;
     app.say(Tone::Info, "measuring again");
+    if app.indexers == Indexers::Trained {
+        return vec![Effect::Send(Command::EvaluateTrained(pattern))];
+    }
     let known = app.current().is_some_and(|r| r.evaluation.is_some());
     if let Some(results) = app.results.get_mut(&pattern) {
         results.speed.clear();

@@ -41,7 +41,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         Update::Validated(pattern, validation) => search::validated(app, pattern, validation),
         Update::Search(progress) => return search::told_progress(app, *progress),
         Update::Training(progress) => train::told_progress(app, *progress),
-        Update::Trained(evaluation, steps) => train::measured(app, *evaluation, steps),
+        Update::Trained { evaluation, coverage, steps } => train::measured(app, *evaluation, coverage, steps),
         Update::Kept(path) => train::kept(app, &path),
         Update::Left(left) => return train::left(app, left),
         Update::Failed(failure) => {
@@ -117,7 +117,7 @@ fn evaluated(app: &mut App, evaluation: Evaluation) {
     if app.partial.as_ref().is_some_and(|p| p.subject == evaluation.subject) {
         app.partial = None;
     }
-    let news = app.current().and_then(|r| r.evaluation.as_ref()) != Some(&evaluation);
+    let news = app.results.get(&pattern).and_then(|r| r.evaluation.as_ref()) != Some(&evaluation);
     if app.pattern() == Some(pattern) && news {
         app.failure = None;
         app.say(Tone::Info, told(app, &evaluation));

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::edit;
 use crate::domain::{Evaluation, LeftTraining, SearchState, Subject, TrainingProgress, TrainingSettings};
-use crate::engine::Command;
+use crate::engine::{Command, Coverage};
 use crate::session::sidecar_path;
 use crate::tui::action::Action;
-use crate::tui::app::{App, Engine, Leaving, Overlay, Question, Tone, TrainView, TrainingPlan};
+use crate::tui::app::{
+    After, App, Engine, Indexers, Leaving, Overlay, Question, Results, Tone, TrainView, TrainingPlan,
+};
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::msg::Effect;
@@ -78,6 +80,26 @@ fn wait_for(app: &mut App, settings: TrainingSettings, before: u64) {
     let TrainView { plan, left, .. } = app.train;
     app.train = TrainView { plan, left, before, waiting: Some(settings), ..TrainView::default() };
     app.failure = None;
+    forget_after(app);
+}
+
+/// Leaves the view of trained indexers that are no longer there.
+fn forget_after(app: &mut App) {
+    if app.indexers == Indexers::Trained {
+        edit::switch(app, Indexers::Before);
+    }
+}
+
+/// Changes between the trained indexers and those from before.
+pub fn switch(app: &mut App) -> Vec<Effect> {
+    let (to, what) = match app.indexers {
+        Indexers::Before => {
+            (Indexers::Trained, format!("shown: the trained indexers, after {} steps", app.train.done()))
+        }
+        Indexers::Trained => (Indexers::Before, "shown: the indexers from before the training".to_owned()),
+    };
+    app.say(Tone::Info, what);
+    edit::switch(app, to)
 }
 
 /// Returns a training that was put aside in a few words.
@@ -95,6 +117,7 @@ pub fn moved(app: &mut App, along: bool) -> Vec<Effect> {
     if !along {
         effects.extend(app.has_training().then_some(Effect::Send(Command::StopTraining)));
         app.train = TrainView { plan: app.train.plan, closed: true, ..TrainView::default() };
+        forget_after(app);
     }
     effects.push(Effect::Send(Command::TrainingAt { sidecar, along }));
     effects
@@ -166,14 +189,14 @@ pub fn told_progress(app: &mut App, mut progress: TrainingProgress) {
 }
 
 /// A pattern was measured with the trained indexers.
-pub fn measured(app: &mut App, evaluation: Evaluation, steps: u64) {
+pub fn measured(app: &mut App, evaluation: Evaluation, coverage: Coverage, steps: u64) {
     let Subject::Pattern(pattern) = evaluation.subject else { return };
     let delta = evaluation.delta.map_or_else(String::new, |d| {
         format!(": Δloss {} {}", format::delta(d.value), format::spread(d.se, app.theme.ascii))
     });
     app.say(Tone::Info, format!("with the indexers after {steps} steps{delta}"));
-    app.train.after.retain(|(p, ..)| *p != pattern);
-    app.train.after.push((pattern, steps, evaluation));
+    let results = Results { evaluation: Some(evaluation), coverage: Some(coverage), ..Results::default() };
+    app.train.after.insert(pattern, After { steps, results });
 }
 
 /// The trained indexers were written.

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::{write, write_right};
-use crate::tui::app::{App, Measure};
+use crate::tui::app::{App, Indexers, Measure};
 use crate::tui::layout::{Cell, Layout, MapView};
 use crate::tui::theme::{Role, Shade};
 
@@ -28,7 +28,9 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
     };
     let wide = area.width >= 48;
     let what = if wide { what } else { app.measure.name().to_owned() };
-    let text = format!("{what}{pooled}, {} queries", matrix.counted);
+    // The recording is of the indexers that the model was opened with, whoever's numbers stand beside it.
+    let whose = if app.indexers == Indexers::Trained { ", before" } else { "" };
+    let text = format!("{what}{pooled}{whose}, {} queries", matrix.counted);
     let scale = scale(app, matrix.chance, wide);
     let width: usize = scale.iter().map(|(t, _)| t.chars().count()).sum();
     let narrow = Rect { width: area.width.saturating_sub(width as u16 + 1), ..area };

@@ -68,7 +68,7 @@ pub fn history(app: &App, area: Rect, buf: &mut Buffer) {
         let node = &history.nodes()[at];
         let current = at == history.current();
         let role = app.theme.role(if current { Role::Text } else { Role::Dim });
-        let results = app.results.get(&node.pattern);
+        let results = app.results_of(node.pattern);
         let delta =
             results.and_then(|r| r.evaluation.as_ref()?.delta).map_or_else(|| "–".into(), |d| format::delta(d.value));
         let speed =

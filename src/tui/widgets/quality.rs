@@ -7,7 +7,7 @@ use ratatui::style::Style;
 use super::{bars, write};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{IndexSource, Speed};
-use crate::tui::app::App;
+use crate::tui::app::{App, Indexers};
 use crate::tui::format;
 use crate::tui::shown::{self, Fresh};
 use crate::tui::theme::Role;
@@ -37,7 +37,8 @@ fn label(app: &App, text: &str) -> (String, Style) {
 }
 
 fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
-    let mut lines = loss(app, width);
+    let mut lines: Vec<Line> = indexers(app, width).into_iter().collect();
+    lines.extend(loss(app, width));
     lines.push(kept(app, width));
     let (fresh, speeds) = shown::speed(app);
     for speed in speeds.iter().take(2) {
@@ -47,6 +48,7 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
         let text = match fresh {
             Fresh::Failed => "✗ failed",
             _ if app.model.is_none() => "needs a model",
+            _ if app.indexers == Indexers::Trained => "not timed with this pattern",
             _ => "measured when the keys rest",
         };
         lines.push(vec![label(app, "speed"), (text.into(), app.theme.role(Role::Dim))]);
@@ -83,6 +85,15 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
     lines.extend(agreement(app, width));
     lines.extend(pinned(app));
     lines
+}
+
+/// Says that the numbers are those of trained indexers, and of which.
+fn indexers(app: &App, width: usize) -> Option<Line> {
+    let after = app.pattern().and_then(|pattern| app.train.after(pattern));
+    let steps = after.map_or(app.train.done(), |after| after.steps);
+    let mut line = vec![label(app, "with"), (format!("indexers after {steps} steps"), app.theme.role(Role::Accent))];
+    add_if_fits(&mut line, (", speed as before".to_owned(), app.theme.role(Role::Dim)), width);
+    (app.indexers == Indexers::Trained).then_some(line)
 }
 
 fn loss(app: &App, width: usize) -> Vec<Line> {
@@ -199,7 +210,7 @@ fn agreement(app: &App, width: usize) -> Option<Line> {
 
 fn pinned(app: &App) -> Option<Line> {
     let pinned = app.pinned?;
-    let results = app.results.get(&pinned);
+    let results = app.results_of(pinned);
     let delta = results.and_then(|r| r.evaluation.as_ref()?.delta).map(|d| format::delta(d.value));
     let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", s.ratio.median));
     let text = format!(

@@ -8,7 +8,7 @@ use ratatui::style::{Modifier, Style};
 
 use super::{Window, write, write_right};
 use crate::tui::action::{Action, Context, Spec, TABLE, shown};
-use crate::tui::app::{App, Engine, Screen, Tone};
+use crate::tui::app::{App, Engine, Indexers, Screen, Tone};
 use crate::tui::format;
 use crate::tui::layout::Layout;
 use crate::tui::shown::loss;
@@ -72,6 +72,9 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     if let Some(history) = &app.history {
         let star = if app.unsaved { "*" } else { "" };
         let _ = write!(text, " │ #{}{star}", history.current());
+    }
+    if app.indexers == Indexers::Trained && matches!(app.screen, Screen::Overlap | Screen::Train) {
+        text.push_str(" │ trained");
     }
     if !layout.hidden.is_empty() {
         let _ = write!(text, " │ {} hidden", layout.hidden.len());
