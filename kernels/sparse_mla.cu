@@ -16,9 +16,14 @@
 //   parts (splits > 1): [splits, rows, heads, latent] f32 and [splits, rows, heads, 2] f32 (maximum, sum)
 //
 // One block per (query, share of its keys, MG * 16 heads): block (x, y, z). MG * NG warps. Scores: warp (m, n) has 16
-// heads and 1 / NG of the NK keys of a tile; output: the same 16 heads and 1 / NG of the latent. All warps of one m
-// share probabilities through shared memory. The next tile is gathered by asynchronous copies while this one is
-// computed with: two stages. Softmax is online, in powers of 2; a sum is reduced over warps once, at the end.
+// heads and 1 / NG of the NK keys of a tile; output: every warp has all heads and its own part of the latent, so that
+// each value is read from shared memory once. Probabilities, maxima and fades go through shared memory. Of the queries,
+// HELD steps stay in registers where the sums leave room. The next tile is gathered by asynchronous copies while this
+// one is computed with: two stages. Softmax is online, in powers of 2; a sum is reduced over warps once, at the end.
+//
+// What bounds it is shared memory, at 128 bytes a cycle: counted from the loads, a tile of 64 keys takes 5056 cycles
+// with 64 heads (3456 for scores, 1024 for output, 576 for the gather) and 3008 with up to 32 (1664, 768, 576). 40 % of
+// 2048 bf16 products a cycle would be a tile in 5440: nearly all of what this form can do. `wgmma` is not used here.
 //
 //   name                     MG x NG  NK   threads  shared memory     use
 //   sparse_mla_l512_m4       4 x 2    64   256      226 KiB           64 heads and more, sm_90
@@ -49,8 +54,9 @@ __device__ __forceinline__ void attend(const Operands& o) {
   constexpr int HEADS = 16 * MG, THREADS = 32 * MG * NG;
   constexpr int CHUNKS = (LATENT + ROPE) / 8, V_CHUNKS = LATENT / 8;  // of 16 bytes
   constexpr int STEPS = CHUNKS / 2;                                   // of 16 elements
-  constexpr int S_TILES = NK / NG / 8, O_TILES = LATENT / NG / 8;
+  constexpr int S_TILES = NK / NG / 8, O_TILES = LATENT / (MG * NG) / 8;
   constexpr int P_STRIDE = NK + 8;
+  constexpr int HELD = MG < 4 && LATENT == 512 ? 20 : 0;  // steps of the queries
   constexpr int STAGE = NK * (CHUNKS + (GROUPED ? V_CHUNKS : 0));
   static_assert(CHUNKS % 8 == 0 && V_CHUNKS % 8 == 0, "rows are whole groups of 8 chunks");
   static_assert(STEPS % 2 == 0 && S_TILES >= 1 && O_TILES % 2 == 0 && NK % 16 == 0, "whole fragments");
@@ -60,7 +66,8 @@ __device__ __forceinline__ void attend(const Operands& o) {
   uint4* stages = queries + HEADS * CHUNKS;
   uint16_t* p_shared = reinterpret_cast<uint16_t*>(stages + 2 * STAGE);
   float* maxima = reinterpret_cast<float*>(p_shared + HEADS * P_STRIDE);  // [HEADS][NG]
-  float* sums = maxima + HEADS * NG;                                      // [HEADS][NG]
+  float* sums = maxima + HEADS * NG;                                      // [HEADS][NG], in the end
+  float* fades = sums;                                                    // [HEADS], before
 
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
   const int m = warp / NG, n = warp % NG;
@@ -117,7 +124,11 @@ __device__ __forceinline__ void attend(const Operands& o) {
   }
   fetch(begin);
 
-  float out[O_TILES][4] = {};
+  float out[MG][O_TILES][4] = {};
+  uint32_t held[HELD ? HELD : 1][4];  // of this warp's heads
+  auto load_query = [&](uint32_t (&a)[4], int step) {
+    device::load_matrices(a, queries + device::swizzled(16 * m + lane % 16, 2 * step + lane / 16, CHUNKS));
+  };
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f};  // of rows g and g + 8
 
   for (int tile = begin; tile < end; ++tile) {
@@ -127,20 +138,28 @@ __device__ __forceinline__ void attend(const Operands& o) {
     const uint4* stage = stages + (tile - begin) % 2 * STAGE;
 
     float s[S_TILES][4] = {};
-#pragma unroll 2
-    for (int step = 0; step < STEPS; step += 2) {
-      uint32_t a[2][4];
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-        device::load_matrices(a[i], queries + device::swizzled(16 * m + lane % 16, 2 * (step + i) + lane / 16, CHUNKS));
+    auto multiply = [&](const uint32_t (&a0)[4], const uint32_t (&a1)[4], int step) {
 #pragma unroll
       for (int tile_n = 0; tile_n < S_TILES; ++tile_n) {
         uint32_t b[4];
         const int key = n * (NK / NG) + 8 * tile_n + lane % 8;
         device::load_matrices(b, stage + device::swizzled(key, 2 * step + lane / 8, CHUNKS));
-        device::multiply_bf16(s[tile_n], a[0], b[0], b[1]);
-        device::multiply_bf16(s[tile_n], a[1], b[2], b[3]);
+        device::multiply_bf16(s[tile_n], a0, b[0], b[1]);
+        device::multiply_bf16(s[tile_n], a1, b[2], b[3]);
       }
+    };
+    if (HELD && tile == begin) {
+#pragma unroll
+      for (int step = 0; step < HELD; ++step) load_query(held[step], step);
+    }
+#pragma unroll
+    for (int step = 0; step < HELD; step += 2) multiply(held[step], held[step + 1], step);
+#pragma unroll 2
+    for (int step = HELD; step < STEPS; step += 2) {
+      uint32_t a[2][4];
+      load_query(a[0], step);
+      load_query(a[1], step + 1);
+      multiply(a[0], a[1], step);
     }
 
     float high[2] = {-INFINITY, -INFINITY};
@@ -170,6 +189,7 @@ __device__ __forceinline__ void attend(const Operands& o) {
       fade[r] = exp2f(top[r] - now);
       top[r] = now;
       sum[r] *= fade[r];
+      if (n == 0 && t == 0) fades[16 * m + g + 8 * r] = fade[r];
     }
 #pragma unroll
     for (int tile_n = 0; tile_n < S_TILES; ++tile_n)
@@ -183,26 +203,36 @@ __device__ __forceinline__ void attend(const Operands& o) {
     __syncthreads();  // probabilities are there
 
 #pragma unroll
-    for (int i = 0; i < O_TILES; ++i)
+    for (int mm = 0; mm < MG; ++mm) {
+      const float faded[2] = {fades[16 * mm + g], fades[16 * mm + g + 8]};
 #pragma unroll
-      for (int j = 0; j < 4; ++j) out[i][j] *= fade[j / 2];
+      for (int i = 0; i < O_TILES; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) out[mm][i][j] *= faded[j / 2];
+    }
     const uint4* values = GROUPED ? stage + NK * CHUNKS : stage;
     constexpr int VALUE_CHUNKS = GROUPED ? V_CHUNKS : CHUNKS;
-#pragma unroll
+#pragma unroll(MG < 4 ? NK / 16 : 1)
     for (int step = 0; step < NK / 16; ++step) {
-      uint32_t a[4];
-      device::load_matrices(a, p_shared + (16 * m + lane % 16) * P_STRIDE + 16 * step + 8 * (lane / 16));
+      uint32_t a[MG][4];
+#pragma unroll
+      for (int mm = 0; mm < MG; ++mm)
+        device::load_matrices(a[mm], p_shared + (16 * mm + lane % 16) * P_STRIDE + 16 * step + 8 * (lane / 16));
 #pragma unroll
       for (int i = 0; i < O_TILES; i += 2) {
         uint32_t b[4];
-        const int chunk = n * O_TILES + i + lane / 16;
+        const int chunk = warp * O_TILES + i + lane / 16;
         device::load_matrices_transposed(b, values + device::swizzled(16 * step + lane % 16, chunk, VALUE_CHUNKS));
-        device::multiply_bf16(out[i], a, b[0], b[1]);
-        device::multiply_bf16(out[i + 1], a, b[2], b[3]);
+#pragma unroll
+        for (int mm = 0; mm < MG; ++mm) {
+          device::multiply_bf16(out[mm][i], a[mm], b[0], b[1]);
+          device::multiply_bf16(out[mm][i + 1], a[mm], b[2], b[3]);
+        }
       }
     }
   }
 
+  __syncthreads();  // nobody reads fades any more
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
@@ -210,26 +240,33 @@ __device__ __forceinline__ void attend(const Operands& o) {
     if (t == 0) sums[(16 * m + g + 8 * r) * NG + n] = sum[r];
   }
   __syncthreads();
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int h = 16 * m + g + 8 * r;
-    if (h >= heads) continue;
+  const long long first_place = (static_cast<long long>(blockIdx.y) * o.rows + row) * o.heads + head0;
+  auto sum_of = [&](int h) {
     float whole = 0.f;
 #pragma unroll
     for (int i = 0; i < NG; ++i) whole += sums[h * NG + i];
-    const long long place = (static_cast<long long>(blockIdx.y) * o.rows + row) * o.heads + head0 + h;
-    if (o.parts && n == 0 && t == 0) {
-      o.sums[2 * place] = top[r];
-      o.sums[2 * place + 1] = whole;
+    return whole;
+  };
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int h = 16 * m + g + 8 * r;
+    if (o.parts && n == 0 && t == 0 && h < heads) {
+      o.sums[2 * (first_place + h)] = top[r];
+      o.sums[2 * (first_place + h) + 1] = sum_of(h);
     }
-    const float share_of = whole > 0.f ? 1.f / whole : 0.f;
+  }
+#pragma unroll
+  for (int half = 0; half < 2 * MG; ++half) {
+    const int mm = half / 2, r = half % 2, h = 16 * mm + g + 8 * r;
+    if (h >= heads) continue;
+    const float whole = sum_of(h), share_of = whole > 0.f ? 1.f / whole : 0.f;
 #pragma unroll
     for (int i = 0; i < O_TILES; ++i) {
-      const int column = n * (LATENT / NG) + 8 * i + 2 * t;
+      const int column = 8 * (warp * O_TILES + i) + 2 * t;
       if (column >= o.latent) continue;
-      const float a = out[i][2 * r], b = out[i][2 * r + 1];
+      const float a = out[mm][i][2 * r], b = out[mm][i][2 * r + 1];
       if (o.parts) {
-        *reinterpret_cast<float2*>(o.parts + place * o.latent + column) = make_float2(a, b);
+        *reinterpret_cast<float2*>(o.parts + (first_place + h) * o.latent + column) = make_float2(a, b);
       } else {
         uint16_t* to = o.mixed + row * o.out_token + (head0 + h) * o.out_head + column;
         *reinterpret_cast<uint32_t*>(to) = device::pack_bf16(a * share_of, b * share_of);

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Asks whether the emulation would notice: breaks one line of a kernel at a time and expects its test to fail.
+# Asks whether the emulation would notice: breaks a kernel in one place at a time and expects its test to fail.
 # usage: kernels/emulate/mutants.sh [PATTERN]     (those whose description matches; all take about 10 minutes). By hand.
 #
 # A mutant is "file ; what is wrong ; sed expression". Prints one line per mutant: how it was caught, or that it survived;
-# exits with 1 where one survives. All are of indexer_topk's files. Left out, as no result can tell them apart:
+# exits with 1 where one survives. Left out, as no result can tell them apart:
 # - no `__syncwarp` in `finish`: it is for ptxas, all lanes are together there;
 # - queries or weights of missing heads that are not 0: the zeros of the other suffice, and both gone is a mutant;
 # - another sample, or another rank in it: they decide how often the counts are over the row, not what they find.
@@ -73,6 +73,15 @@ indexer_select.cuh ; selection: bins are not zeroed ; s/bins\[i\] = 0;/;/
 indexer_select.cuh ; selection: bits of the first count are forgotten ; s/above = above << (high - low) | found->digit;/above = found->digit;/
 indexer_select.cuh ; selection: the rank within the bin is forgotten ; s/^    wanted = found->wanted;//
 indexer_select.cuh ; selection: readers of the last sums are not waited for ; s/^  __syncthreads();  \/\/ readers.*//
+sparse_mla.cu ; attention: fades are not given to the other warps ; s/fades\[16 \* m + g + 8 \* r\] = fade\[r\]/fades[16 * m + g + 8 * r] = 1.f/
+sparse_mla.cu ; attention: fades are overwritten while they are read ; s/^  __syncthreads();  \/\/ nobody reads fades.*//
+sparse_mla.cu ; attention: probabilities are read too early ; s/^    __syncthreads();  \/\/ probabilities.*//
+sparse_mla.cu ; attention: maxima are read too early ; s/^    __syncthreads();  \/\/ maxima.*//
+sparse_mla.cu ; attention: no barrier when a tile has come ; s/^    __syncthreads();  \/\/ the tile.*//
+sparse_mla.cu ; attention: copies are not waited for ; s/device::copies_wait<0>/device::copies_wait<1>/
+sparse_mla.cu ; attention: warps of other heads multiply the same latent ; s/warp \* O_TILES + i + lane/n * O_TILES + i + lane/
+sparse_mla.cu ; attention: one key too many ; s/key < count ? s\[/key <= count ? s[/
+sparse_mla.cu ; attention: held queries are another step's ; s/multiply(held\[step\], held\[step + 1\]/multiply(held[step + 1], held[step]/
 END
 }
 
@@ -89,7 +98,9 @@ while IFS= read -r line; do
     exit 1
   fi
   total=$((total + 1))
-  if ! g++ -std=c++17 -O1 -DINDEXSCOPE_EMULATE -w -x c++ "$work/kernels/emulate/indexer_topk.cpp" -o "$work/test" 2>"$work/log"; then
+  test=indexer_topk
+  [[ $file != sparse* ]] || test=sparse_mla
+  if ! g++ -std=c++17 -O1 -DINDEXSCOPE_EMULATE -w -x c++ "$work/kernels/emulate/$test.cpp" -o "$work/test" 2>"$work/log"; then
     echo "error: '$what' does not compile: $(head -1 "$work/log")" >&2
     exit 1
   fi
