@@ -31,7 +31,7 @@ impl ModelInfo {
             reference: constraints.reference().map_err(failed)?,
             device: settings.placement.device_name(),
             dtype: settings.placement.dtype_name().to_owned(),
-            ops: settings.ops.to_string(),
+            ops: settings.attention(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
             eligible: calibration.eligible(config.index_topk),

@@ -13,6 +13,7 @@ use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, TrainingText};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, Subject};
+use crate::model::ops::selects_in_fp8;
 use crate::model::{Indices, Model, Ops};
 
 /// What is kept between evaluations, bytes.
@@ -43,6 +44,17 @@ impl Settings {
         let ops = if placement.device.is_cpu() { Ops::Fast } else { Ops::Reference };
         Self { placement, ops, speed_context: None, chunk: None, cache_bytes: CACHE_BYTES, keep_selections: false }
     }
+
+    /// Returns the form of attention by its name, and what else every number depends on.
+    pub(super) fn attention(&self) -> String {
+        attention(self.ops, selects_in_fp8(&self.placement.device, self.placement.dtype))
+    }
+}
+
+/// Names a form of attention.
+pub(super) fn attention(ops: Ops, fp8: bool) -> String {
+    // The reference form selects in f32.
+    if fp8 && ops == Ops::Fast { format!("{ops}, indexer in fp8") } else { ops.to_string() }
 }
 
 /// The losses of the reference, against which a search compares.

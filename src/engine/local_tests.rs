@@ -9,11 +9,19 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Subject};
+use crate::model::Ops;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/glm_dsa_tiny");
 
 fn p(text: &str) -> Pattern {
     text.parse().unwrap()
+}
+
+#[test]
+fn an_indexer_in_fp8_is_named_beside_the_form_that_runs_it() {
+    let name = super::local::attention;
+    assert_eq!((name(Ops::Fast, false).as_str(), name(Ops::Fast, true).as_str()), ("fast", "fast, indexer in fp8"));
+    assert_eq!(name(Ops::Reference, true), "reference");
 }
 
 fn subject(text: &str) -> Subject {

@@ -102,7 +102,7 @@ impl LocalBackend {
             constraints,
             device: placement.device_name(),
             dtype: placement.dtype_name().to_owned(),
-            ops: settings.ops.to_string(),
+            ops: settings.attention(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
             eligible: calibration.eligible(config.index_topk),

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::allowed::{Allowed, check};
@@ -36,6 +36,14 @@ pub fn indexer_scores(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<
     }
     let op = Scores { scale: scale as f32 };
     q.contiguous()?.apply_op3(&k.contiguous()?, &w.contiguous()?, op)
+}
+
+/// Returns whether [`select`] multiplies in FP8, as serving engines do: with bf16 on a CUDA device, where the environment
+/// asks for it (`INDEXSCOPE_INDEXER=fp8`).
+pub fn selects_in_fp8(device: &Device, dtype: DType) -> bool {
+    device.is_cuda()
+        && dtype == DType::BF16
+        && std::env::var_os("INDEXSCOPE_INDEXER").is_some_and(|format| format == "fp8")
 }
 
 /// Selects the `topk` best keys of every query without ever holding a `[queries, keys]` tensor on the CPU.

@@ -41,7 +41,7 @@ pub use cross_entropy::cross_entropy;
 pub use fp8::Fp8Weight;
 pub use gpu_check::{Ceiling, GpuCheck, KernelTime, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
-pub use indexer::{indexer_scores, select};
+pub use indexer::{indexer_scores, select, selects_in_fp8};
 pub use indexer_kl::{RowTargets, indexer_kl};
 pub use indices::Indices;
 pub use kl::kl;

@@ -12,7 +12,7 @@ use super::device::{File, Form, gpu, kernel, tensor, view};
 use super::fp8;
 use crate::domain::Selection;
 use crate::model::ops::plan::{self, Format};
-use crate::model::ops::{Indices, Stop};
+use crate::model::ops::{Indices, Stop, selects_in_fp8};
 
 /// The indexer's operands of one sequence, in the format in which they are multiplied.
 struct Operands {
@@ -46,7 +46,12 @@ pub(in crate::model::ops) fn select(
     let (b, t, heads) = w.dims3()?;
     let (_, keys, dim) = k.dims3()?;
     let form = Form::asked();
-    if topk == 0 || plan::scores(Format::Bf16, heads, dim, t, keys, gpu(device, form)?).is_none() {
+    let format = if selects_in_fp8(q.device(), q.dtype()) { Format::Fp8 } else { Format::Bf16 };
+    let planned = plan::scores(format, heads, dim, t, keys, gpu(device, form)?);
+    if planned.is_none() && format == Format::Fp8 {
+        bail!("no kernel takes {heads} indexer heads of {dim} in fp8, which INDEXSCOPE_INDEXER asks for")
+    }
+    if topk == 0 || planned.is_none() {
         return Ok(None);
     }
     let (begin, mut rows, mut selecting) = (Instant::now(), Vec::with_capacity(b), Duration::ZERO);
@@ -54,7 +59,7 @@ pub(in crate::model::ops) fn select(
     for n in 0..b {
         let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
         let (q, k, w) = (one(q)?, one(k)?, one(&w.to_dtype(DType::F32)?)?);
-        let chosen = launch(device, form, Format::Bf16, (&q, &k, &w), scale, topk, How { stop, timed })?;
+        let chosen = launch(device, form, format, (&q, &k, &w), scale, topk, How { stop, timed })?;
         if stop.asked() {
             // What was not chosen any more must not be read.
             let mut nothing = Selection::default();
