@@ -5,7 +5,7 @@
 #   benches/smollm2_distill.sh MODEL [SIDECAR]
 #
 # MODEL and SIDECAR as for benches/smollm2.sh. Every training starts from the sidecar and sees the same tokens and rows:
-# WARMUP (80) steps towards all visible keys and SPARSE (40) towards the selected ones, k = 128, of 1,024 tokens and 256
+# WARMUP (480) steps towards all visible keys and SPARSE (240) towards the selected ones, k = 128, of 1,024 tokens and 256
 # rows each, at a peak rate of LR (2e-3). Every Δ is against the all-Full pattern with the indexers before training, on
 # SEQUENCES (12) held-out sequences of 1,024 tokens.
 #
@@ -53,7 +53,7 @@ for run in "${trained[@]}"; do
     resume=$([ -f "$out.state" ] && echo --resume || true)
     once "$work/$run.json" $program train distill "$model" --sidecar "$sidecar" --pattern "${pattern[${run%-*}]}" \
         --targets "${run#*-}" --out "$out" --text assets/corpus/python-docs.txt.xz --text assets/corpus/rust-docs.txt.xz \
-        --seq-len 1024 --rows 256 --index-topk 128 --steps "${WARMUP:-80}" --sparse-steps "${SPARSE:-40}" \
+        --seq-len 1024 --rows 256 --index-topk 128 --steps "${WARMUP:-480}" --sparse-steps "${SPARSE:-240}" \
         --lr "${LR:-2e-3}" --seed 7 --json --log "$work/$run.log" $resume
 done
 
