@@ -2,6 +2,7 @@
 
 mod edit;
 mod engine;
+mod files;
 mod history;
 mod mouse;
 mod overlay;
@@ -20,6 +21,7 @@ use ratatui::crossterm::event::KeyEvent;
 
 pub use overlay::{Answer, chosen_actions, chosen_sessions, listed, verdict};
 pub use search::told as search_told;
+pub use tokens::Sought;
 
 /// Returns what is to be done before anything has happened.
 pub fn start(app: &App) -> Vec<Effect> {
@@ -53,12 +55,12 @@ fn take_in(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Update(update) => engine::update(app, update),
         Msg::Disconnected => engine::disconnected(app),
         Msg::Matrix(trace, matrix) => engine::matrix(app, &trace, matrix),
-        Msg::Sessions(found) => overlay::sessions(app, found),
-        Msg::Saved(result) => overlay::saved(app, result),
-        Msg::Autosaved(result) => overlay::autosaved(app, result),
-        Msg::Opened(path, result) => overlay::opened(app, path, result),
-        Msg::Exported(engine, result) => overlay::exported(app, engine, result),
-        Msg::Reported(result) => overlay::reported(app, result),
+        Msg::Sessions(found) => files::sessions(app, found),
+        Msg::Saved(result) => files::saved(app, result),
+        Msg::Autosaved(result) => files::autosaved(app, result),
+        Msg::Opened(path, result) => files::opened(app, path, result),
+        Msg::Exported(engine, result) => files::exported(app, engine, result),
+        Msg::Reported(result) => files::reported(app, result),
     }
 }
 
@@ -230,7 +232,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             app.say(Tone::Info, "stopped; what was measured stays");
             vec![Effect::Send(Command::Stop)]
         }
-        Action::Save => overlay::save(app, None),
+        Action::Save => files::save(app, None),
         Action::Open => {
             app.overlay = Overlay::Sessions { query: Input::default(), paths: Vec::new(), chosen: 0 };
             vec![Effect::ListSessions]
@@ -244,10 +246,10 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
             app.overlay = Overlay::Export;
             Vec::new()
         }
-        Action::ExportVllm => overlay::export(app, "vllm"),
-        Action::ExportSglang => overlay::export(app, "sglang"),
-        Action::ExportTransformers => overlay::export(app, "transformers"),
-        Action::Report => overlay::report(app),
+        Action::ExportVllm => files::export(app, "vllm"),
+        Action::ExportSglang => files::export(app, "sglang"),
+        Action::ExportTransformers => files::export(app, "transformers"),
+        Action::Report => files::report(app),
         Action::Help | Action::Palette => {
             app.overlay = Overlay::Actions { help: action == Action::Help, query: Input::default(), chosen: 0 };
             Vec::new()

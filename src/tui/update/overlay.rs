@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
-use super::{edit, run};
+use super::tokens::{self, Sought};
+use super::{edit, files, run};
 use crate::domain::{Pattern, PatternSpec, Stages};
 use crate::engine::Command;
-use crate::session::saved_path;
 use crate::tui::action::{Context, Spec, TABLE, keys_text};
 use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone, TrainingPlan};
+use crate::tui::format;
 use crate::tui::input::{Input, fuzzy};
 use crate::tui::msg::Effect;
-use crate::tui::{Problem, Work, format};
 
 /// What a prompt would do with its text.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,10 +21,8 @@ pub enum Answer {
     Pattern(Pattern, String),
     /// Look at this pair.
     Pair(Cursor),
-    /// Look at this query, by its place in the recording.
-    Query(usize),
-    /// Find this text.
-    Find(String),
+    /// Look there in the recording.
+    Token(Sought),
     /// Save here.
     Path(PathBuf),
     /// Split the layers so; `None` for a single stage.
@@ -84,7 +82,7 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             Ok(Answer::Pair(Cursor { row, column }))
         }
         Question::Token if text.is_empty() => Err("a position such as 611 or 3:611, or text to find".into()),
-        Question::Token => token(app, text),
+        Question::Token => tokens::sought(app, text).map(Answer::Token),
         Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
         Question::Stages if text.is_empty() => Ok(Answer::Stages(None)),
@@ -103,23 +101,6 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
                 None => Ok(Answer::Name(pattern, text.to_owned())),
             }
         }
-    }
-}
-
-/// Returns the query that a position means, or the text to find.
-fn token(app: &App, text: &str) -> Result<Answer, String> {
-    let here = app.pair_sets().map_or(0, |sets| sets.query.sequence as usize);
-    let place = match text.split_once(':') {
-        Some((sequence, position)) => sequence.parse().ok().zip(position.parse().ok()),
-        None => text.parse().ok().map(|position| (here, position)),
-    };
-    match place {
-        Some((sequence, position)) => {
-            let query = app.query_at(sequence, position).map(Answer::Query);
-            query.ok_or_else(|| format!("no query of sequence {sequence} from position {position} on was recorded"))
-        }
-        None if app.find_text(text).is_some() => Ok(Answer::Find(text.to_owned())),
-        None => Err(format!("'{text}' ends with no recorded query")),
     }
 }
 
@@ -236,16 +217,11 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
                 app.cursor = cursor;
                 Vec::new()
             }
-            Ok(Answer::Query(query)) => {
-                super::tokens::go(app, query);
+            Ok(Answer::Token(sought)) => {
+                tokens::show(app, sought);
                 Vec::new()
             }
-            Ok(Answer::Find(needle)) => {
-                app.tokens.needle = needle;
-                super::tokens::find(app);
-                Vec::new()
-            }
-            Ok(Answer::Path(path)) => save(app, Some(path)),
+            Ok(Answer::Path(path)) => files::save(app, Some(path)),
             Ok(Answer::Stages(stages)) => {
                 app.engines.stages = stages;
                 Vec::new()
@@ -266,113 +242,6 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
         }
         _ => Vec::new(),
     }
-}
-
-/// Shows the sessions that were found, if they are still asked for.
-pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
-    if let Overlay::Sessions { paths, .. } = &mut app.overlay {
-        *paths = found;
-    }
-    Vec::new()
-}
-
-/// Has the session written.
-pub fn save(app: &mut App, path: Option<PathBuf>) -> Vec<Effect> {
-    app.work().map(|work| Effect::Save { path, work }).into_iter().collect()
-}
-
-/// The session was written, or not.
-pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
-    match result {
-        Ok(path) => {
-            app.say(Tone::Info, format!("saved {}", path.display()));
-            let other = app.file.as_ref().or(app.usual.as_ref()).is_some_and(|file| *file != path);
-            app.file = Some(path);
-            app.unsaved = false;
-            app.autosave = None;
-            if other {
-                return super::train::moved(app, true);
-            }
-        }
-        Err(problem) => app.say(Tone::Bad, problem.to_string()),
-    }
-    Vec::new()
-}
-
-/// Unsaved work was put aside, which is only told when it failed.
-pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
-    if let Err(problem) = result {
-        app.say(Tone::Bad, format!("autosave: {problem}"));
-    }
-    Vec::new()
-}
-
-/// A session was read, or not.
-pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Vec<Effect> {
-    let work = match result {
-        Ok(work) => work,
-        Err(problem) => {
-            app.say(Tone::Bad, problem.to_string());
-            return Vec::new();
-        }
-    };
-    let layers = app.constraints();
-    let misfit = layers.and_then(|c| work.steps.iter().find_map(|s| c.check(s.pattern).err()));
-    if let Some(error) = misfit {
-        app.say(Tone::Bad, format!("'{}' does not fit: {error}", path.display()));
-        return Vec::new();
-    }
-    // A search of the work that is closed would go on for nobody.
-    let alive = app.is_searching() || app.is_search_paused() || app.search.waiting.take().is_some();
-    if app.take_work(&work) {
-        app.say(Tone::Info, format!("opened {}", path.display()));
-        let file = saved_path(&path);
-        app.unsaved = file != path;
-        app.file = Some(file);
-        app.failure = None;
-        let stop = alive.then_some(Effect::Send(Command::StopSearch));
-        let training = super::train::moved(app, false);
-        return edit::refresh(app).into_iter().chain(stop).chain(training).collect();
-    }
-    app.say(Tone::Bad, format!("'{}' is not sound: its history refers to steps that are not there", path.display()));
-    Vec::new()
-}
-
-/// Asks for the argument of an engine.
-pub fn export(app: &mut App, engine: &'static str) -> Vec<Effect> {
-    app.overlay = Overlay::None;
-    app.pattern().map(|pattern| Effect::Export { engine, pattern }).into_iter().collect()
-}
-
-/// Shows the argument of an engine and copies it.
-pub fn exported(app: &mut App, engine: &str, result: Result<String, Problem>) -> Vec<Effect> {
-    match result {
-        Ok(text) => {
-            app.say(Tone::Info, format!("argument for {engine} sent to the clipboard"));
-            app.overlay = Overlay::Text { title: format!("Export for {engine}"), body: text.clone(), scroll: 0 };
-            vec![Effect::Copy(text)]
-        }
-        Err(problem) => {
-            app.say(Tone::Bad, problem.to_string());
-            Vec::new()
-        }
-    }
-}
-
-/// Has the report of the session written.
-pub fn report(app: &mut App) -> Vec<Effect> {
-    app.overlay = Overlay::None;
-    let asked = app.work().zip(app.stages()).map(|(work, stages)| Effect::Report { work, stages });
-    asked.into_iter().collect()
-}
-
-/// The report was written, or not.
-pub fn reported(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
-    match result {
-        Ok(path) => app.say(Tone::Info, format!("report written to {}", path.display())),
-        Err(problem) => app.say(Tone::Bad, problem.to_string()),
-    }
-    Vec::new()
 }
 
 /// Shows how the current pattern differs from B; measures B first if that was never done.

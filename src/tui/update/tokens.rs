@@ -8,6 +8,26 @@ use crate::tui::screens::tokens::text;
 /// Queries that PageUp and PageDown go over.
 const PAGE: usize = 32;
 
+/// What the prompt of the screen asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// This query.
+    Query(usize),
+    /// The next place of this text.
+    Text(String),
+}
+
+/// Goes to what was asked for.
+pub fn show(app: &mut App, sought: Sought) {
+    match sought {
+        Sought::Query(query) => go(app, query),
+        Sought::Text(needle) => {
+            app.tokens.needle = needle;
+            find(app);
+        }
+    }
+}
+
 /// Runs an action of the Tokens screen.
 pub fn run(app: &mut App, action: Action) {
     let (Some(query), Some(layers)) = (app.query(), app.trace.as_ref().map(|t| t.selections.len())) else { return };
@@ -47,7 +67,7 @@ fn scroll_back(app: &mut App) {
 }
 
 /// Looks at a query.
-pub fn go(app: &mut App, query: usize) {
+fn go(app: &mut App, query: usize) {
     let last = app.trace.as_ref().map_or(0, |t| t.queries.len().saturating_sub(1));
     app.tokens.query = Some(query.min(last));
     app.tokens.back = 0;
@@ -55,7 +75,7 @@ pub fn go(app: &mut App, query: usize) {
 }
 
 /// Looks for the next place of the text that was looked for last.
-pub fn find(app: &mut App) {
+fn find(app: &mut App) {
     let needle = app.tokens.needle.clone();
     match app.find_text(&needle) {
         Some(query) => go(app, query),
@@ -82,4 +102,21 @@ fn different(app: &mut App) {
         Tone::Info,
         format!("number {place} of {} queries compared, the least shared first", format::count(compared)),
     );
+}
+
+/// Returns the query that a position means, or the text to find.
+pub fn sought(app: &App, text: &str) -> Result<Sought, String> {
+    let here = app.pair_sets().map_or(0, |sets| sets.query.sequence as usize);
+    let place = match text.split_once(':') {
+        Some((sequence, position)) => sequence.parse().ok().zip(position.parse().ok()),
+        None => text.parse().ok().map(|position| (here, position)),
+    };
+    match place {
+        Some((sequence, position)) => {
+            let query = app.query_at(sequence, position).map(Sought::Query);
+            query.ok_or_else(|| format!("no query of sequence {sequence} from position {position} on was recorded"))
+        }
+        None if app.find_text(text).is_some() => Ok(Sought::Text(text.to_owned())),
+        None => Err(format!("'{text}' ends with no recorded query")),
+    }
 }

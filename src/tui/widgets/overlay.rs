@@ -11,7 +11,7 @@ use crate::tui::app::{App, Form, Overlay, Question};
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::theme::Role;
-use crate::tui::update::{Answer, chosen_actions, chosen_sessions, listed, verdict};
+use crate::tui::update::{Answer, Sought, chosen_actions, chosen_sessions, listed, verdict};
 
 /// Draws whatever lies over the screen; returns where the text cursor is, if there is one.
 pub fn draw(app: &App, screen: Rect, buf: &mut Buffer) -> Option<(u16, u16)> {
@@ -116,8 +116,10 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
             (format!("{}/{} Full  {pattern}", pattern.full_count(), pattern.len()), Role::Good)
         }
         Ok(Answer::Pair(pair)) => (format!("L{} with L{}", pair.row, pair.column), Role::Good),
-        Ok(Answer::Query(query)) => (format!("query {} of the recording", query + 1), Role::Good),
-        Ok(Answer::Find(_)) => ("Enter goes to the next place; 'n' to the one after".to_owned(), Role::Good),
+        Ok(Answer::Token(Sought::Query(query))) => (format!("query {} of the recording", query + 1), Role::Good),
+        Ok(Answer::Token(Sought::Text(_))) => {
+            ("Enter goes to the next place; 'n' to the one after".to_owned(), Role::Good)
+        }
         Ok(Answer::Path(path) | Answer::Keep(path)) => (format!("writes {}", path.display()), Role::Good),
         Ok(Answer::Stages(None)) => ("one stage".to_owned(), Role::Good),
         Ok(Answer::Stages(Some(stages))) => {
