@@ -190,6 +190,7 @@ impl Worker {
                 outbox.send(Update::Validated(pattern, judged?));
             }
             Task::EvaluateTrained(pattern) => {
+                outbox.progress(Job::Trained, 0.0, started);
                 let mut partial =
                     |partial: &Evaluation| outbox.progress(Job::Trained, share(partial.sequences), started);
                 let measured = trained.evaluate(pattern, backend.as_mut(), cancel, &mut partial);

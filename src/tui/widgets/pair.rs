@@ -9,7 +9,7 @@ use ratatui::style::Style;
 use super::{loupe, write};
 use crate::analysis::Metric;
 use crate::domain::{Group, Pattern};
-use crate::tui::app::App;
+use crate::tui::app::{App, Indexers};
 use crate::tui::format::spread;
 use crate::tui::theme::Role;
 
@@ -149,6 +149,9 @@ fn coverage(app: &App, pattern: Pattern) -> Line {
     }
     let (layers, measured) = app.coverage();
     match layers.get(row).copied().flatten() {
+        None if app.indexers == Indexers::Trained && app.current().is_none() => {
+            line.push(("not measured yet".into(), theme.role(Role::Dim)));
+        }
         None => line.push(("no indexer of its own to tell".into(), theme.role(Role::Dim))),
         Some(e) if measured => {
             line.push((format!("{:.3} {} ", e.value, short_spread(e.se, theme.ascii)), theme.role(Role::Text)));
