@@ -6,6 +6,7 @@
 mod action;
 mod app;
 mod color;
+mod context;
 mod format;
 mod hint;
 mod history;

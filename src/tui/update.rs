@@ -11,8 +11,9 @@ mod tokens;
 mod train;
 mod walk;
 
-use super::action::{Action, Context, resolve};
+use super::action::{Action, resolve};
 use super::app::{App, Leaving, Marks, Overlay, Question, Screen, Tone};
+use super::context::Context;
 use super::input::Input;
 use super::layout::Wanted;
 use super::msg::{Effect, Msg};

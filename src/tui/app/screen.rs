@@ -1,7 +1,7 @@
 //! The screens, and what each one remembers.
 
 use crate::engine::AffinityKind;
-use crate::tui::action::Context;
+use crate::tui::context::Context;
 
 /// One whole view on the same state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::{Window, clear, form, frame, write, write_right};
-use crate::tui::action::{Context, TABLE, keys_text, shown};
+use crate::tui::action::{TABLE, keys_text, shown};
 use crate::tui::app::{App, Form, Overlay, Question};
+use crate::tui::context::Context;
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::theme::Role;

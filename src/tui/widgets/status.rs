@@ -7,8 +7,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::{Window, write, write_right};
-use crate::tui::action::{Action, Context, Spec, TABLE, shown};
+use crate::tui::action::{Action, Spec, TABLE, shown};
 use crate::tui::app::{App, Engine, Indexers, Screen, Tone};
+use crate::tui::context::Context;
 use crate::tui::format;
 use crate::tui::layout::Layout;
 use crate::tui::shown::loss;
