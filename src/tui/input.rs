@@ -8,12 +8,32 @@ pub struct Input {
     text: String,
     /// Place of the cursor, in characters.
     at: usize,
+    /// Whether all of it is a proposal, which the first typed character replaces.
+    selected: bool,
 }
 
 impl Input {
     /// Returns an input that holds `text`, with the cursor at its end.
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), at: text.chars().count() }
+        Self { text: text.to_owned(), at: text.chars().count(), selected: false }
+    }
+
+    /// Returns an input that proposes `text`, as [`Input::select`] does.
+    pub fn proposed(text: &str) -> Self {
+        let mut input = Self::new(text);
+        input.select();
+        input
+    }
+
+    /// Makes the text a proposal: what is typed next replaces it, whatever else edits or moves keeps it.
+    pub fn select(&mut self) {
+        self.at = self.text.chars().count();
+        self.selected = self.at > 0;
+    }
+
+    /// Returns whether what is typed next replaces the text.
+    pub fn is_selected(&self) -> bool {
+        self.selected
     }
 
     /// Returns the text.
@@ -29,6 +49,9 @@ impl Input {
     /// Inserts text at the cursor; line ends and control characters are left out.
     pub fn insert(&mut self, text: &str) {
         for c in text.chars().filter(|c| !c.is_control()) {
+            if self.selected {
+                *self = Self::default();
+            }
             let byte = self.byte(self.at);
             self.text.insert(byte, c);
             self.at += 1;
@@ -63,6 +86,7 @@ impl Input {
             KeyCode::End => self.at = self.text.chars().count(),
             _ => return false,
         }
+        self.selected = false;
         true
     }
 
@@ -106,6 +130,25 @@ mod tests {
         press(&mut input, KeyCode::Home);
         assert_eq!((input.text(), input.cursor()), ("Fx", 0));
         assert!(!input.key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE)));
+    }
+
+    #[test]
+    fn a_proposal_is_replaced_by_typing_and_kept_by_everything_else() {
+        let mut input = Input::proposed("12");
+        assert!(input.is_selected());
+        input.insert("\n");
+        assert!(!input.key(KeyEvent::new(KeyCode::Tab, KeyModifiers::NONE)) && input.is_selected());
+        press(&mut input, KeyCode::Char('4'));
+        press(&mut input, KeyCode::Char('5'));
+        assert_eq!((input.text(), input.cursor(), input.is_selected()), ("45", 2, false));
+        for (code, text, cursor) in [(KeyCode::End, "12x", 3), (KeyCode::Backspace, "1x", 2), (KeyCode::Left, "1x2", 2)]
+        {
+            let mut input = Input::proposed("12");
+            press(&mut input, code);
+            press(&mut input, KeyCode::Char('x'));
+            assert_eq!((input.text(), input.cursor()), (text, cursor));
+        }
+        assert!(!Input::proposed("").is_selected());
     }
 
     #[test]

@@ -277,7 +277,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
 }
 
 fn ask(app: &mut App, question: Question, proposal: &str) -> Vec<Effect> {
-    app.overlay = Overlay::Prompt(question, Input::new(proposal));
+    app.overlay = Overlay::Prompt(question, Input::proposed(proposal));
     Vec::new()
 }
 

@@ -165,7 +165,18 @@ impl Form {
     pub fn step(&mut self, by: isize) {
         let fields = self.fields();
         let at = fields.iter().position(|f| *f == self.field).unwrap_or_default();
-        self.field = fields[at.saturating_add_signed(by).min(fields.len() - 1)];
+        let to = fields[at.saturating_add_signed(by).min(fields.len() - 1)];
+        if to != self.field {
+            self.field = to;
+            self.propose();
+        }
+    }
+
+    /// Makes what the chosen line says a proposal, if it is typed.
+    pub fn propose(&mut self) {
+        if let Some(input) = self.typed() {
+            input.select();
+        }
     }
 
     /// Changes a line that is not typed.

@@ -143,8 +143,7 @@ fn layer_zero_and_locked_layers_say_why_they_stay() {
     scene.type_keys("f");
     assert_eq!((scene.pattern(), scene.app.message.tone), (p("FFFSSFFFFFFF"), Tone::Warn));
     // Patterns made by rule leave locked layers alone; typed ones are refused.
-    scene.type_keys("n");
-    scene.type_keys("^U3\n");
+    scene.type_keys("n3\n");
     assert_eq!(scene.pattern(), p("FSSSSSFSSFSS"));
     scene.type_keys("PFFFFFFFFFFFF\n");
     assert!(matches!(scene.app.overlay, Overlay::Prompt(..)));

@@ -76,6 +76,12 @@ fn settled_and_overlaid() {
     insta::assert_snapshot!("palette", scene.text(80, 24));
     scene.type_keys("\u{1b}P\u{15}FSX");
     insta::assert_snapshot!("prompt", scene.text(80, 24));
+    for (name, theme) in [("proposal_colour", Scene::colours()), ("proposal_mono", Scene::mono())] {
+        scene.app.theme = theme;
+        scene.type_keys("\u{1b}n");
+        insta::assert_snapshot!(name, dump(&scene.draw(80, 24), theme));
+    }
+    scene.app.theme = theme;
     scene.type_keys("\u{1b}e");
     insta::assert_snapshot!("export", scene.text(80, 24));
     scene.type_keys("\u{1b}b=");

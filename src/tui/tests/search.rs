@@ -104,7 +104,7 @@ fn enter_starts_with_what_the_form_says() {
     scene.press(KeyCode::Down);
     scene.type_keys(" ");
     scene.press(KeyCode::Down);
-    scene.type_keys("^U0.02");
+    scene.type_keys("0.02");
     scene.press(KeyCode::Down);
     scene.type_keys("2x6");
     scene.press(KeyCode::Down);
@@ -117,7 +117,7 @@ fn enter_starts_with_what_the_form_says() {
     assert_eq!(scene.app.message.tone, Tone::Warn);
     scene.type_keys("^U5");
     scene.press(KeyCode::PageDown);
-    scene.type_keys("^U7\n");
+    scene.type_keys("7\n");
     let Some(Command::Search(asked)) = scene.posted.last() else { panic!("{:?}", scene.posted) };
     assert_eq!((asked.method.to_string().as_str(), asked.goal, asked.seed), ("dp+swap", Goal::MaxDelta(0.02), 7));
     assert_eq!(asked.stages.as_ref().map(ToString::to_string).as_deref(), Some("2x6"));

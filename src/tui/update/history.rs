@@ -21,7 +21,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         Action::PinEntry => pin(app),
         Action::NameEntry => {
             let name = app.entry_pattern().and_then(|p| app.name_of(p)).unwrap_or_default();
-            app.overlay = Overlay::Prompt(Question::Name, Input::new(name));
+            app.overlay = Overlay::Prompt(Question::Name, Input::proposed(name));
         }
         Action::Axes => return axes(app),
         Action::FrontierOnly => app.view.frontier_only = !app.view.frontier_only,

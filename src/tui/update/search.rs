@@ -11,7 +11,11 @@ use crate::tui::msg::Effect;
 /// Runs an action of the screen.
 pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
     match action {
-        Action::SearchSettings => app.overlay = Overlay::Search(app.search.form.clone()),
+        Action::SearchSettings => {
+            let mut form = app.search.form.clone();
+            form.propose();
+            app.overlay = Overlay::Search(form);
+        }
         Action::SearchEnter if app.search.progress.is_some() => return apply(app),
         Action::SearchEnter => return begin(app, app.search.form.clone()),
         Action::PauseSearch => return pause(app),

@@ -21,7 +21,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         Action::PauseTraining if app.left_training().is_some() => return take_up(app),
         Action::PauseTraining => return pause(app),
         Action::TrainSettings => {
-            app.overlay = Overlay::Prompt(Question::Training, Input::new(&app.train.plan.to_string()));
+            app.overlay = Overlay::Prompt(Question::Training, Input::proposed(&app.train.plan.to_string()));
         }
         Action::TrainMeasure => {
             app.say(Tone::Info, "measuring this pattern with the trained indexers");
@@ -29,7 +29,7 @@ pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::KeepTrained => {
             let name = format!("{}.indexers.safetensors", app.title.trim_end_matches(".gguf"));
-            app.overlay = Overlay::Prompt(Question::KeepTrained, Input::new(&name));
+            app.overlay = Overlay::Prompt(Question::KeepTrained, Input::proposed(&name));
         }
         _ => {}
     }

@@ -27,7 +27,11 @@ pub fn fields(app: &App, form: &Form, chosen: Option<Field>, area: Rect, buf: &m
             (false, true) if value.is_empty() => "–".to_owned(),
             _ => value,
         };
-        let role = theme.role(if here { Role::Accent } else { Role::Text });
+        let role = theme.role(match form.input(field) {
+            Some(input) if here && input.is_selected() => Role::Cursor,
+            _ if here => Role::Accent,
+            _ => Role::Text,
+        });
         write(buf, area, row, &[(name, theme.role(if here { Role::Text } else { Role::Dim })), (text, role)]);
         if let Some(input) = form.input(field).filter(|_| here && row < area.height) {
             cursor = Some((area.x + NAMES + input.cursor() as u16, area.y + row));

@@ -46,7 +46,8 @@ fn typed(app: &App, inner: Rect, input: &Input, buf: &mut Buffer) -> (u16, u16) 
     let room = inner.width.saturating_sub(3) as usize;
     let skip = input.cursor().saturating_sub(room);
     let seen: String = input.text().chars().skip(skip).take(room).collect();
-    write(buf, inner, 0, &[("› ".into(), app.theme.role(Role::Accent)), (seen, app.theme.role(Role::Text))]);
+    let role = if input.is_selected() { Role::Cursor } else { Role::Text };
+    write(buf, inner, 0, &[("› ".into(), app.theme.role(Role::Accent)), (seen, app.theme.role(role))]);
     (inner.x + 2 + (input.cursor() - skip) as u16, inner.y)
 }
 
@@ -137,7 +138,8 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Err(why) => (why, Role::Warn),
     };
     write(buf, inner, 1, &[(format::fit(&text, inner.width as usize), app.theme.role(role))]);
-    write(buf, inner, 2, &[("Enter accepts   Esc closes".into(), app.theme.role(Role::Dim))]);
+    let typing = if input.is_selected() { "typing replaces it   " } else { "" };
+    write(buf, inner, 2, &[(format!("{typing}Enter accepts   Esc closes"), app.theme.role(Role::Dim))]);
     cursor
 }
 
