@@ -107,6 +107,9 @@ pub trait Training: Send {
     /// [`BackendError`]; a step that was cancelled or failed has changed nothing.
     fn step(&mut self, cancel: &Cancel) -> Result<Option<TrainingStep>, BackendError>;
 
+    /// Returns what the steps so far found, those of earlier programs included; of a long training not every step.
+    fn history(&self) -> Vec<TrainingStep>;
+
     /// Returns the indexers as they are now.
     fn weights(&self) -> Weights;
 

@@ -90,6 +90,20 @@ struct FakeTraining {
     panics: Option<Pattern>,
 }
 
+impl FakeTraining {
+    fn found(&self, done: u64) -> TrainingStep {
+        TrainingStep {
+            sparse: done > self.settings.steps,
+            done,
+            kl: self.layers.iter().map(|&l| (l + 1) as f64 / 2f64.powi(done as i32)).collect(),
+            floor: vec![0.0; self.layers.len()],
+            rate: self.settings.lr,
+            tokens: 9 * done,
+            tokens_per_second: 100.0,
+        }
+    }
+}
+
 impl Training for FakeTraining {
     fn step(&mut self, cancel: &Cancel) -> Result<Option<TrainingStep>, BackendError> {
         if self.done == self.settings.all_steps() {
@@ -101,15 +115,11 @@ impl Training for FakeTraining {
             return Err(BackendError::Failed { message: "the loss became NaN".into(), hint: None });
         }
         self.done += 1;
-        Ok(Some(TrainingStep {
-            sparse: self.done > self.settings.steps,
-            done: self.done,
-            kl: self.layers.iter().map(|&l| (l + 1) as f64 / 2f64.powi(self.done as i32)).collect(),
-            floor: vec![0.0; self.layers.len()],
-            rate: self.settings.lr,
-            tokens: 9 * self.done,
-            tokens_per_second: 100.0,
-        }))
+        Ok(Some(self.found(self.done)))
+    }
+
+    fn history(&self) -> Vec<TrainingStep> {
+        (1..=self.done).map(|done| self.found(done)).collect()
     }
 
     fn weights(&self) -> Weights {

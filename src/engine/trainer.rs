@@ -9,7 +9,7 @@ use super::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Tra
 use crate::checkpoint::{Checkpoint, IndexerShape};
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
 use crate::train::TrainError;
-use crate::train::indexers::{IndexerRecipe, IndexerRun, Setup, saved};
+use crate::train::indexers::{IndexerRecipe, IndexerRun, IndexerStep, Setup, saved};
 
 /// Fewest query rows sampled per step.
 const ROWS: usize = 128;
@@ -123,21 +123,29 @@ pub(super) fn evaluate_with(
     Ok((evaluation, after.coverage(pattern, cancel)?))
 }
 
+fn told(step: &IndexerStep) -> TrainingStep {
+    TrainingStep {
+        sparse: step.sparse,
+        done: step.step.0,
+        kl: step.layers.iter().map(|(_, d)| d.kl).collect(),
+        floor: step.layers.iter().map(|(_, d)| d.floor).collect(),
+        rate: step.rate,
+        tokens: step.tokens,
+        tokens_per_second: step.tokens_per_second,
+    }
+}
+
 impl Training for LocalTraining {
     fn step(&mut self, cancel: &Cancel) -> Result<Option<TrainingStep>, BackendError> {
         if self.run.size().0 >= self.all {
             return Ok(None);
         }
         let step = self.run.step(&|| cancel.is_stale())?;
-        Ok(Some(TrainingStep {
-            sparse: step.sparse,
-            done: step.step.0,
-            kl: step.layers.iter().map(|(_, d)| d.kl).collect(),
-            floor: step.layers.iter().map(|(_, d)| d.floor).collect(),
-            rate: step.rate,
-            tokens: step.tokens,
-            tokens_per_second: step.tokens_per_second,
-        }))
+        Ok(Some(told(&step)))
+    }
+
+    fn history(&self) -> Vec<TrainingStep> {
+        self.run.history().iter().map(told).collect()
     }
 
     fn weights(&self) -> Weights {

@@ -202,7 +202,7 @@ impl Current {
     fn begin(settings: &TrainingSettings, done: u64, training: Box<dyn Training>) -> Self {
         let layers = (0..settings.pattern.len()).filter(|&l| settings.pattern.is_full(l)).collect();
         let state = SearchState::Running;
-        let progress = TrainingProgress { settings: *settings, state, layers, news: Vec::new(), eta: None };
+        let progress = TrainingProgress { settings: *settings, state, layers, news: training.history(), eta: None };
         Self { training, progress, done, safe: done, pace: None }
     }
 

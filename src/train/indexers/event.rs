@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::step::Divergence;
 
 /// What a run tells as it goes.
@@ -16,7 +18,7 @@ pub enum IndexerEvent {
 }
 
 /// One step.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndexerStep {
     /// Whether the base ran with the indexers' selections.
     pub sparse: bool,

@@ -7,12 +7,14 @@
 //! indexer can go below. Where asked for, the rest of the model learns from its own loss in the sparse stage.
 
 mod event;
+mod history;
 mod memory;
 mod recipe;
 mod rest;
 #[cfg(test)]
 mod rest_tests;
 mod run;
+mod saved;
 mod start;
 mod step;
 #[cfg(test)]
@@ -21,5 +23,6 @@ mod tests;
 pub use event::{IndexerEvent, IndexerStep};
 pub use memory::memory;
 pub use recipe::IndexerRecipe;
-pub use run::{IndexerRun, Setup, saved, state_path};
+pub use run::{IndexerRun, Setup};
+pub use saved::{saved, state_path};
 pub use step::Divergence;

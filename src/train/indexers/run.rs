@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::event::{IndexerEvent, IndexerStep};
 use super::recipe::{self, IndexerRecipe};
 use super::rest::Rest;
+use super::saved::{Header, KEY, state_path};
 use super::start::{check, initial};
 use super::step::{Divergence, Trail, step};
 use crate::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, SidecarHeader, Trained, sidecar_bytes};
@@ -26,8 +26,6 @@ use crate::train::state::{self, write_atomic};
 const SAVE_EVERY: u64 = 50;
 /// Weight of the newest step in the averages of KL.
 const NEWEST: f64 = 0.05;
-/// Key of the header in the state file.
-const KEY: &str = "indexscope.train.indexers";
 /// Stream of random numbers of the sampled rows; the data use small numbers.
 const ROWS: u64 = 1 << 33;
 
@@ -49,37 +47,6 @@ pub struct Setup<'a> {
     pub model: Option<Model>,
     /// Go on from that state.
     pub resume: bool,
-}
-
-/// What the state file holds beside the numbers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Header {
-    schema: u32,
-    recipe: IndexerRecipe,
-    heads: usize,
-    dim: usize,
-    step: u64,
-    seconds: f64,
-    kl: Vec<f64>,
-    floor: Vec<f64>,
-    #[serde(default)]
-    lm: Option<f64>,
-}
-
-impl Header {
-    /// Returns why a run that was `begun` cannot go on as this one.
-    fn differs(&self, begun: &Self) -> Option<String> {
-        let (now, then) = (&self.recipe, &begun.recipe);
-        let same = (now, self.heads, self.dim) == (then, begun.heads, begun.dim);
-        let what = match () {
-            () if same => return None,
-            () if now.base != then.base => "for another model".to_owned(),
-            () if now.tokens != then.tokens => "on other tokens".to_owned(),
-            () if now.pattern != then.pattern => format!("for the pattern {}, not {}", then.pattern, now.pattern),
-            () => "with other options".to_owned(),
-        };
-        Some(format!("it was begun {what}"))
-    }
 }
 
 /// A training run.
@@ -121,23 +88,11 @@ impl IndexerRun {
         (recipe.base, recipe.tokens) = (base.lineage()?, data.fingerprint());
         let params = recipe.layers.iter().map(|&layer| initial(checkpoint, start, &config, layer, recipe.seed));
         let mut params = params.collect::<Result<Vec<_>, _>>()?;
-        let none = vec![0.0; recipe.layers.len()];
-        let (heads, dim) = (shape.heads, shape.dim);
-        let mut at = Header {
-            schema: 1,
-            recipe: recipe.clone(),
-            heads,
-            dim,
-            step: 0,
-            seconds: 0.0,
-            kl: none.clone(),
-            floor: none,
-            lm: None,
-        };
+        let mut at = Header::begin(&recipe, shape.heads, shape.dim);
         let mut rest = recipe.lm_lr.map(|_| Rest::open(base, &config)).transpose()?;
         if resume {
             let bytes = state::read_bytes(&path)?;
-            let saved: Header = state::read_header(&path, KEY, &bytes)?;
+            let saved = Header::read(&path, &bytes)?;
             if let Some(reason) = at.differs(&saved) {
                 return Err(TrainError::Resume { path, reason });
             }
@@ -177,6 +132,11 @@ impl IndexerRun {
     /// Returns the loss of the language model, nats per token, averaged over the last steps; `None` where it is frozen.
     pub fn lm(&self) -> Option<f64> {
         self.at.lm
+    }
+
+    /// Returns what the steps so far found, of all sessions together; of a long run not every step is remembered.
+    pub fn history(&self) -> &[IndexerStep] {
+        self.at.history.steps()
     }
 
     /// Returns seconds of training so far, all sessions together.
@@ -287,15 +247,17 @@ impl IndexerRun {
         let seconds = began.elapsed().as_secs_f64();
         self.at.step += 1;
         self.at.seconds += seconds;
-        Ok(IndexerStep {
+        let step = IndexerStep {
             sparse,
             step: (self.at.step, self.recipe.all_steps()),
             layers: self.recipe.layers.iter().copied().zip(layers).collect(),
             lm,
             rate,
             tokens: self.at.step * self.recipe.seq_len as u64,
-            tokens_per_second: self.recipe.seq_len as f64 / seconds,
-        })
+            tokens_per_second: self.recipe.seq_len as f64 / seconds.max(1e-9),
+        };
+        self.at.history.push(step.clone(), &self.recipe);
+        Ok(step)
     }
 
     /// Writes the indexers as they are now as a sidecar.
@@ -365,26 +327,6 @@ impl IndexerRun {
     pub(super) fn params_mut(&mut self) -> &mut [Params] {
         &mut self.params
     }
-}
-
-/// Returns recipe and steps of the run whose state lies beside `out`; `None` where there is no state.
-///
-/// # Errors
-/// [`TrainError::Resume`] where the file cannot be read or is no such state.
-pub fn saved(out: &Path) -> Result<Option<(IndexerRecipe, u64)>, TrainError> {
-    let path = state_path(out);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let header: Header = state::read_header(&path, KEY, &state::read_bytes(&path)?)?;
-    Ok(Some((header.recipe, header.step)))
-}
-
-/// Returns where the state of a run lies that will write `out`.
-pub fn state_path(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".state");
-    out.with_file_name(name)
 }
 
 /// Draws the query rows of a step: `count` of the `length` positions, ascending, none twice.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::recipe::IndexerRecipe;
 use crate::checkpoint::Config;
@@ -14,7 +15,7 @@ use crate::train::optimizer::Gradients;
 use crate::train::params::Params;
 
 /// What a step found for one indexer, nats per row.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
     /// Mean over the served layers of KL(p_j ‖ q): what training lowers.
     pub kl: f64,

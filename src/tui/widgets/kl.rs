@@ -87,7 +87,7 @@ pub fn layers(app: &App, progress: &TrainingProgress, area: Rect, buf: &mut Buff
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
-    // A training that was taken up again has no steps of before.
+    // A training that was put aside by an earlier version has no steps of before.
     let began = if sparse { progress.settings.steps + 1 } else { 1 };
     let first = if steps.first().is_some_and(|s| s.done == began) { &steps[..span] } else { &[] };
     let last = &steps[steps.len() - span..];
