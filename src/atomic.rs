@@ -3,11 +3,20 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::time::Duration;
+
+/// How the names of files begin that are being written.
+const PREFIX: &str = ".indexscope-";
+/// Random characters that follow.
+const RANDOM: usize = 6;
+/// Age from which on a file that nobody holds is what a killed program left: until it is locked, a new one is held by
+/// nobody, either.
+const STALE: Duration = Duration::from_secs(60);
 
 /// Replaces `path` by `bytes`: written beside it, flushed to the disk, then renamed. Missing folders are made.
 ///
 /// A link stays one: the file that it leads to is replaced. What is no plain file, such as `/dev/stdout` or a named pipe,
-/// is written to as it is.
+/// is written to as it is. What a killed program has left half written in that folder is removed.
 ///
 /// # Errors
 /// Those of the file system; nothing is left behind.
@@ -27,7 +36,10 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     let path = if there.is_some() && path.is_symlink() { path.canonicalize()? } else { path.to_owned() };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let file = tempfile::Builder::new().prefix(".indexscope-").tempfile_in(folder)?;
+    sweep(folder);
+    let file = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).tempfile_in(folder)?;
+    // The lock says that this program is alive. Where there are no locks, nothing is ever swept.
+    let _ = file.as_file().try_lock();
     // Temporary files are private to the user; results have the mode of any new file.
     #[cfg(unix)]
     {
@@ -41,6 +53,25 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     // The rename itself lasts only once the folder is on the disk; file systems without that are left alone.
     let _ = File::open(folder).and_then(|f| f.sync_all());
     Ok(())
+}
+
+/// Removes the files of killed programs: plain ones of our name, not new, and locked by nobody.
+fn sweep(folder: &Path) {
+    let ours = |name: &str| {
+        let random = name.strip_prefix(PREFIX);
+        random.is_some_and(|r| r.len() == RANDOM && r.bytes().all(|b| b.is_ascii_alphanumeric()))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let old = |entry: &fs::DirEntry| {
+            let there = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+            Some(there.modified().ok()?.elapsed().ok()? >= STALE)
+        };
+        let stale = entry.file_name().to_str().is_some_and(ours) && old(&entry) == Some(true);
+        // One that cannot be opened, locked or removed is left alone.
+        if stale && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn fill_buffered(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -63,6 +94,43 @@ mod tests {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert!(write(&path.join("below"), b"").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn what_a_killed_program_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let names =
+            ["a.toml", ".indexscope-Ab12Cd", ".indexscope-locked", ".indexscope-newone", ".indexscope-notes.txt"];
+        let old = std::time::SystemTime::now() - 2 * STALE;
+        let mut files: Vec<File> = names.iter().map(|name| File::create(path(name)).unwrap()).collect();
+        files.iter().for_each(|file| file.set_modified(old).unwrap());
+        files[3].set_modified(std::time::SystemTime::now()).unwrap();
+        files[2].lock().unwrap();
+        fs::create_dir(path(".indexscope-folder")).unwrap();
+        let there = || {
+            let mut there: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            there.sort();
+            there
+        };
+        write(&path("a.toml"), b"saved").unwrap();
+        let kept =
+            [".indexscope-folder", ".indexscope-locked", ".indexscope-newone", ".indexscope-notes.txt", "a.toml"];
+        assert_eq!(there(), kept);
+        // Its owner is gone.
+        files.clear();
+        write(&path("a.toml"), b"saved").unwrap();
+        assert_eq!(there().len(), 4);
+
+        // One that is being written is held, however long that takes.
+        write_with(&path("b.toml"), |file| {
+            let mine = there().into_iter().find(|n| !kept.contains(&n.to_str().unwrap()) && n != "b.toml").unwrap();
+            File::open(path(mine.to_str().unwrap()))?.set_modified(old)?;
+            sweep(folder.path());
+            file.write_all(b"whole")
+        })
+        .unwrap();
+        assert_eq!(fs::read(path("b.toml")).unwrap(), b"whole");
     }
 
     #[cfg(unix)]
