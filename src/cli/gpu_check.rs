@@ -36,12 +36,12 @@ pub fn list(args: DevicesArgs) -> Result<(), CliError> {
     args.output.print(&json!({"schema": 1, "devices": rows, "without_cuda": without}), &table)
 }
 
-/// Compares every kernel with its CPU twin and prints one table.
+/// Compares every kernel with its CPU twin and prints one table; each line as a note too, when it is known.
 ///
 /// # Errors
 /// Where there is no CUDA device, or a kernel differs.
 pub(super) fn run(args: &RunArgs, output: &OutputArgs) -> Result<(), CliError> {
-    let checks = check_kernels(args.device())?;
+    let checks = check_kernels(args.device(), &mut |check| output.note(&row(check).join(" | ")))?;
     let mut table = Table::new(["kernel", "form", "sizes", "rule", "found", "ms", "of ceilings", "goal", "result"]);
     for check in &checks {
         table.rows.push(row(check));

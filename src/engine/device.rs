@@ -111,8 +111,15 @@ fn open_cuda(number: usize) -> Result<Device, BackendError> {
     let hint = "'indexscope devices' says what is there; or use --device cpu";
     match cuda_count() {
         0 => Err(failed(format!("cannot open cuda:{number}: the driver finds no CUDA device"), hint)),
-        _ => Device::new_cuda_with_stream(number).map_err(|error| {
+        _ => crate::model::ops::open_cuda(number).map_err(|error| {
             let line = error.to_string().lines().next().unwrap_or_default().to_owned();
+            // The driver is there; the libraries come with the toolkit.
+            let library = ["CUBLAS", "CURAND"].iter().any(|name| line.to_uppercase().contains(name));
+            let hint = if library {
+                "libcublas and libcurand of CUDA 13 are needed: set LD_LIBRARY_PATH to the folder that has them"
+            } else {
+                hint
+            };
             failed(format!("cannot open cuda:{number}: {line}"), hint)
         }),
     }

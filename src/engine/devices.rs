@@ -68,8 +68,9 @@ fn cuda_device(number: usize) -> Result<DeviceInfo, String> {
     let context = CudaContext::new(number).map_err(failed)?;
     let (major, minor) = context.compute_capability().map_err(failed)?;
     let (free, total) = context.mem_get_info().map_err(failed)?;
+    let free = free as u64 + crate::model::ops::spare_bytes(&context);
     let description = format!("{}, compute capability {major}.{minor}", context.name().map_err(failed)?);
-    Ok(DeviceInfo { name: format!("cuda:{number}"), description, memory: Some((free as u64, total as u64)) })
+    Ok(DeviceInfo { name: format!("cuda:{number}"), description, memory: Some((free, total as u64)) })
 }
 
 /// Returns free bytes and bytes in all of the device with this name; `None` for the CPU and for what is not there.
@@ -78,11 +79,11 @@ pub fn memory(name: &str) -> Option<(u64, u64)> {
     cuda_device(number).ok()?.memory
 }
 
-/// Compares the kernels with their CPU twins on a device, and times them.
+/// Compares the kernels with their CPU twins on a device, and times them; `tell` hears of each check when it is done.
 ///
 /// # Errors
 /// [`BackendError::Failed`] where the device is none of CUDA's, or this build has no kernels.
-pub fn check_kernels(device: DeviceChoice) -> Result<Vec<GpuCheck>, BackendError> {
+pub fn check_kernels(device: DeviceChoice, tell: &mut dyn FnMut(&GpuCheck)) -> Result<Vec<GpuCheck>, BackendError> {
     let placement = Placement::open(device, None)?;
     if placement.device.is_cpu() {
         return Err(BackendError::Failed {
@@ -90,7 +91,7 @@ pub fn check_kernels(device: DeviceChoice) -> Result<Vec<GpuCheck>, BackendError
             hint: Some("'indexscope devices' says what is there; kernels/emulate/run.sh runs them on a CPU".to_owned()),
         });
     }
-    Ok(gpu_check(&placement.device)?)
+    Ok(gpu_check(&placement.device, tell)?)
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
         assert_eq!(devices[0].name, "cpu");
         assert!(devices[0].description.contains("threads"));
         assert_eq!(memory("cpu"), None);
-        let error = check_kernels(DeviceChoice::Cpu).unwrap_err();
+        let error = check_kernels(DeviceChoice::Cpu, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), "the kernels cannot be checked without a CUDA device");
     }
 }

@@ -75,13 +75,18 @@ impl KernelTime {
 
 /// Compares every launched kernel, native and portable, with its CPU twin, and times the native ones.
 ///
+/// `tell` hears of each check as soon as it is done. A part that fails is a check that did not pass; the others go on.
+///
 /// # Errors
-/// Where the device is none of CUDA's or fails, or this build has no kernels.
-pub fn gpu_check(device: &Device) -> Result<Vec<GpuCheck>> {
+/// Where the device is none of CUDA's, or this build has no kernels.
+pub fn gpu_check(device: &Device, tell: &mut dyn FnMut(&GpuCheck)) -> Result<Vec<GpuCheck>> {
     #[cfg(feature = "cuda")]
-    return super::cuda::gpu_check(device);
+    return super::cuda::gpu_check(device, tell);
     #[cfg(not(feature = "cuda"))]
-    candle_core::bail!("this build has no kernels for {device:?}")
+    {
+        let _ = tell;
+        candle_core::bail!("this build has no kernels for {device:?}")
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 //! gradient, for the indexer's selection and for attention over it, in bf16. Ties go to the lowest index everywhere.
 
 mod allowed;
+#[cfg(any(test, feature = "cuda"))]
+mod arguments;
 mod attention;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod fp8;
 mod gemm;
+mod gpu;
 mod gpu_check;
 mod grouped;
 mod indexer;
@@ -21,6 +24,8 @@ mod kl;
 mod mean_attention;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
+#[cfg(any(test, feature = "cuda"))]
+mod product;
 mod rms_norm;
 mod rope;
 mod shared_rows;
@@ -39,6 +44,9 @@ use allowed::check;
 pub use attention::{MlaShape, mla_attention};
 pub use cross_entropy::cross_entropy;
 pub use fp8::Fp8Weight;
+pub use gpu::open_cuda;
+#[cfg(feature = "cuda")]
+pub use gpu::spare_bytes;
 pub use gpu_check::{Ceiling, GpuCheck, KernelTime, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
 pub use indexer::{indexer_scores, select, selects_in_fp8};

@@ -45,15 +45,59 @@ const GRID_Y: usize = 65_535;
 /// Keys whose bits kernels/overlap.cu holds at once.
 const OVERLAP_RANGE: usize = 1 << 19;
 
-/// Bytes of scores held at once: what the L2 cache of a large GPU takes.
-const SCORES: usize = 32 << 20;
+/// Bytes of scores held at once, unless the environment asks for others (`INDEXSCOPE_SCORES_MIB`).
+///
+/// Counted for 132 multiprocessors, 32 heads of 128 and T = 200K; no figure is measured. A block of `indexer_scores_*`
+/// has 16 queries, one runs on a multiprocessor at a time; one of `indexer_select` has one query, two run at a time.
+///
+/// | MiB | rows | blocks x shares of keys | rows of 264 that are selected at a time |
+/// | ---: | ---: | --- | --- |
+/// | 32 | 32 | 2 x 66 = 132 | 32: an eighth of the device |
+/// | 128 | 160 | 10 x 13 = 130 | 160 |
+/// | 512 | 528 | 33 x 4 = 132 | 264, twice |
+/// | 2048 | 2112 | 132 x 1 = 132 | 264, 8 times |
+///
+/// The scores' grid is full with any; the selection's only from 264 rows on. What speaks against many rows is that
+/// scores leave the L2 cache (50 MB): 4 bytes written beside 8,192 operations, and 8 read by the selection, which at
+/// 3 TB/s are due 2.7 ps, where operations at 700 T/s are due 11.7 ps; from the L2 cache they would be about half of
+/// that. What speaks against few is, besides, that each pair of launches fills and drains the device, some microseconds,
+/// and that each block loads its 128 KiB of queries: at 32 MiB once for 24 tiles of keys. Blocks earlier in a sequence
+/// see fewer keys and get more rows.
+pub(super) const SCORES: usize = 512 << 20;
 
-/// Returns how many query rows are scored at once, where rows of scores are `width` wide.
-pub(super) fn rows_at_once(width: usize) -> usize {
-    let rows = SCORES / (width * size_of::<f32>()).max(1);
-    // Whole blocks of the kernel with the most queries per block.
-    let block = COLUMNS / 16 * WARPS;
-    if rows > block { rows / block * block } else { rows.max(1) }
+/// A block of query rows whose scores are held at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// The first row.
+    pub start: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Elements from row to row of the scores.
+    pub width: usize,
+}
+
+/// Cuts `queries` rows, before the first of which there are `before` keys, into blocks of at most `bytes` of scores each
+/// that fill the device; a block has one row at least.
+pub(super) fn blocks(before: usize, queries: usize, heads: usize, gpu: Gpu, bytes: usize) -> Vec<Block> {
+    let per_block = COLUMNS / padded(heads).unwrap_or(COLUMNS) * WARPS;
+    // Offsets within the scores of a block are 32 bits wide.
+    let elements = (bytes / size_of::<f32>()).min(u32::MAX as usize);
+    let (mut blocks, mut start) = (Vec::new(), 0);
+    while start < queries {
+        let width = |rows: usize| (before + start + rows).next_multiple_of(4);
+        let fits = |&rows: &usize| rows * width(rows) <= elements;
+        // For every number of shares as many blocks as run at once.
+        let full = (1..=gpu.processors).map(|shares| gpu.processors / shares * per_block).find(fits);
+        let rows = full.or_else(|| (1..per_block).rev().find(fits)).unwrap_or(1).min(queries - start);
+        blocks.push(Block { start, rows, width: width(rows) });
+        start += rows;
+    }
+    blocks
+}
+
+/// Returns for how many heads the kernel of so many is made.
+fn padded(heads: usize) -> Option<usize> {
+    [16, 32, 64].into_iter().find(|&padded| heads <= padded)
 }
 
 /// Plans the scores of `rows` queries, the last of which sees `visible` keys; `None` for sizes that no kernel takes.
@@ -65,7 +109,7 @@ pub(super) fn scores(
     visible: usize,
     gpu: Gpu,
 ) -> Option<Launch> {
-    let padded = [16, 32, 64].into_iter().find(|&padded| heads <= padded)?;
+    let padded = padded(heads)?;
     let bytes = dim * if format == Format::Bf16 { 2 } else { 1 };
     let (kind, row, stages) = match (format, dim) {
         (Format::Bf16, 1..=64) => ("bf16_d64", 128, 4),
@@ -75,9 +119,11 @@ pub(super) fn scores(
     };
     let per_warp = COLUMNS / padded;
     let split = rows <= per_warp;
-    let wgmma = gpu.wgmma && !split;
     let columns = WARPS * COLUMNS;
-    let shared = row * (stages * TILE + if wgmma { columns } else { 0 }) + columns * size_of::<f32>();
+    let shared = |rows| row * (stages * TILE + rows) + columns * size_of::<f32>();
+    // Products of warpgroups have the queries in shared memory too.
+    let wgmma = gpu.wgmma && !split && shared(columns) <= gpu.shared;
+    let shared = shared(if wgmma { columns } else { 0 });
     if !bytes.is_multiple_of(16) || heads == 0 || rows == 0 || shared > gpu.shared {
         return None;
     }
@@ -276,6 +322,34 @@ mod tests {
     }
 
     #[test]
+    fn where_queries_do_not_fit_beside_keys_products_are_those_of_a_warp() {
+        // 231,424 bytes are what bf16 heads of 128 need with wgmma.
+        let plan = |shared| scores(Format::Bf16, 32, 128, 1000, 70_000, Gpu { shared, ..HOPPER }).unwrap();
+        assert_eq!(plan(231_424).name, "indexer_scores_bf16_d128_wgmma_h32");
+        let less = plan(231_423);
+        assert_eq!((less.name.as_str(), less.shared), ("indexer_scores_bf16_d128_h32", 100_352));
+        assert_eq!(less.grid, plan(231_424).grid);
+    }
+
+    #[test]
+    fn blocks_of_rows_fill_the_device() {
+        for (before, rows, shares) in [(65_535, 1056, 2), (200_000, 528, 4), (1 << 20, 112, 18)] {
+            let block = blocks(before, 1 << 16, 32, HOPPER, SCORES)[0];
+            assert_eq!(block.rows, rows, "{before}");
+            let grid = scores(Format::Bf16, 32, 128, rows, before + rows, HOPPER).unwrap().grid;
+            assert_eq!(grid, (rows as u32 / 16, shares, 1));
+            assert!(grid.0 * grid.1 > 120, "{before}");
+        }
+        // Earlier rows see less, and more of them fit; a block is not cut for nothing.
+        let all = blocks(0, 65_536, 32, HOPPER, SCORES);
+        assert_eq!((all[0].rows, all[0].width), (2112, 2112));
+        assert!(all.len() < 65_536 / 1056 && all.windows(2).all(|pair| pair[0].rows >= pair[1].rows));
+        assert_eq!(blocks(70_000, 4, 32, HOPPER, SCORES), [Block { start: 0, rows: 4, width: 70_004 }]);
+        assert_eq!(blocks(200_000, 1000, 32, HOPPER, 32 << 20)[0].rows, 32);
+        assert_eq!(blocks(1 << 20, 1000, 32, HOPPER, 1 << 20)[0].rows, 1);
+    }
+
+    #[test]
     fn large_tiles_need_large_shared_memory() {
         let glm = Sparse { rows: 4096, heads: 64, groups: 1, latent: 512, rope: 64, topk: 2048, grouped: false };
         let plan = |s, gpu| sparse(s, gpu).unwrap();
@@ -352,11 +426,21 @@ mod tests {
         }
 
         #[test]
-        fn blocks_of_rows_stay_within_the_workspace(width in 1usize..(1 << 20)) {
-            let rows = rows_at_once(width);
-            prop_assert!(rows >= 1 && (rows == 1 || rows * width * 4 <= SCORES));
-            // Offsets within a block of scores are 32 bits wide.
-            prop_assert!(rows * width < 1 << 31);
+        fn blocks_of_rows_stay_within_the_workspace(
+            before in 0usize..(1 << 20),
+            queries in 1usize..9000,
+            heads in 1usize..=64,
+            mib in 1usize..9000,
+        ) {
+            let mut next = 0;
+            for Block { start, rows, width } in blocks(before, queries, heads, HOPPER, mib << 20) {
+                prop_assert_eq!(start, next);
+                prop_assert!(rows >= 1 && width >= before + start + rows && width.is_multiple_of(4));
+                prop_assert!(rows == 1 || rows * width * 4 <= mib << 20);
+                prop_assert!(u32::try_from(rows * width).is_ok());
+                next += rows;
+            }
+            prop_assert_eq!(next, queries);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Launches of `kernels/fp8_dequant.cu`.
 
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, CudaStorage, DType, Result, Tensor};
 use half::bf16;
 
-use super::device::{File, Form, kernel, tensor, view};
+use super::device::{self, File, Form, address, tensor, view};
+use crate::model::ops::arguments::{Dequantise, Quantise};
 use crate::model::ops::fp8::Fp8Weight;
 use crate::model::ops::plan;
 
@@ -25,20 +25,24 @@ pub(super) fn multiply(
 ) -> Result<Tensor> {
     let (rows, columns) = weight.shape;
     let launch = plan::dequantise(rows, columns, dtype == DType::BF16);
-    let (function, config) = kernel(device, form, File::Fp8, &launch)?;
-    let [width, block_rows, block_columns] = [columns, weight.blocks.rows, weight.blocks.columns].map(|n| n as i32);
-    let (count, stream) = (rows as i64, device.cuda_stream());
-    let mut builder = stream.launch_builder(&function);
+    let arguments = |values| Dequantise {
+        codes: address(codes),
+        scales: address(scales),
+        values,
+        rows: rows as i64,
+        columns: columns as i32,
+        block_rows: weight.blocks.rows as i32,
+        block_columns: weight.blocks.columns as i32,
+    };
     macro_rules! run {
         ($type:ty) => {{
             // SAFETY: the kernel writes every value; codes and scales are as many as the sizes say.
             #[allow(unsafe_code)]
-            let mut values = unsafe { device.alloc::<$type>(rows * columns)? };
-            builder.arg(codes).arg(scales).arg(&mut values);
-            builder.arg(&count).arg(&width).arg(&block_rows).arg(&block_columns);
-            // SAFETY: as above.
-            #[allow(unsafe_code)]
-            unsafe { builder.launch(config) }.w()?;
+            let values = unsafe {
+                let values = device.alloc::<$type>(rows * columns)?;
+                device::launch(device, form, File::Fp8, &launch, &arguments(address(&values)))?;
+                values
+            };
             CudaStorage::wrap_cuda_slice(values, device.clone())
         }};
     }
@@ -51,17 +55,18 @@ pub(super) fn quantise(device: &CudaDevice, form: Form, x: &Tensor) -> Result<(C
     let (rows, columns) = x.dims2()?;
     // SAFETY: the kernel writes every code and every scale.
     #[allow(unsafe_code)]
-    let (mut codes, mut scales) = unsafe { (device.alloc::<u8>(rows * columns)?, device.alloc::<f32>(rows)?) };
-    let (function, config) = kernel(device, form, File::Fp8, &plan::quantise(rows))?;
+    let (codes, scales) = unsafe { (device.alloc::<u8>(rows * columns)?, device.alloc::<f32>(rows)?) };
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
-    let values = view::<bf16>(&storage, layout)?;
-    let (rows, columns) = (rows as i32, columns as i32);
-    let stream = device.cuda_stream();
-    let mut builder = stream.launch_builder(&function);
-    builder.arg(&values).arg(&mut codes).arg(&mut scales).arg(&rows).arg(&columns);
+    let arguments = Quantise {
+        x: address(&view::<bf16>(&storage, layout)?),
+        codes: address(&codes),
+        scales: address(&scales),
+        rows: rows as i32,
+        columns: columns as i32,
+    };
     // SAFETY: one warp per row; all three hold `rows` rows.
     #[allow(unsafe_code)]
-    unsafe { builder.launch(config) }.w()?;
+    unsafe { device::launch(device, form, File::Fp8, &plan::quantise(rows), &arguments) }?;
     Ok((codes, scales))
 }

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 use half::bf16;
 
-use super::device::{File, Form, gpu, kernel, tensor, view};
+use super::device::{self, File, Form, address, gpu, tensor, view};
 use super::fp8;
 use crate::domain::Selection;
-use crate::model::ops::plan::{self, Format};
+use crate::model::ops::arguments::{Scoring, Select};
+use crate::model::ops::plan::{self, Block, Format};
 use crate::model::ops::{Indices, Stop, selects_in_fp8};
 
 /// The indexer's operands of one sequence, in the format in which they are multiplied.
@@ -24,6 +25,13 @@ struct Operands {
     keys: usize,
     heads: usize,
     dim: usize,
+}
+
+impl Operands {
+    /// Returns how many keys a query sees.
+    fn first(&self, query: usize) -> usize {
+        self.keys - self.queries + query + 1
+    }
 }
 
 /// Rows as they are, or as codes with one scale per row.
@@ -59,7 +67,7 @@ pub(in crate::model::ops) fn select(
     for n in 0..b {
         let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
         let (q, k, w) = (one(q)?, one(k)?, one(&w.to_dtype(DType::F32)?)?);
-        let chosen = launch(device, form, format, (&q, &k, &w), scale, topk, How { stop, timed })?;
+        let chosen = launch(device, form, format, (&q, &k, &w), scale, topk, How { stop, timed, workspace: None })?;
         if stop.asked() {
             // What was not chosen any more must not be read.
             let mut nothing = Selection::default();
@@ -83,6 +91,8 @@ pub(super) struct How<'a> {
     pub(super) stop: Stop<'a>,
     /// Whether selections are timed apart.
     pub(super) timed: bool,
+    /// Bytes of scores held at once; `None` for what the environment asks for.
+    pub(super) workspace: Option<usize>,
 }
 
 /// What one sequence's queries chose, on the device: `[T, topk]`.
@@ -113,7 +123,7 @@ pub(super) fn run(
     scale: f64,
     topk: usize,
 ) -> Result<Vec<u32>> {
-    let how = How { stop: Stop::NEVER, timed: false };
+    let how = How { stop: Stop::NEVER, timed: false, workspace: None };
     device.clone_dtoh(&launch(device, form, format, operands, scale, topk, how)?.keys)
 }
 
@@ -125,7 +135,7 @@ pub(super) fn launch(
     (q, k, w): (&Tensor, &Tensor, &Tensor),
     scale: f64,
     topk: usize,
-    How { stop, timed }: How,
+    How { stop, timed, workspace }: How,
 ) -> Result<Chosen> {
     let ((queries, heads), (keys, dim)) = (w.dims2()?, k.dims2()?);
     let codes = |x: &Tensor| -> Result<Codes> {
@@ -139,81 +149,93 @@ pub(super) fn launch(
     };
     let (q, k) = (codes(q)?, codes(k)?);
     let operands = Operands { q, k, w: w.contiguous()?, scale: scale as f32, queries, keys, heads, dim };
-    let width = keys.next_multiple_of(4);
-    let at_once = plan::rows_at_once(width).min(queries);
+    let (gpu, workspace) = (gpu(device, form)?, workspace.map_or_else(asked_workspace, Ok)?);
+    let blocks = plan::blocks(keys - queries, queries, heads, gpu, workspace);
+    let largest = blocks.iter().map(|block| block.rows * block.width).max().unwrap_or_default();
     let stream = device.cuda_stream();
     // SAFETY: every entry that is read was written before: scores of visible keys, all of a row of the selection.
     #[allow(unsafe_code)]
-    let (mut scores, mut chosen) =
-        unsafe { (device.alloc::<f32>(at_once * width)?, device.alloc::<u32>(queries * topk)?) };
+    let (scores, chosen) = unsafe { (device.alloc::<f32>(largest)?, device.alloc::<u32>(queries * topk)?) };
     let mut marks = Vec::new();
-    for start in (0..queries).step_by(at_once) {
+    for block in blocks {
         if stop.asked() {
             break;
         }
-        let rows = at_once.min(queries - start);
-        score(device, form, format, &operands, start, rows, &mut scores)?;
+        score(device, form, format, &operands, block, &scores)?;
         let mark = || timed.then(|| stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w()).transpose();
         let from = mark()?;
-        let launch = plan::select(rows);
-        let (function, config) = kernel(device, form, File::Indexer, &launch)?;
-        let (width, first, keys, k) = (width as u32, (keys - queries + start + 1) as i32, keys as i32, topk as i32);
-        let mut out = chosen.slice_mut(start * topk..(start + rows) * topk);
-        let mut builder = stream.launch_builder(&function);
-        builder.arg(&scores).arg(&width).arg(&first).arg(&keys).arg(&k).arg(&mut out);
-        // SAFETY: one block per row; `scores` holds `rows` rows of `width`, `out` `rows` rows of `k`.
+        let Block { start, rows, width } = block;
+        let arguments = Select {
+            scores: address(&scores),
+            width: width as u32,
+            first: operands.first(start) as i32,
+            keys: keys as i32,
+            k: topk as i32,
+            topk: address(&chosen.slice(start * topk..(start + rows) * topk)),
+        };
+        // SAFETY: one block per row; `scores` holds `rows` rows of `width`, `chosen` from there on `rows` rows of `k`.
         #[allow(unsafe_code)]
-        unsafe { builder.launch(config) }.w()?;
+        unsafe { device::launch(device, form, File::Indexer, &plan::select(rows), &arguments) }?;
         marks.extend(from.zip(mark()?));
     }
     Ok(Chosen { keys: chosen, marks })
 }
 
-/// Scores `rows` queries from `start`.
+/// Returns the bytes of scores that the environment asks for (`INDEXSCOPE_SCORES_MIB`), or what is usual.
+fn asked_workspace() -> Result<usize> {
+    let Some(asked) = std::env::var_os("INDEXSCOPE_SCORES_MIB") else { return Ok(plan::SCORES) };
+    match asked.to_str().and_then(|mib| mib.parse().ok()) {
+        Some(mib @ 1..=8192) => Ok(mib << 20),
+        _ => bail!("INDEXSCOPE_SCORES_MIB is {asked:?}, not a number of MiB from 1 to 8192"),
+    }
+}
+
+/// Scores a block of queries.
 fn score(
     device: &CudaDevice,
     form: Form,
     format: Format,
     o: &Operands,
-    start: usize,
-    rows: usize,
-    scores: &mut CudaSlice<f32>,
+    Block { start, rows, width }: Block,
+    scores: &CudaSlice<f32>,
 ) -> Result<()> {
-    let first = o.keys - o.queries + start + 1;
-    let visible = (first + rows - 1).min(o.keys);
-    let Some(launch) = plan::scores(format, o.heads, o.dim, rows, visible, gpu(device, form)?) else {
+    let first = o.first(start);
+    let Some(planned) = plan::scores(format, o.heads, o.dim, rows, first + rows - 1, gpu(device, form)?) else {
         bail!("no kernel takes {} indexer heads of {}", o.heads, o.dim)
     };
-    let (function, config) = kernel(device, form, File::Indexer, &launch)?;
-    let stream = device.cuda_stream();
     let (w, w_layout) = o.w.storage_and_layout();
-    let w = view::<f32>(&w, w_layout)?;
-    let w = w.slice(start * o.heads..);
-    let (heads, rows, first, keys) = (o.heads as i32, rows as i32, first as i32, o.keys as i32);
-    let width = o.keys.next_multiple_of(4) as u32;
-    let mut builder = stream.launch_builder(&function);
-    match (&o.q, &o.k) {
+    let common = Scoring {
+        w: address(&view::<f32>(&w, w_layout)?.slice(start * o.heads..)),
+        scores: address(scores),
+        scale: o.scale,
+        heads: o.heads as i32,
+        rows: rows as i32,
+        first: first as i32,
+        keys: o.keys as i32,
+        width: width as u32,
+        ..Scoring::default()
+    };
+    let query = start * o.heads * o.dim;
+    let arguments = match (&o.q, &o.k) {
         (Codes::Bf16(q), Codes::Bf16(k)) => {
             let ((q, q_layout), (k, k_layout)) = (q.storage_and_layout(), k.storage_and_layout());
             let (q, k) = (view::<bf16>(&q, q_layout)?, view::<bf16>(&k, k_layout)?);
-            let q = q.slice(start * o.heads * o.dim..);
-            let (bytes, nothing) = (2 * o.dim as i32, 0u64);
-            builder.arg(&q).arg(&k).arg(&w).arg(&nothing).arg(&nothing).arg(scores);
-            builder.arg(&o.scale).arg(&heads).arg(&bytes).arg(&rows).arg(&first).arg(&keys).arg(&width);
-            // SAFETY: the views hold `rows` queries, all keys and the weights; `scores` holds `rows` rows of `width`.
-            #[allow(unsafe_code)]
-            unsafe { builder.launch(config) }.w()?;
+            Scoring { q: address(&q.slice(query..)), k: address(&k), dim_bytes: 2 * o.dim as i32, ..common }
         }
-        (Codes::Fp8 { codes: q, scales: q_scales }, Codes::Fp8 { codes: k, scales: k_scales }) => {
-            let (q, q_scales) = (q.slice(start * o.heads * o.dim..), q_scales.slice(start * o.heads..));
-            let bytes = o.dim as i32;
-            builder.arg(&q).arg(k).arg(&w).arg(&q_scales).arg(k_scales).arg(scores);
-            builder.arg(&o.scale).arg(&heads).arg(&bytes).arg(&rows).arg(&first).arg(&keys).arg(&width);
-            // SAFETY: as above; scales are one per (query, head) and one per key.
-            #[allow(unsafe_code)]
-            unsafe { builder.launch(config) }.w()?;
-        }
+        (Codes::Fp8 { codes: q, scales: q_scales }, Codes::Fp8 { codes: k, scales: k_scales }) => Scoring {
+            q: address(&q.slice(query..)),
+            k: address(k),
+            q_scale: address(&q_scales.slice(start * o.heads..)),
+            k_scale: address(k_scales),
+            dim_bytes: o.dim as i32,
+            ..common
+        },
         _ => bail!("queries and keys are in different formats"),
+    };
+    // SAFETY: the operands hold `rows` queries from `start`, all keys and the weights, scales one per (query, head) and
+    // one per key; `scores` holds `rows` rows of `width`.
+    #[allow(unsafe_code)]
+    unsafe {
+        device::launch(device, form, File::Indexer, &planned, &arguments)
     }
-    Ok(())
 }

@@ -8,9 +8,11 @@ mod device;
 mod fp8;
 mod indexer;
 mod overlap;
+mod product;
 mod sparse;
 
 pub(super) use check::gpu_check;
+pub(super) use device::{kept, open};
 pub(super) use fp8::dequantise;
 pub(super) use indexer::select;
 pub(super) use sparse::{sparse_grouped, sparse_latent, takes_grouped, takes_latent};

@@ -1,18 +1,20 @@
 //! Launches of `kernels/sparse_mla.cu`: of a latent, whose queries absorb W_k and whose mixed values go through W_v, and
 //! of grouped heads, whose keys and values are read as they are.
 
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Tensor, bail};
 use half::bf16;
 
-use super::device::{File, Form, gpu, kernel, tensor, view};
+use super::device::{self, File, Form, address, gpu, tensor, view};
+use super::product;
 use crate::model::ops::Picked;
 use crate::model::ops::allowed::check;
+use crate::model::ops::arguments::{Attend, Merge};
 use crate::model::ops::attention::MlaShape;
 use crate::model::ops::plan::{self, Launch, Sparse};
+use crate::model::ops::product::Product;
 
-/// Query rows at once: what bounds the absorbed queries, `[heads, rows, latent]`.
+/// Query rows at once: what bounds the absorbed queries and the mixed latents, `[rows, heads, latent]`.
 const ROWS: usize = 4096;
 
 /// Returns whether [`sparse_latent`] runs for these operands.
@@ -46,29 +48,11 @@ pub(in crate::model::ops) fn sparse_latent(
     w: &Tensor,
     shape: MlaShape,
     scale: f64,
-    Picked { indices, stop }: Picked,
+    picked: Picked,
 ) -> Result<Tensor> {
-    let Device::Cuda(device) = q.device() else { bail!("the queries are not on a CUDA device") };
-    let (b, t, _) = q.dims3()?;
-    let rows = indices.on(q.device(), c_kv.dim(1)?)?;
-    check(rows.dims()[..2] == [b, t], "the selection")?;
-    let mut sequences = Vec::with_capacity(b);
-    for n in 0..b {
-        let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
-        let (q, c_kv, k_rope) = (one(q)?, one(c_kv)?, one(k_rope)?);
-        let mut blocks = Vec::new();
-        for start in (0..t).step_by(ROWS) {
-            let q = q.narrow(0, start, ROWS.min(t - start))?;
-            if stop.asked() {
-                blocks.push(Tensor::zeros((q.dim(0)?, shape.heads * shape.value), q.dtype(), q.device())?);
-                continue;
-            }
-            let sets = Sets { rows: &rows.get(n)?, start };
-            blocks.push(latent(device, Form::asked(), (&q, &c_kv, &k_rope, w), shape, scale, sets)?);
-        }
-        sequences.push(Tensor::cat(&blocks, 0)?);
-    }
-    Tensor::stack(&sequences, 0)
+    each_block(q, [c_kv, k_rope], shape, picked, |device, q, [c_kv, k_rope], sets| {
+        latent(device, Form::asked(), (q, c_kv, k_rope, w), shape, scale, sets)
+    })
 }
 
 /// Attends with grouped heads; operands as in [`super::super::sparse_grouped`], in bf16 on a CUDA device.
@@ -77,21 +61,46 @@ pub(in crate::model::ops) fn sparse_grouped(
     kv: &Tensor,
     shape: MlaShape,
     scale: f64,
+    picked: Picked,
+) -> Result<Tensor> {
+    each_block(q, [kv], shape, picked, |device, q, [kv], sets| {
+        heads(device, Form::asked(), (q, kv), shape, scale, sets)
+    })
+}
+
+/// Calls `f` for blocks of query rows of one sequence after the other, with what is kept of the sequence, and joins what
+/// it returns; rows after a stop are left unfinished.
+fn each_block<const N: usize>(
+    q: &Tensor,
+    kept: [&Tensor; N],
+    shape: MlaShape,
     Picked { indices, stop }: Picked,
+    f: impl Fn(&CudaDevice, &Tensor, &[Tensor; N], Sets) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let Device::Cuda(device) = q.device() else { bail!("the queries are not on a CUDA device") };
     let (b, t, _) = q.dims3()?;
-    let rows = indices.on(q.device(), kv.dim(1)?)?;
+    let keys = kept.first().map_or(Ok(0), |kept| kept.dim(1))?;
+    let rows = indices.on(q.device(), keys)?;
     check(rows.dims()[..2] == [b, t], "the selection")?;
     let mut sequences = Vec::with_capacity(b);
     for n in 0..b {
-        if stop.asked() {
-            sequences.push(Tensor::zeros((t, shape.heads * shape.value), q.dtype(), q.device())?);
-            continue;
+        let one = |x: &Tensor| x.get(n)?.contiguous();
+        let (q, rows) = (one(q)?, rows.get(n)?);
+        let mut of_sequence = Vec::with_capacity(N);
+        for kept in kept {
+            of_sequence.push(one(kept)?);
         }
-        let one = |x: &Tensor| x.narrow(0, n, 1)?.squeeze(0)?.contiguous();
-        let sets = Sets { rows: &rows.get(n)?, start: 0 };
-        sequences.push(heads(device, Form::asked(), (&one(q)?, &one(kv)?), shape, scale, sets)?);
+        let Ok(of_sequence) = <[Tensor; N]>::try_from(of_sequence) else { bail!("a part of what is kept is lost") };
+        let mut blocks = Vec::with_capacity(t.div_ceil(ROWS));
+        for start in (0..t).step_by(ROWS) {
+            let q = q.narrow(0, start, ROWS.min(t - start))?;
+            blocks.push(if stop.asked() {
+                Tensor::zeros((q.dim(0)?, shape.heads * shape.value), q.dtype(), q.device())?
+            } else {
+                f(device, &q, &of_sequence, Sets { rows: &rows, start })?
+            });
+        }
+        sequences.push(Tensor::cat(&blocks, 0)?);
     }
     Tensor::stack(&sequences, 0)
 }
@@ -116,31 +125,30 @@ pub(super) fn latent(
 ) -> Result<Tensor> {
     let MlaShape { heads, nope, rope, value } = shape;
     let (rows, (keys, latent), topk) = (q.dim(0)?, c_kv.dims2()?, sets.rows.dim(1)?);
-    let q = q.contiguous()?;
-    let w = w.reshape((heads, nope + value, latent))?;
-    let q_nope = q.reshape((rows, heads, nope + rope))?.narrow(2, 0, nope)?.transpose(0, 1)?.contiguous()?;
-    let q_latent = q_nope.matmul(&w.narrow(1, 0, nope)?.contiguous()?)?; // heads, rows, latent
+    check(w.dims() == [heads * (nope + value), latent] && q.dim(1)? == heads * (nope + rope), "q or kv_b")?;
+    let (q, w) = (q.contiguous()?, w.contiguous()?);
     let sizes = Sparse { rows, heads, groups: 1, latent, rope, topk, grouped: false };
-    let mixed = {
-        let ((q, q_layout), (q_latent, latent_layout)) = (q.storage_and_layout(), q_latent.storage_and_layout());
+    let out = {
+        let ((q, q_layout), (w, w_layout)) = (q.storage_and_layout(), w.storage_and_layout());
         let ((c_kv, c_layout), (k_rope, r_layout)) = (c_kv.storage_and_layout(), k_rope.storage_and_layout());
+        let (q, w) = (view::<bf16>(&q, q_layout)?, view::<bf16>(&w, w_layout)?);
         let c_kv = view::<bf16>(&c_kv, c_layout)?;
+        let q_latent = product::multiply(device, Product::absorb(rows, shape, latent), &q, &w)?;
         let operands = Operands {
-            q: view::<bf16>(&q_latent, latent_layout)?,
-            q_rope: view::<bf16>(&q, q_layout)?.slice(nope..),
+            q: q_latent.slice(..),
+            q_rope: q.slice(nope..),
             k: c_kv.slice(..),
             k_rope: view::<bf16>(&k_rope, r_layout)?,
             v: c_kv,
             keys,
             key_head: latent,
-            apart: (latent, rows * latent),
+            apart: (heads * latent, latent),
             rope_apart: (heads * (nope + rope), nope + rope),
         };
-        launch(device, form, sizes, &operands, scale, sets)?
+        let mixed = launch(device, form, sizes, &operands, scale, sets)?;
+        product::multiply(device, Product::expand(rows, shape, latent), &mixed, &w.slice(nope * latent..))?
     };
-    let mixed = tensor(CudaStorage::wrap_cuda_slice(mixed, device.clone()), (heads, rows, latent));
-    let w_v = w.narrow(1, nope, value)?.transpose(1, 2)?.contiguous()?; // heads, latent, value
-    mixed.matmul(&w_v)?.transpose(0, 1)?.contiguous()?.reshape((rows, heads * value))
+    Ok(tensor(CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, heads * value)))
 }
 
 /// Attends for a block of rows of one sequence: `q` `[rows, heads · d]` and `kv` `[keys, groups · 2 d]` give the shape of
@@ -207,11 +215,10 @@ fn launch(
         bail!("no kernel takes {heads} heads, {groups} of keys, of {latent} and {rope}")
     };
     let splits = planned.grid.1 as usize;
-    let (function, config) = kernel(device, form, File::Sparse, &planned)?;
     let parts = if splits > 1 { splits * rows * heads } else { 0 };
     // SAFETY: the kernels write every entry that is read: all of `mixed`, and all parts where there are splits.
     #[allow(unsafe_code)]
-    let (mut mixed, mut part, mut sums) = unsafe {
+    let (mixed, part, sums) = unsafe {
         (
             device.alloc::<bf16>(heads * rows * latent)?,
             device.alloc::<f32>((parts * latent).max(1))?,
@@ -221,37 +228,45 @@ fn launch(
     let (chosen, layout) = sets.rows.storage_and_layout();
     let chosen = view::<u32>(&chosen, layout)?.slice(sets.start * topk..(sets.start + rows) * topk);
     let before = o.keys - sets.rows.dim(0)? + sets.start;
-    let scale = (scale * std::f64::consts::LOG2_E) as f32;
-    let [count, heads_, groups, width, rotated, key_head] =
-        [rows, heads, groups, latent, rope, o.key_head].map(|n| n as i32);
-    let [topk, first, keys] = [topk, before + 1, o.keys].map(|n| n as i32);
-    let [token, head, rope_token, rope_head] = [o.apart.0, o.apart.1, o.rope_apart.0, o.rope_apart.1].map(|n| n as i64);
-    let (stream, nothing) = (device.cuda_stream(), 0u64);
-    let mut builder = stream.launch_builder(&function);
-    builder.arg(&o.q).arg(&o.q_rope).arg(&o.k).arg(&o.k_rope).arg(&o.v).arg(&chosen).arg(&mut mixed);
-    if splits > 1 {
-        builder.arg(&mut part);
-    } else {
-        builder.arg(&nothing);
-    }
-    builder.arg(&mut sums).arg(&scale).arg(&count).arg(&heads_).arg(&groups).arg(&width).arg(&rotated).arg(&key_head);
-    builder.arg(&topk).arg(&first).arg(&keys);
-    builder.arg(&token).arg(&head).arg(&rope_token).arg(&rope_head).arg(&token).arg(&head);
+    let attend = Attend {
+        q: address(&o.q),
+        q_rope: address(&o.q_rope),
+        k: address(&o.k),
+        k_rope: address(&o.k_rope),
+        v: address(&o.v),
+        topk: address(&chosen),
+        mixed: address(&mixed),
+        parts: if splits > 1 { address(&part) } else { 0 },
+        sums: address(&sums),
+        scale: (scale * std::f64::consts::LOG2_E) as f32,
+        rows: rows as i32,
+        heads: heads as i32,
+        groups: groups as i32,
+        latent: latent as i32,
+        rope: rope as i32,
+        key_head: o.key_head as i32,
+        topk_width: topk as i32,
+        first: before as i32 + 1,
+        keys: o.keys as i32,
+        q_token: o.apart.0 as i64,
+        q_head: o.apart.1 as i64,
+        q_rope_token: o.rope_apart.0 as i64,
+        q_rope_head: o.rope_apart.1 as i64,
+        out_token: o.apart.0 as i64,
+        out_head: o.apart.1 as i64,
+    };
     // SAFETY: views hold what the sizes say; every index of `chosen` below a row's count is a key: `Indices::on` looks at
     // the rows that did not come from a kernel.
     #[allow(unsafe_code)]
-    unsafe { builder.launch(config) }.w()?;
+    unsafe { device::launch(device, form, File::Sparse, &planned, &attend) }?;
     if splits > 1 {
         let grid = (rows as u32, heads as u32, 1);
-        let merge = Launch { name: "sparse_merge".to_owned(), grid, threads: 128, shared: 0 };
-        let (function, config) = kernel(device, form, File::Sparse, &merge)?;
-        let splits = splits as i32;
-        let mut builder = stream.launch_builder(&function);
-        builder.arg(&part).arg(&sums).arg(&mut mixed).arg(&splits).arg(&count).arg(&heads_).arg(&width);
-        builder.arg(&token).arg(&head);
+        let planned = Launch { name: "sparse_merge".to_owned(), grid, threads: 128, shared: 0 };
+        let Attend { parts, sums, mixed, rows, heads, latent, out_token, out_head, .. } = attend;
+        let merge = Merge { parts, sums, mixed, splits: splits as i32, rows, heads, latent, out_token, out_head };
         // SAFETY: the parts are those of the launch before, on the same stream.
         #[allow(unsafe_code)]
-        unsafe { builder.launch(config) }.w()?;
+        unsafe { device::launch(device, form, File::Sparse, &planned, &merge) }?;
     }
     Ok(mixed)
 }

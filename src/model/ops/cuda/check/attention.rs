@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{Ceilings, On, draw};
+use super::{Ceilings, Checks, On, draw};
 use crate::model::ops::attention::MlaShape;
 use crate::model::ops::cuda::sparse::{self, Sets};
 use crate::model::ops::gpu_check::{Ceiling, GpuCheck, KernelTime};
@@ -105,7 +105,7 @@ impl Operands {
 }
 
 /// Compares on real operands.
-pub(super) fn compare(on: On, checks: &mut Vec<GpuCheck>) -> Result<()> {
+pub(super) fn compare(on: On, checks: &mut Checks) -> Result<()> {
     for sizes in SIZES {
         let operands = Operands::draw(sizes)?;
         let want = operands.here()?.squeeze(0)?;
@@ -119,8 +119,7 @@ pub(super) fn compare(on: On, checks: &mut Vec<GpuCheck>) -> Result<()> {
 }
 
 /// Times what a prefill at 64K asks of one block of queries.
-pub(super) fn timed(on: On, ceilings: &Ceilings) -> Result<Vec<GpuCheck>> {
-    let mut checks = Vec::new();
+pub(super) fn timed(on: On, ceilings: &Ceilings, checks: &mut Checks) -> Result<()> {
     for (sizes, goal) in TIMED {
         let (heads, kept, queries, _, topk) = sizes;
         let millis = Operands::draw(sizes)?.there(on, |run| on.median(&mut || run().map(drop)))?;
@@ -144,5 +143,5 @@ pub(super) fn timed(on: On, ceilings: &Ceilings) -> Result<Vec<GpuCheck>> {
             timing: Some(KernelTime::of(millis, &work, goal)),
         });
     }
-    Ok(checks)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrM
 use candle_core::{CudaDevice, DType, Error, Result, Tensor};
 use half::bf16;
 
-use super::On;
+use super::{Checks, On};
 use crate::model::ops::cuda::device::Form;
 use crate::model::ops::cuda::fp8;
 use crate::model::ops::gpu_check::{Ceiling, GpuCheck, KernelTime};
@@ -19,11 +19,12 @@ const COPIED: usize = 1 << 30;
 const WORKSPACE: usize = 32 << 20;
 
 /// Rates per second, of those that the device has.
+#[derive(Default)]
 pub(super) struct Ceilings(Vec<(Ceiling, f64)>);
 
 impl Ceilings {
     /// Measures all, and says what was found.
-    pub(super) fn measure(cuda: &CudaDevice, checks: &mut Vec<GpuCheck>) -> Result<Self> {
+    pub(super) fn measure(&mut self, cuda: &CudaDevice, checks: &mut Checks) -> Result<()> {
         let on = On { cuda, form: Form::asked() };
         let a = Tensor::randn(0f32, 1.0, (SQUARE, SQUARE), &on.device())?.to_dtype(DType::BF16)?;
         let bf16 = on.median(&mut || a.matmul(&a).map(drop))?;
@@ -36,7 +37,6 @@ impl Ceilings {
             (Ceiling::Fp8, "cuBLASLt's product of e4m3 matrices, to bf16", operations, fp8),
             (Ceiling::Copy, "a copy on the device, bytes read and written", bytes, Some(copy)),
         ];
-        let mut ceilings = Self(Vec::new());
         for (ceiling, rule, work, millis) in measured {
             let rate = millis.map(|millis| work / millis * 1e3);
             let (sizes, unit) = match ceiling {
@@ -52,9 +52,9 @@ impl Ceilings {
                 found: rate.map_or("the device has none".to_owned(), |rate| format!("{:.0} {}", rate / unit.0, unit.1)),
                 timing: millis.map(|millis| KernelTime { millis, ..KernelTime::default() }),
             });
-            ceilings.0.extend(rate.map(|rate| (ceiling, rate)));
+            self.0.extend(rate.map(|rate| (ceiling, rate)));
         }
-        Ok(ceilings)
+        Ok(())
     }
 
     /// Puts beside each part of a kernel's work the rate that the device has for it.
@@ -108,6 +108,8 @@ impl<'a> Fp8Product<'a> {
         let preference = Owned(result::create_matmul_pref().map_err(lt)?, result::destroy_matmul_pref);
         // e4m3 products exist with the first matrix transposed only.
         let (transposed, workspace) = (1i32, WORKSPACE);
+        // Sums as `wgmma` makes them, which is the faster way, and that of our kernels.
+        let fast = 1i8;
         // SAFETY: the handles are alive, and each attribute is read from a value of its size.
         #[allow(unsafe_code)]
         let found = unsafe {
@@ -116,6 +118,13 @@ impl<'a> Fp8Product<'a> {
                 sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
                 (&raw const transposed).cast(),
                 size_of::<i32>(),
+            )
+            .map_err(lt)?;
+            result::set_matmul_desc_attribute(
+                product.0,
+                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_FAST_ACCUM,
+                (&raw const fast).cast(),
+                size_of::<i8>(),
             )
             .map_err(lt)?;
             result::set_matmul_pref_attribute(

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{Ceilings, On, draw};
+use super::{Ceilings, Checks, On, draw};
 use crate::checkpoint::{Blocks, E4M3};
 use crate::model::ops::cuda::fp8;
 use crate::model::ops::fp8::Fp8Weight;
@@ -21,7 +21,7 @@ fn scales(shape: (usize, usize)) -> Result<Vec<f32>> {
 }
 
 /// Compares on all codes, and on rows of reals.
-pub(super) fn compare(on: On, checks: &mut Vec<GpuCheck>) -> Result<()> {
+pub(super) fn compare(on: On, checks: &mut Checks) -> Result<()> {
     for shape in SHAPES {
         // 167 is odd: every code stands in every column of a block.
         let codes: Vec<u8> = (0..shape.0 * shape.1).map(|i| (i * 167 % 256) as u8).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Ceilings, On, draw};
+use super::{Ceilings, Checks, On, draw};
 use crate::domain::Selection;
 use crate::model::ops::cuda::device::Form;
 use crate::model::ops::cuda::indexer;
@@ -19,7 +19,7 @@ const SIZES: [Sizes; 4] =
     [(4, 32, 77, 77, 16), (32, 128, 300, 300, 64), (64, 128, 130, 5000, 2048), (32, 128, 1, 9000, 2048)];
 
 /// Compares by both rules: exact operands, and real ones.
-pub(super) fn compare(on: On, checks: &mut Vec<GpuCheck>) -> Result<()> {
+pub(super) fn compare(on: On, checks: &mut Checks) -> Result<()> {
     for sizes in SIZES {
         for format in [Format::Bf16, Format::Fp8] {
             checks.push(exact(on, format, sizes)?);
@@ -97,33 +97,34 @@ fn near(on: On, sizes: Sizes) -> Result<GpuCheck> {
     Ok(on.compared(&kernel(Format::Bf16), shown(sizes), rule, far <= 1e-2, found))
 }
 
-/// Times scores and selection of a whole prefill.
-pub(super) fn timed(on: On, format: Format, ceilings: &Ceilings) -> Result<GpuCheck> {
+/// Times scores and selection of a whole prefill, with so many bytes of scores at once where not with the usual ones.
+pub(super) fn timed(on: On, format: Format, workspace: Option<usize>, ceilings: &Ceilings) -> Result<GpuCheck> {
     let (heads, dim, t, topk) = (32, 128, 65_536, 2048);
     let device = on.device();
     let q = Tensor::randn(0f32, 1.0, (t, heads * dim), &device)?.to_dtype(DType::BF16)?;
     let k = Tensor::randn(0f32, 1.0, (t, dim), &device)?.to_dtype(DType::BF16)?;
     let w = Tensor::randn(0f32, 1.0, (t, heads), &device)?;
     let launch = |timed| {
-        let how = indexer::How { stop: Stop::NEVER, timed };
+        let how = indexer::How { stop: Stop::NEVER, timed, workspace };
         indexer::launch(on.cuda, on.form, format, (&q, &k, &w), 0.1, topk, how)
     };
     let millis = on.median(&mut || launch(false).map(drop))?;
     let selecting: Duration = launch(true)?.selecting()?;
     let operations = (t as f64 * (t as f64 + 1.0) / 2.0) * (heads * dim * 2) as f64;
     let (of, share) = if format == Format::Bf16 { (Ceiling::Bf16, 0.60) } else { (Ceiling::Fp8, 0.45) };
-    let goal = (on.form != Form::MmaSync).then_some((of, share));
+    let usual = on.form != Form::MmaSync && workspace.is_none();
+    let at_once = workspace.map(|bytes| format!(", {} MiB of scores at once", bytes >> 20)).unwrap_or_default();
     Ok(GpuCheck {
         kernel: kernel(format),
         form: "timed",
-        sizes: format!("{heads}x{dim}, T {t}, k {topk}"),
-        rule: if on.form == Form::MmaSync {
-            "the same with mma.sync in place of wgmma; no goal"
-        } else {
-            "scores and selection of a whole prefill; the sets stay on the device"
+        sizes: format!("{heads}x{dim}, T {t}, k {topk}{at_once}"),
+        rule: match (on.form, workspace) {
+            (Form::MmaSync, _) => "the same with mma.sync in place of wgmma; no goal",
+            (_, Some(_)) => "the same with fewer scores at once (INDEXSCOPE_SCORES_MIB); no goal",
+            _ => "scores and selection of a whole prefill; the sets stay on the device",
         },
         passed: true,
         found: format!("{:.0} TFLOP/s, selection {:.1} ms", operations / millis / 1e9, selecting.as_secs_f64() * 1e3),
-        timing: Some(KernelTime::of(millis, &ceilings.work(&[(of, operations)]), goal)),
+        timing: Some(KernelTime::of(millis, &ceilings.work(&[(of, operations)]), usual.then_some((of, share)))),
     })
 }

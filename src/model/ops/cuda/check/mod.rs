@@ -18,33 +18,67 @@ use crate::model::ops::plan::Format;
 /// Timed runs of which the median is taken.
 const RUNS: usize = 11;
 
+/// Bytes of scores with which the indexer is timed beside the usual ones.
+const WORKSPACES: [usize; 2] = [32 << 20, 128 << 20];
+
 /// Runs all comparisons, as [`crate::model::ops::gpu_check`] says.
-pub(in crate::model::ops) fn gpu_check(device: &Device) -> Result<Vec<GpuCheck>> {
+pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&GpuCheck)) -> Result<Vec<GpuCheck>> {
     let Device::Cuda(cuda) = device else { bail!("the device is not a CUDA device") };
-    let mut checks = Vec::new();
+    let mut checks = Checks { all: Vec::new(), tell };
     let wgmma = gpu(cuda, Form::asked())?.wgmma;
     for form in [Form::Native, Form::Portable] {
         let on = On { cuda, form };
-        indexer::compare(on, &mut checks)?;
-        attention::compare(on, &mut checks)?;
-        fp8::compare(on, &mut checks)?;
-        overlap::compare(on, &mut checks)?;
+        checks.part("indexer_topk", form.name(), |checks| indexer::compare(on, checks));
+        checks.part("sparse_mla, sparse_gqa", form.name(), |checks| attention::compare(on, checks));
+        checks.part("fp8", form.name(), |checks| fp8::compare(on, checks));
+        checks.part("overlap_pairs", form.name(), |checks| overlap::compare(on, checks));
     }
     if wgmma {
-        indexer::compare(On { cuda, form: Form::MmaSync }, &mut checks)?;
+        let on = On { cuda, form: Form::MmaSync };
+        checks.part("indexer_topk", on.form.name(), |checks| indexer::compare(on, checks));
     }
-    let ceilings = Ceilings::measure(cuda, &mut checks)?;
+    let mut ceilings = Ceilings::default();
+    checks.part("ceilings", "ceiling", |checks| ceilings.measure(cuda, checks));
     let on = On { cuda, form: Form::asked() };
     for format in [Format::Bf16, Format::Fp8] {
-        checks.push(indexer::timed(on, format, &ceilings)?);
+        let mut timed = |on, workspace| {
+            checks.part("indexer_topk", "timed", |checks| {
+                checks.push(indexer::timed(on, format, workspace, &ceilings)?);
+                Ok(())
+            });
+        };
+        timed(on, None);
+        WORKSPACES.into_iter().for_each(|bytes| timed(on, Some(bytes)));
         if wgmma {
-            checks.push(indexer::timed(On { cuda, form: Form::MmaSync }, format, &ceilings)?);
+            timed(On { cuda, form: Form::MmaSync }, None);
         }
     }
-    checks.extend(attention::timed(on, &ceilings)?);
-    checks.push(fp8::timed(on, &ceilings)?);
-    checks.push(overlap::timed(on, &ceilings)?);
-    Ok(checks)
+    checks.part("sparse_mla, sparse_gqa", "timed", |checks| attention::timed(on, &ceilings, checks));
+    checks.part("fp8", "timed", |checks| fp8::timed(on, &ceilings).map(|check| checks.push(check)));
+    checks.part("overlap_pairs", "timed", |checks| overlap::timed(on, &ceilings).map(|check| checks.push(check)));
+    Ok(checks.all)
+}
+
+/// What has been found so far.
+struct Checks<'a> {
+    all: Vec<GpuCheck>,
+    tell: &'a mut dyn FnMut(&GpuCheck),
+}
+
+impl Checks<'_> {
+    fn push(&mut self, check: GpuCheck) {
+        (self.tell)(&check);
+        self.all.push(check);
+    }
+
+    /// Runs one part; where it fails, that is what was found.
+    fn part(&mut self, kernel: &str, form: &'static str, run: impl FnOnce(&mut Self) -> Result<()>) {
+        if let Err(error) = run(self) {
+            let found = error.to_string().lines().next().unwrap_or_default().to_owned();
+            let (kernel, sizes) = (kernel.to_owned(), "after the check before".to_owned());
+            self.push(GpuCheck { kernel, form, sizes, rule: "runs", passed: false, found, timing: None });
+        }
+    }
 }
 
 /// Where a kernel runs, and in which form.
@@ -57,12 +91,7 @@ struct On<'a> {
 impl On<'_> {
     /// Returns a comparison of this form.
     fn compared(self, kernel: &str, sizes: String, rule: &'static str, passed: bool, found: String) -> GpuCheck {
-        let form = match self.form {
-            Form::Native => "native",
-            Form::MmaSync => "mma.sync",
-            Form::Portable => "portable",
-        };
-        GpuCheck { kernel: kernel.to_owned(), form, sizes, rule, passed, found, timing: None }
+        GpuCheck { kernel: kernel.to_owned(), form: self.form.name(), sizes, rule, passed, found, timing: None }
     }
 
     /// Copies a tensor to the device.

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::{Ceilings, On};
+use super::{Ceilings, Checks, On};
 use crate::domain::intersection_len;
 use crate::model::ops::cuda::overlap;
 use crate::model::ops::gpu_check::{Ceiling, GpuCheck, KernelTime};
@@ -29,7 +29,7 @@ fn sets((layers, queries, topk, keys): Sizes) -> Vec<u32> {
 }
 
 /// Compares counts, which are whole numbers, at every other query.
-pub(super) fn compare(on: On, checks: &mut Vec<GpuCheck>) -> Result<()> {
+pub(super) fn compare(on: On, checks: &mut Checks) -> Result<()> {
     for sizes in SIZES {
         let (layers, queries, topk, keys) = sizes;
         let all = sets(sizes);
