@@ -12,7 +12,7 @@ use indexscope::domain::{Pattern, Stages};
 use indexscope::engine::{
     BackendError, Calibration, Command, DeviceChoice, Handle, LocalBackend, Placement, Sequence, Settings, spawn,
 };
-use indexscope::tui::{EngineHandle, Files, Options, Problem, Setup, Work, run};
+use indexscope::tui::{EngineHandle, Files, Opened, Options, Problem, Setup, Work, run};
 use termlens::{ExitStatus, MouseMode, Screen, Signal, Terminal, TerminalBuilder};
 
 /// Longest wait for anything; a debug build measures a tiny model within a second or two.
@@ -48,7 +48,7 @@ impl Files for Nothing {
         Ok(())
     }
 
-    fn open(&mut self, _: &Path) -> Result<Work, Problem> {
+    fn open(&mut self, _: &Path) -> Result<Opened, Problem> {
         nothing()
     }
 
@@ -100,6 +100,7 @@ fn child() {
         work: None,
         files: Box::new(Nothing),
         usual: None,
+        notice: None,
         target: None,
         floors: Vec::new(),
         options: Options::default(),
@@ -284,6 +285,43 @@ fn a_session_is_saved_and_opened_again() {
     assert!(page.contains("What engines would run") && page.contains("Overlap of 6 layers"), "{page}");
     type_keys(&mut terminal, "qq");
     assert!(restored(&mut terminal).success());
+}
+
+#[test]
+fn two_dashboards_at_once_lose_nothing_of_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(folder.path(), (80, 24));
+    first.wait_until(measured).unwrap();
+    let mut second = open(folder.path(), (80, 24));
+    second.wait_until(|s| s.contains("Another indexscope works on") && s.contains("glm_dsa_tiny-2.toml")).unwrap();
+    type_keys(&mut second, "\u{1b}");
+    second.wait_until(|s| measured(s) && !s.contains("Another indexscope")).unwrap();
+    type_keys(&mut first, "PFSFSFS\r");
+    type_keys(&mut second, "PFFFSSS\r");
+    let aside = |name: &str| folder.path().join("sessions").join(name);
+    for (name, pattern) in [("glm_dsa_tiny.autosave.toml", "FSFSFS"), ("glm_dsa_tiny-2.autosave.toml", "FFFSSS")] {
+        wait_for(&aside(name));
+        assert!(std::fs::read_to_string(aside(name)).unwrap().contains(pattern));
+    }
+    // One of them is killed: whoever comes next is told what it left, and takes its name.
+    first.signal(Signal::Kill).unwrap();
+    first.wait_exit().unwrap();
+    let mut third = open(folder.path(), (120, 40));
+    third.wait_until(measured).unwrap();
+    type_keys(&mut third, "5");
+    third.wait_until(|s| s.contains("work that was never saved is in")).unwrap();
+    type_keys(&mut third, "1PFFSSSS\r");
+    wait_for(&aside("glm_dsa_tiny.older.autosave.toml"));
+    for terminal in [&mut second, &mut third] {
+        type_keys(terminal, "w");
+        terminal.wait_until(|s| s.contains("saved ")).unwrap();
+        type_keys(terminal, "q");
+        assert!(restored(terminal).success());
+    }
+    let mut names: Vec<_> = std::fs::read_dir(aside("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    // The lock of the one that was killed was taken over and is gone, too.
+    assert_eq!(names, ["glm_dsa_tiny-2.toml", "glm_dsa_tiny.older.autosave.toml", "glm_dsa_tiny.toml"]);
 }
 
 #[test]

@@ -7,12 +7,12 @@ use std::sync::mpsc::channel;
 
 use super::CliError;
 use super::data::DataArgs;
-use super::files::{SessionFiles, work_of};
+use super::files::{SessionFiles, elsewhere, work_of};
 use super::model::{self, RunArgs};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Group, Pattern, Targets};
 use crate::engine::{Calibration, Command, Handle, LocalBackend, Settings, TrainingText, spawn};
-use crate::session::{Session, SessionModel, is_trace, read_trace, sessions_folder, write_atomic};
+use crate::session::{Session, SessionModel, is_trace, read_trace, saved_path, sessions_folder, write_atomic};
 use crate::train::{demo, read_text};
 use crate::tui::{self, ColorChoice, EngineHandle, Floor, Options, Setup, Texts, ThemeChoice};
 
@@ -125,7 +125,7 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
     let settings =
         Settings { speed_context: args.speed_context.map(Into::into), keep_selections: true, ..args.run.settings()? };
     let texts = Arc::new(texts(&checkpoint, &calibration));
-    let files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
+    let mut files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
     let title = checkpoint.name().to_owned();
     // Refusals come before the screen is taken over; what is left for the worker is reading the weights.
     model::check_room(&checkpoint, &settings)?;
@@ -138,6 +138,8 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
             None => backend,
         }))
     });
+    // A picture leaves nothing behind.
+    let (usual, notice) = args.picture.is_none().then(|| files.settle()).unzip();
     Ok(Setup {
         title,
         engine: Some(Box::new(handle)),
@@ -147,7 +149,8 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
         work: None,
         floors: floors(args)?,
         target: files.target(),
-        usual: Some(files.usual_path()),
+        usual,
+        notice: notice.flatten(),
         files: Box::new(files),
         options: options(args),
     })
@@ -207,9 +210,10 @@ fn open_session(path: &Path, args: &Args) -> Result<Setup, CliError> {
     let session = Session::read(path)?;
     let work = work_of(&session);
     let mut files = SessionFiles::without_model(session.model.clone(), sessions_folder(args.sessions.as_deref()));
-    files.hold(path, session);
+    let file = files.hold(path, session);
+    let notice = (file != saved_path(path)).then(|| elsewhere(path, &file));
     let title = path.display().to_string();
-    Ok(Setup { work: Some(work), ..without_engine(title, files, args) })
+    Ok(Setup { work: Some(work), notice, ..without_engine(title, files, args) })
 }
 
 /// Returns what a file is shown with, which needs no forward.
@@ -225,6 +229,7 @@ fn without_engine(title: String, files: SessionFiles, args: &Args) -> Setup {
         work: None,
         target: None,
         usual: None,
+        notice: None,
         floors: Vec::new(),
         files: Box::new(files),
         options,

@@ -9,10 +9,10 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::{Pattern, SearchRecord, Stages};
 use crate::interop::{self, Engine, Target};
 use crate::session::{
-    FileError, NamedPattern, Session, SessionLock, SessionModel, SessionStep, autosave_path, list_sessions, saved_path,
-    write_atomic,
+    FileError, NamedPattern, Place, Session, SessionModel, SessionStep, autosave_path, list_sessions, older_path,
+    saved_path, write_atomic,
 };
-use crate::tui::{Files, Problem, Step, Work};
+use crate::tui::{Files, Opened, Problem, Step, Work};
 
 /// Sessions of one model, and the one that is open.
 pub(super) struct SessionFiles {
@@ -20,16 +20,12 @@ pub(super) struct SessionFiles {
     calibration: String,
     folder: PathBuf,
     target: Option<Target>,
-    open: Option<Open>,
+    /// Where the session is written without being named.
+    place: Place,
+    /// The session as it was read or written last; `None` before that.
+    session: Option<Session>,
     /// The autosave that holds what is on the screen, under whatever name it was put aside.
     aside: Option<PathBuf>,
-}
-
-/// The session that is written without being named.
-struct Open {
-    path: PathBuf,
-    session: Session,
-    lock: Option<SessionLock>,
 }
 
 impl SessionFiles {
@@ -40,12 +36,15 @@ impl SessionFiles {
             fingerprint: checkpoint.fingerprint().to_owned(),
             ..SessionModel::default()
         };
-        Self { model, calibration, folder, target: Some(Target::of(checkpoint)), open: None, aside: None }
+        Self { calibration, target: Some(Target::of(checkpoint)), ..Self::without_model(model, folder) }
     }
 
     /// Returns the files of a model that is not there.
     pub(super) fn without_model(model: SessionModel, folder: PathBuf) -> Self {
-        Self { model, calibration: String::new(), folder, target: None, open: None, aside: None }
+        let name: String =
+            model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+        let place = Place::open(folder.join(format!("{name}.toml")));
+        Self { model, calibration: String::new(), folder, target: None, place, session: None, aside: None }
     }
 
     /// Returns the model as serving engines see it; `None` where it is not there.
@@ -53,81 +52,90 @@ impl SessionFiles {
         self.target.clone()
     }
 
-    /// Makes a session that was read the open one.
-    pub(super) fn hold(&mut self, path: &Path, session: Session) {
+    /// Takes the place of a session that was not named; returns it, and what is to be said where another program has
+    /// the usual one.
+    pub(super) fn settle(&mut self) -> (PathBuf, Option<String>) {
+        let usual = self.place.path().to_owned();
+        self.place = Place::take(&usual);
+        let path = self.place.path().to_owned();
+        let notice = (path != usual).then(|| elsewhere(&usual, &path));
+        (path, notice)
+    }
+
+    /// Makes a session that was read the open one; returns the file that it is saved to.
+    ///
+    /// What another program works on is saved under a name of its own, and its autosave is left to it.
+    pub(super) fn hold(&mut self, path: &Path, session: Session) -> PathBuf {
         if self.calibration.is_empty() {
             self.calibration.clone_from(&session.calibration);
         }
-        // Whoever has it open elsewhere keeps it; it can still be looked at, and saved under another name.
         // An autosave is saved under the name of its session.
         let saved = saved_path(path);
-        self.aside = (saved != path).then(|| path.to_owned());
-        let path = saved;
-        let lock = SessionLock::acquire(&path).unwrap_or_default();
-        self.open = Some(Open { path, session, lock });
+        if !(self.place.is_locked() && self.place.is(&saved)) {
+            self.place = Place::take(&saved);
+        }
+        self.aside = (saved != path && self.place.is(&saved)).then(|| path.to_owned());
+        self.session = Some(session);
+        self.place.path().to_owned()
     }
 
-    /// Returns the path of a session that was not named.
-    pub(super) fn usual_path(&self) -> PathBuf {
-        let name: String =
-            self.model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-        self.folder.join(format!("{name}.toml"))
-    }
-
-    /// Returns the session's file, which may not exist yet, and what it would hold if it were saved now.
-    fn as_now(&self, work: &Work) -> (PathBuf, Session) {
-        let (path, mut session) = match &self.open {
-            Some(open) => (open.path.clone(), open.session.clone()),
-            None => (self.usual_path(), Session::new(self.model.clone(), current(work))),
-        };
+    /// Returns what the session would hold if it were saved now.
+    fn as_now(&self, work: &Work) -> Session {
+        // Fields that this version does not know go along, to a new name too.
+        let session = self.session.clone();
+        let mut session = session.unwrap_or_else(|| Session::new(self.model.clone(), current(work)));
         update(&mut session, &self.calibration, work);
-        (path, session)
+        session
+    }
+
+    /// Takes the place that is to be written, if it is another than now.
+    fn place_for(&mut self, path: Option<&Path>) -> Result<Option<Place>, Problem> {
+        let claim = |path: &Path| {
+            Place::claim(path).map_err(file_problem)?.ok_or_else(|| Problem {
+                message: format!("'{}' is open in another indexscope", path.display()),
+                hint: Some("save under another name".to_owned()),
+            })
+        };
+        match path {
+            Some(path) if !self.place.is(path) => claim(path).map(Some),
+            // The usual file holds a session of before, which nobody has opened.
+            None if self.session.is_none() && self.place.path().exists() => Ok(Some(Place::beside(self.place.path()))),
+            _ if self.place.is_locked() => Ok(None),
+            _ => claim(self.place.path()).map(Some),
+        }
     }
 }
 
 impl Files for SessionFiles {
     fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem> {
-        let path = match (path, &self.open) {
-            (Some(path), _) => path.to_owned(),
-            (None, Some(open)) => open.path.clone(),
-            (None, None) => self.usual_path(),
-        };
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|e| problem(format!("cannot make '{}': {e}", folder.display())))?;
+        let other = self.place_for(path)?;
+        let session = self.as_now(work);
+        session.write(other.as_ref().unwrap_or(&self.place).path()).map_err(file_problem)?;
+        self.session = Some(session);
+        if let Some(other) = other {
+            self.place = other;
         }
-        let held = self.open.as_mut().filter(|open| open.path == path).and_then(|open| open.lock.take());
-        let lock = match held {
-            Some(lock) => lock,
-            None => SessionLock::acquire(&path).map_err(file_problem)?.ok_or_else(|| Problem {
-                message: format!("'{}' is open in another indexscope", path.display()),
-                hint: Some("save under another name".to_owned()),
-            })?,
-        };
-        // Fields that this version does not know go along, to a new name too.
-        let session = self.open.take().map(|open| open.session);
-        let session = session.unwrap_or_else(|| Session::new(self.model.clone(), current(work)));
-        let mut open = Open { path: path.clone(), session, lock: Some(lock) };
-        update(&mut open.session, &self.calibration, work);
-        let written = open.session.write(&path).map_err(file_problem);
-        self.open = Some(open);
-        written.map(|()| {
-            // What was put aside is in the session now; a leftover would only be offered again.
-            for leftover in self.aside.take().into_iter().chain([autosave_path(&path)]) {
-                let _ = std::fs::remove_file(leftover);
-            }
-            path
-        })
+        // What was put aside is in the session now; a leftover would only be offered again.
+        if let Some(aside) = self.aside.take() {
+            let _ = std::fs::remove_file(aside);
+        }
+        Ok(self.place.path().to_owned())
     }
 
     fn autosave(&mut self, work: &Work) -> Result<(), Problem> {
-        let (path, session) = self.as_now(work);
-        let aside = autosave_path(&path);
-        session.write(&aside).map_err(file_problem)?;
+        let aside = autosave_path(self.place.path());
+        if self.aside.as_ref() != Some(&aside) && aside.exists() {
+            // An earlier run put it aside, and nobody has looked at it yet.
+            let older = older_path(&aside);
+            std::fs::rename(&aside, &older)
+                .map_err(|e| problem(format!("'{}' cannot be renamed: {e}", aside.display())))?;
+        }
+        self.as_now(work).write(&aside).map_err(file_problem)?;
         self.aside = Some(aside);
         Ok(())
     }
 
-    fn open(&mut self, path: &Path) -> Result<Work, Problem> {
+    fn open(&mut self, path: &Path) -> Result<Opened, Problem> {
         let session = Session::read(path).map_err(file_problem)?;
         if session.model.fingerprint != self.model.fingerprint {
             return Err(Problem {
@@ -136,8 +144,7 @@ impl Files for SessionFiles {
             });
         }
         let work = work_of(&session);
-        self.hold(path, session);
-        Ok(work)
+        Ok(Opened { work, file: self.hold(path, session) })
     }
 
     fn sessions(&mut self) -> Vec<PathBuf> {
@@ -155,7 +162,7 @@ impl Files for SessionFiles {
     }
 
     fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Problem> {
-        let (path, session) = self.as_now(work);
+        let (path, session) = (self.place.path(), self.as_now(work));
         let source = path.display().to_string();
         let engines = self.target.as_ref().map(|target| (target, stages));
         let report = report::assemble(session, source, None, engines).map_err(problem)?;
@@ -163,6 +170,15 @@ impl Files for SessionFiles {
         write_atomic(&page, report.html().as_bytes()).map_err(file_problem)?;
         Ok(page)
     }
+}
+
+/// Says under which name a session goes on that another program has open.
+pub(super) fn elsewhere(open: &Path, own: &Path) -> String {
+    format!(
+        "Another indexscope works on\n  {}\n\nWhat is done here is saved to\n  {}\nso that neither overwrites the other.",
+        open.display(),
+        own.display()
+    )
 }
 
 /// Returns a session's history as the dashboard keeps it; a session without one is a single step.
@@ -278,12 +294,17 @@ mod tests {
         assert_eq!(path, folder.path().join("a-b.toml"));
         assert_eq!(first.sessions(), std::slice::from_ref(&path));
         let mut second = files(folder.path());
-        assert_eq!(second.open(&path).unwrap(), work);
-        let refused = second.save(None, &work).unwrap_err();
+        // It is open in the first one: here it goes on under a name of its own.
+        let own = folder.path().join("a-b-2.toml");
+        assert_eq!(second.open(&path).unwrap(), Opened { work: work.clone(), file: own.clone() });
+        let refused = second.save(Some(&path), &work).unwrap_err();
         assert!(refused.message.contains("open in another"), "{refused}");
+        second.autosave(&work).unwrap();
+        assert!(autosave_path(&own).is_file() && !autosave_path(&path).exists());
+        assert_eq!(second.save(None, &work).unwrap(), own);
         drop(first);
         let page = second.report(&work, &Stages::one(2)).unwrap();
-        assert_eq!(page, folder.path().join("a-b.html"));
+        assert_eq!(page, folder.path().join("a-b-2.html"));
         assert!(std::fs::read_to_string(&page).unwrap().contains("<b>F</b>S"));
         let undone = Work { current: 0, ..work };
         assert_eq!(second.save(Some(&path), &undone).unwrap(), path);
@@ -318,6 +339,48 @@ mod tests {
         second.open(&autosave_path(&usual)).unwrap();
         second.save(Some(&third), &work).unwrap();
         assert!(!autosave_path(&usual).exists());
+    }
+
+    #[test]
+    fn two_at_once_and_one_after_the_other_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let work = |change: &str| {
+            let steps = vec![Step { change: change.into(), ..step("FS", None) }];
+            Work { steps, current: 0, named: vec![], search: None, overlap: None }
+        };
+        let change = |name: &str| Session::read(&path(name)).unwrap().history[0].change.clone();
+        let (mut first, mut second) = (files(folder.path()), files(folder.path()));
+        assert_eq!(first.settle(), (path("a-b.toml"), None));
+        let (own, notice) = second.settle();
+        assert_eq!(own, path("a-b-2.toml"));
+        assert!(notice.unwrap().contains("a-b.toml\n"));
+        first.autosave(&work("first")).unwrap();
+        second.autosave(&work("second")).unwrap();
+        assert_eq!((change("a-b.autosave.toml").as_str(), change("a-b-2.autosave.toml").as_str()), ("first", "second"));
+        // The autosave of one that lives is looked at, and stays its own.
+        assert_eq!(second.open(&path("a-b.autosave.toml")).unwrap().file, path("a-b-3.toml"));
+        second.save(None, &work("second")).unwrap();
+        assert!(path("a-b.autosave.toml").exists());
+        drop((first, second));
+
+        // What nobody looked at is still there when the next one puts something aside, twice.
+        let mut third = files(folder.path());
+        assert_eq!(third.settle(), (path("a-b.toml"), None));
+        third.autosave(&work("third")).unwrap();
+        third.autosave(&work("third again")).unwrap();
+        assert_eq!(change("a-b.older.autosave.toml"), "first");
+        assert_eq!(third.save(None, &work("third")).unwrap(), path("a-b.toml"));
+        assert!(!path("a-b.autosave.toml").exists());
+        drop(third);
+
+        // A session that is there is not replaced by one that was never saved.
+        let mut fourth = files(folder.path());
+        fourth.settle();
+        assert_eq!(fourth.save(None, &work("fourth")).unwrap(), path("a-b-2.toml"));
+        assert_eq!(fourth.save(None, &work("fourth again")).unwrap(), path("a-b-2.toml"));
+        assert_eq!((change("a-b.toml").as_str(), change("a-b-2.toml").as_str()), ("third", "fourth again"));
+        assert!(fourth.save(Some(&folder.path().join("./a-b.toml")), &work("meant")).is_ok());
     }
 
     #[test]

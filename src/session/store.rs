@@ -1,6 +1,5 @@
 //! Where sessions are kept.
 
-use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -55,6 +54,11 @@ pub fn autosave_path(session: &Path) -> PathBuf {
     session.with_extension("autosave.toml")
 }
 
+/// Returns where an autosave goes that nobody has looked at when the next one is written: `name.older.autosave.toml`.
+pub fn older_path(aside: &Path) -> PathBuf {
+    autosave_path(&saved_path(aside).with_extension("older.toml"))
+}
+
 /// Returns the file that an autosave belongs to; any other path as it is.
 pub fn saved_path(path: &Path) -> PathBuf {
     match path.to_str().and_then(|p| p.strip_suffix(".autosave.toml")) {
@@ -68,53 +72,11 @@ pub fn sidecar_path(session: &Path) -> PathBuf {
     saved_path(session).with_extension("indexers.safetensors")
 }
 
-/// Says that a session is open, for as long as it lives.
-#[derive(Debug)]
-pub struct SessionLock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl SessionLock {
-    /// Locks a session; `Ok(None)` means that another program has it open.
-    ///
-    /// The operating system frees the lock with the process, so that a crash leaves no session locked.
-    ///
-    /// # Errors
-    /// [`FileError::Io`].
-    pub fn acquire(session: &Path) -> Result<Option<Self>, FileError> {
-        let path = session.with_extension("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(|e| FileError::io("write", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { path, _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(FileError::io("lock", &path, e)),
-        }
-    }
-}
-
-impl Drop for SessionLock {
-    fn drop(&mut self) {
-        // A leftover is harmless: it is the lock that counts, not the file.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs::File;
 
-    #[test]
-    fn a_session_is_locked_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s.toml");
-        let first = SessionLock::acquire(&path).unwrap();
-        assert!(first.is_some());
-        assert!(SessionLock::acquire(&path).unwrap().is_none());
-        drop(first);
-        assert!(SessionLock::acquire(&path).unwrap().is_some());
-    }
+    use super::*;
 
     #[test]
     fn sessions_are_listed_newest_first() {
@@ -133,6 +95,7 @@ mod tests {
             (Path::new("a/b.autosave.toml"), Path::new("a/b.toml"))
         );
         assert_eq!(saved_path(Path::new("a/b.toml")), Path::new("a/b.toml"));
+        assert_eq!(older_path(&aside), Path::new("a/b.older.autosave.toml"));
         assert_eq!(sidecar_path(&aside), Path::new("a/b.indexers.safetensors"));
         assert!(list_sessions(&folder.path().join("none")).is_empty());
     }

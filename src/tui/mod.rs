@@ -34,4 +34,4 @@ pub use action::keys_markdown;
 pub use app::Texts;
 pub use picture::picture;
 pub use run::run;
-pub use setup::{ColorChoice, EngineHandle, Files, Floor, Options, Problem, Setup, Step, ThemeChoice, Work};
+pub use setup::{ColorChoice, EngineHandle, Files, Floor, Opened, Options, Problem, Setup, Step, ThemeChoice, Work};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
-use super::{Problem, Work};
+use super::{Opened, Problem, Work};
 use crate::analysis::{Metric, OverlapMatrix};
 use crate::domain::{Pattern, Stages, Trace};
 use crate::engine::{Command, Update};
@@ -37,7 +37,7 @@ pub enum Msg {
     /// Unsaved work was put aside, or not.
     Autosaved(Result<(), Problem>),
     /// A session was read, or not.
-    Opened(PathBuf, Result<Work, Problem>),
+    Opened(PathBuf, Result<Opened, Problem>),
     /// The argument for an engine, or why there is none.
     Exported(&'static str, Result<String, Problem>),
     /// The report was written, or not.

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, Stdout, stdin, stdout};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -17,7 +17,7 @@ use ratatui::crossterm::{execute, queue};
 use ratatui::layout::Rect;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 
-use super::app::{App, Engine};
+use super::app::{App, Engine, Overlay};
 use super::color::Depth;
 use super::msg::{Effect, Msg};
 use super::terminal::Guard;
@@ -64,6 +64,9 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     app.floors = setup.floors;
     app.texts = setup.texts;
     app.usual = setup.usual;
+    if let Some(body) = setup.notice {
+        app.overlay = Overlay::Text { title: "A session of its own".into(), body, scroll: 0 };
+    }
     let (events, inbox) = channel();
     if engine.is_some() {
         forward(setup.updates, events.clone());
@@ -72,16 +75,21 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     let guard = Guard::take().context("cannot take over the terminal")?;
     let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(stdout())))?;
     keys(events.clone());
-    let mut shell =
-        Shell { terminal, _guard: guard, engine, errands: errands(setup.files, events.clone()), events, quit: None };
+    let (errands, clerk) = errands(setup.files, events.clone());
+    let mut shell = Shell { terminal, _guard: guard, engine, errands, events, quit: None };
     let result = shell.turn(&mut app, &inbox);
     if let Some(engine) = &shell.engine {
         engine.post(Command::Shutdown);
     }
     let quit = shell.quit;
     drop(shell);
+    // What is being written is written to its end, and the session is let go of.
+    let clerk = clerk.join();
     if app.train.progress.is_some() {
         farewell(&inbox)?;
+    }
+    if clerk.is_err() {
+        bail!("the thread that writes files has panicked");
     }
     // Ends as the signal asked for, now that the terminal is restored.
     if let Some(Quit::Signal(signal)) = quit {
@@ -239,16 +247,16 @@ fn farewell(inbox: &Receiver<Event>) -> anyhow::Result<()> {
 }
 
 /// Runs file work one after the other beside the screen.
-fn errands(mut files: Box<dyn Files>, events: Sender<Event>) -> Sender<Errand> {
+fn errands(mut files: Box<dyn Files>, events: Sender<Event>) -> (Sender<Errand>, JoinHandle<()>) {
     let (sender, inbox) = channel::<Errand>();
-    thread::spawn(move || {
+    let clerk = thread::spawn(move || {
         for errand in inbox {
             if events.send(Event::Msg(errand(files.as_mut()))).is_err() {
                 break;
             }
         }
     });
-    sender
+    (sender, clerk)
 }
 
 fn forward(updates: Receiver<Update>, events: Sender<Event>) {

@@ -48,6 +48,15 @@ pub struct Work {
     pub overlap: Option<Arc<OverlapMatrix>>,
 }
 
+/// A session that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opened {
+    /// What it holds.
+    pub work: Work,
+    /// The file that it is saved to: its own, unless that is an autosave or open in another program.
+    pub file: PathBuf,
+}
+
 /// An error for a person: what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -82,7 +91,7 @@ pub trait Files: Send {
     ///
     /// # Errors
     /// A [`Problem`] naming the path, or the model if the session belongs to another.
-    fn open(&mut self, path: &Path) -> Result<Work, Problem>;
+    fn open(&mut self, path: &Path) -> Result<Opened, Problem>;
 
     /// Returns the session files that can be opened, newest first.
     fn sessions(&mut self) -> Vec<PathBuf>;
@@ -163,6 +172,8 @@ pub struct Setup {
     pub files: Box<dyn Files>,
     /// The session's file where none is named: a training is put aside beside it. `None` without a worker.
     pub usual: Option<PathBuf>,
+    /// Something that must not be missed; `None` where all is as usual.
+    pub notice: Option<String>,
     /// The model as serving engines see it; `None` where none is open.
     pub target: Option<Target>,
     /// Floors of groups, as training the indexers in use has measured them.

@@ -26,7 +26,8 @@ pub use tokens::Sought;
 
 /// Returns what is to be done before anything has happened.
 pub fn start(app: &App) -> Vec<Effect> {
-    engine::compare(app)
+    let look = app.usual.as_ref().map(|_| Effect::ListSessions);
+    engine::compare(app).into_iter().chain(look).collect()
 }
 
 /// Takes in what happened; returns what is to be done outside, in order.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use ratatui::crossterm::event::KeyCode;
 
-use super::scene::{Scene, coverage, evaluation, model, speeds, trace};
+use super::scene::{Scene, coverage, evaluation, model, opened, speeds, trace};
 use crate::domain::Pattern;
 use crate::engine::{Command, Failure, Job, ModelInfo, Progress, Update};
 use crate::tui::Problem;
@@ -76,7 +76,7 @@ fn numbers_from_a_file_are_marked_until_they_are_measured_here() {
     first.settle(pattern);
     let work = first.app.work().unwrap();
     let mut scene = scene();
-    scene.send(Msg::Opened("s.toml".into(), Ok(work.clone())));
+    scene.send(opened("s.toml", work.clone()));
     assert_eq!((shown::loss(&scene.app).0, shown::speed(&scene.app).0), (Fresh::Imported, Fresh::Imported));
     assert!(scene.text(120, 40).contains("○ from file"), "{}", scene.text(120, 40));
     assert_eq!(scene.app.work().unwrap(), work, "saved again it is what it was");
@@ -183,7 +183,7 @@ fn unsaved_work_is_put_aside_until_it_is_saved() {
     scene.asked.clear();
     scene.wait(5000);
     assert_eq!(scene.asked, []);
-    scene.send(Msg::Opened("s.autosave.toml".into(), Ok(work)));
+    scene.send(opened("s.autosave.toml", work));
     assert!(scene.app.unsaved && scene.app.file == Some("s.toml".into()), "it is saved under its session's name");
 }
 
@@ -208,14 +208,14 @@ fn saving_and_opening_carry_the_history() {
     second.send(Msg::Sessions(vec!["sessions/demo.toml".into(), "sessions/other.toml".into()]));
     second.type_keys("dem\n");
     assert_eq!(second.asked.pop(), Some(Effect::Open("sessions/demo.toml".into())));
-    second.send(Msg::Opened("sessions/demo.toml".into(), Ok(work.clone())));
+    second.send(opened("sessions/demo.toml", work.clone()));
     assert_eq!(second.pattern(), p("FFFFFSFFFFFF"));
     assert_eq!(shown::loss(&second.app).0, Fresh::Imported);
     second.type_keys("u");
     assert_eq!(second.pattern(), p("FFFFFFFFFFFF"));
 
     let mut other = Scene::ready(model(30, &[]), Scene::colours());
-    other.send(Msg::Opened("sessions/demo.toml".into(), Ok(work)));
+    other.send(opened("sessions/demo.toml", work));
     assert!(other.app.message.text.contains("12 letters but the model has 30 layers"));
     let problem = Problem { message: "cannot read 'x'".into(), hint: Some("check the path".into()) };
     other.send(Msg::Saved(Err(problem)));

@@ -1,11 +1,11 @@
 use ratatui::crossterm::event::KeyCode;
 
-use super::scene::{Scene, evaluation, model, speeds};
+use super::scene::{Scene, evaluation, model, opened, speeds};
 use super::snapshot::dump;
 use crate::domain::Pattern;
 use crate::engine::{Affinity, AffinityKind, Command, Update};
 use crate::tui::app::{Axes, Screen};
-use crate::tui::msg::{Effect, Msg};
+use crate::tui::msg::Effect;
 use crate::tui::plotted;
 
 fn p(text: &str) -> Pattern {
@@ -117,7 +117,7 @@ fn names_and_pins_belong_to_patterns() {
     let Some(Effect::Save { work, .. }) = scene.asked.pop() else { panic!("{:?}", scene.asked) };
     assert_eq!(work.named.len(), 2);
     let mut other = Scene::ready(model(12, &[]), Scene::colours());
-    other.send(Msg::Opened("s.toml".into(), Ok(work)));
+    other.send(opened("s.toml", work));
     assert_eq!(other.app.name_of(p("FFSFFFFFFFFF")), Some("safe"));
     scene.type_keys("N^U\n");
     assert_eq!(scene.app.named.len(), 1);

@@ -13,7 +13,7 @@ use crate::tui::color::Depth;
 use crate::tui::msg::{Effect, Msg};
 use crate::tui::theme::Theme;
 use crate::tui::update::update;
-use crate::tui::{Options, ThemeChoice};
+use crate::tui::{Opened, Options, ThemeChoice, Work};
 
 /// Keys per query.
 const K: usize = 32;
@@ -126,6 +126,12 @@ pub fn coverage(pattern: Pattern) -> Coverage {
         })
         .collect();
     Coverage { pattern, layers }
+}
+
+/// A session was read, and nobody else has it open.
+pub fn opened(path: &str, work: Work) -> Msg {
+    let file = crate::session::saved_path(path.as_ref());
+    Msg::Opened(path.into(), Ok(Opened { work, file }))
 }
 
 /// A dashboard with its outside played by hand.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::KeyCode;
 
-use super::scene::{Scene, model};
+use super::scene::{Scene, model, opened};
 use super::snapshot::dump;
 use crate::domain::*;
 use crate::engine::fake::Fake;
@@ -216,7 +216,7 @@ fn what_a_search_ends_with_and_what_is_applied_of_it_are_judged_on_unseen_text()
         work.steps.iter().map(|s| s.validation.as_ref().and_then(|v| Some(v.delta?.value))).collect();
     assert_eq!(kept, [None, Some(0.0148), Some(0.0101)]);
     let mut other = ready();
-    other.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
+    other.send(opened("s.toml", work));
     assert_eq!(other.app.validation(found), Some(&judged(0.0148)));
     assert!(other.posted.is_empty(), "what was judged is known");
 }
@@ -264,7 +264,7 @@ fn a_search_of_work_that_was_closed_says_nothing_any_more() {
     let work = scene.app.work().unwrap();
     told(&mut scene, 7, SearchState::Running);
     scene.posted.clear();
-    scene.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
+    scene.send(opened("s.toml", work));
     assert_eq!(scene.posted, [Command::StopSearch]);
     told(&mut scene, 8, SearchState::Stopped);
     assert_eq!(scene.app.search_record().map(|r| r.order.len()), Some(6), "as it was saved");
@@ -352,7 +352,7 @@ fn what_was_found_is_saved_and_comes_back() {
     let Some(Effect::Save { work, .. }) = scene.asked.pop() else { panic!("{:?}", scene.asked) };
     assert_eq!(work.search.as_ref().map(|r| r.order.len()), Some(6));
     let mut other = ready();
-    other.send(crate::tui::msg::Msg::Opened("s.toml".into(), Ok(work)));
+    other.send(opened("s.toml", work));
     let back = other.app.search_record().unwrap();
     assert_eq!((back.order.len(), back.state), (6, SearchState::Stopped), "nothing goes on in a file");
     let saved = progress(12, 6, Goal::Keep(3)).record;

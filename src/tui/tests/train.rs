@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::KeyCode;
 
-use super::scene::{Scene, evaluation, model};
+use super::scene::{Scene, evaluation, model, opened};
 use super::snapshot::dump;
 use crate::domain::*;
 use crate::engine::fake::Fake;
@@ -340,7 +340,7 @@ fn a_training_belongs_to_its_session() {
     assert_eq!(scene.posted, [at("other", true)]);
     let work = scene.app.work().unwrap();
     scene.posted.clear();
-    scene.send(Msg::Opened("third.autosave.toml".into(), Ok(work)));
+    scene.send(opened("third.autosave.toml", work));
     assert_eq!(scene.posted, [Command::StopTraining, at("third", false)]);
     // What is still told of it is for nobody.
     told(&mut scene, 151..=152, SearchState::Stopped);

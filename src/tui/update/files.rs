@@ -4,15 +4,21 @@ use std::path::PathBuf;
 
 use super::{edit, train};
 use crate::engine::Command;
-use crate::session::saved_path;
+use crate::session::{autosave_path, saved_path};
 use crate::tui::app::{App, Overlay, Tone};
 use crate::tui::msg::Effect;
-use crate::tui::{Problem, Work};
+use crate::tui::{Opened, Problem};
 
-/// Shows the sessions that were found, if they are still asked for.
+/// Shows the sessions that were found, if they are still asked for; at the start, says what was put aside.
 pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
     if let Overlay::Sessions { paths, .. } = &mut app.overlay {
         *paths = found;
+        return Vec::new();
+    }
+    // Nobody has asked: it is the start.
+    let aside = app.usual.as_deref().map(autosave_path).filter(|aside| found.contains(aside));
+    if let Some(aside) = aside {
+        app.say(Tone::Warn, format!("work that was never saved is in {}; 'o' opens it", aside.display()));
     }
     Vec::new()
 }
@@ -49,9 +55,9 @@ pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
 }
 
 /// A session was read, or not.
-pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Vec<Effect> {
-    let work = match result {
-        Ok(work) => work,
+pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> Vec<Effect> {
+    let Opened { work, file } = match result {
+        Ok(opened) => opened,
         Err(problem) => {
             app.say(Tone::Bad, problem.to_string());
             return Vec::new();
@@ -66,8 +72,12 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Work, Problem>) -> Ve
     // A search of the work that is closed would go on for nobody.
     let alive = app.is_searching() || app.is_search_paused() || app.search.waiting.take().is_some();
     if app.take_work(&work) {
-        app.say(Tone::Info, format!("opened {}", path.display()));
-        let file = saved_path(&path);
+        if file == saved_path(&path) {
+            app.say(Tone::Info, format!("opened {}", path.display()));
+        } else {
+            let text = format!("{} is open in another indexscope; here it is {}", path.display(), file.display());
+            app.say(Tone::Warn, text);
+        }
         app.unsaved = file != path;
         app.file = Some(file);
         app.failure = None;
