@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return ExitCode::SUCCESS;
     }
-    let headers = ["device", "indexer_select", "indexer_wgmma", "wgmma"].map(|name| format!("{name}.cuh"));
+    let headers =
+        ["device", "indexer_select", "indexer_wgmma", "sparse_wgmma", "wgmma"].map(|name| format!("{name}.cuh"));
     for file in KERNELS.iter().map(|name| format!("{name}.cu")).chain(headers) {
         println!("cargo::rerun-if-changed=kernels/{file}");
     }

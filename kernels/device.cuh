@@ -66,6 +66,28 @@ __device__ __forceinline__ uint32_t to_e4m3(float x) {
   return sign | ((rounded >> 20) - (120u << 3));
 }
 
+// 2^x to the precision of the special function unit; 0 below 2^-126, NaN of NaN.
+__device__ __forceinline__ float power_of_2(float x) {
+#ifndef INDEXSCOPE_EMULATE
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return exp2f(x);
+#endif
+}
+
+// x where it is above 0, NaN where it is NaN, else 0: one instruction, as fmaxf, which would make a NaN 0.
+__device__ __forceinline__ float relu(float x) {
+#ifndef INDEXSCOPE_EMULATE
+  float y;
+  asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return x == x ? fmaxf(x, 0.f) : x;
+#endif
+}
+
 #ifndef INDEXSCOPE_EMULATE
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }

@@ -19,6 +19,9 @@
 // side by side over keys (decode). Block (x, y): queries, share y of the key tiles. 256 threads, at most 99 KiB of
 // shared memory: one path for every GPU from sm_80 on. On sm_90a blocks of many queries have wgmma: indexer_wgmma.cuh.
 //
+// A NaN of a query, key or weight is one in the scores, and comes last in the selection. Indexers whose weights have one
+// are refused when they are loaded; that of a hidden state is one in the attention's output, too.
+//
 // `select`: one block of 512 threads per row: indexer_select.cuh.
 #include "device.cuh"
 
@@ -144,7 +147,7 @@ __device__ __forceinline__ void scores(const Operands& o) {
         const float2 weight = *reinterpret_cast<const float2*>(w + 8 * n + 2 * t);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          v[2 * (n / PER_QUERY) + i / 2] += (i % 2 ? weight.y : weight.x) * fmaxf(c[n][i], 0.f);
+          v[2 * (n / PER_QUERY) + i / 2] += (i % 2 ? weight.y : weight.x) * device::relu(c[n][i]);
       }
       // Four lanes, each with a part of every value, become four lanes, each with the whole of a quarter of them.
       float half[PER_WARP];

@@ -113,7 +113,7 @@ __device__ __forceinline__ void scores_wgmma(const Operands& o) {
     float v[2 * PER_HALF] = {};
 #pragma unroll
     for (int i = 0; i < 64; ++i)
-      v[i / 4 / (HEADS / 8) * 2 + i / 2 % 2] += (i % 2 ? w[half][i / 4].y : w[half][i / 4].x) * fmaxf(c[i], 0.f);
+      v[i / 4 / (HEADS / 8) * 2 + i / 2 % 2] += (i % 2 ? w[half][i / 4].y : w[half][i / 4].x) * device::relu(c[i]);
     // Four lanes, each with a part of every value, become four lanes, each with the whole of a quarter of them.
     float part[PER_HALF];
 #pragma unroll
@@ -133,7 +133,7 @@ __device__ __forceinline__ void scores_wgmma(const Operands& o) {
   };
   auto arrive = [&] {
     device::copies_wait<AHEAD - 1>();
-    device::copies_to_products();
+    device::writes_to_products();
     __syncthreads();  // the tile has come for all, and all have left the stage that is filled next
   };
 

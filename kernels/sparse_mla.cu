@@ -23,10 +23,14 @@
 //
 // What bounds it is shared memory, at 128 bytes a cycle: counted from the loads, a tile of 64 keys takes 5056 cycles
 // with 64 heads (3456 for scores, 1024 for output, 576 for the gather) and 3008 with up to 32 (1664, 768, 576). 40 % of
-// 2048 bf16 products a cycle would be a tile in 5440: nearly all of what this form can do. `wgmma` is not used here.
+// 2048 bf16 products a cycle would be a tile in 5440: nearly all of what this form can do with 64 heads. On sm_90a blocks
+// of more than 32 heads have wgmma: sparse_wgmma.cuh.
+//
+// A NaN of a query or of a selected key or value is one in the output: maxima pass it over, its power of 2 does not.
 //
 //   name                     MG x NG  NK   threads  shared memory     use
-//   sparse_mla_l512_m4       4 x 2    64   256      226 KiB           64 heads and more, sm_90
+//   sparse_mla_l512_wgmma    4 x 2    64   256      224.5 KiB         more than 32 heads, sm_90a
+//   sparse_mla_l512_m4       4 x 2    64   256      226 KiB           64 heads and more, other GPUs that have it
 //   sparse_mla_l512_m2       2 x 4    64   256      185 KiB           17 to 32 heads, sm_90
 //   sparse_mla_l512_m1       1 x 4    32   128      94 KiB            the rest, and every GPU of 99 KiB
 //   sparse_mla_l128_m1       1 x 4    32   128      32 KiB            small latents
@@ -293,17 +297,20 @@ __device__ __forceinline__ void merge(const float* parts, const float* sums, uin
 
 }  // namespace sparse
 
-#define SPARSE(NAME, MG, NG, NK, LATENT, ROPE, GROUPED)                                                                \
-  extern "C" __global__ void __launch_bounds__(32 * MG * NG, 1) NAME(                                                  \
-      const uint16_t* q, const uint16_t* q_rope, const uint16_t* k, const uint16_t* k_rope, const uint16_t* v,         \
-      const uint32_t* topk, uint16_t* mixed, float* parts, float* sums, float scale, int rows, int heads, int groups,  \
-      int latent, int rope, int key_head, int topk_width, int first, int keys, long long q_token, long long q_head,    \
-      long long q_rope_token, long long q_rope_head, long long out_token, long long out_head) {                        \
-    sparse::attend<MG, NG, NK, LATENT, ROPE, GROUPED>({q, q_rope, k, k_rope, v, topk, mixed, parts, sums, scale, rows, \
-                                                       heads, groups, latent, rope, key_head, topk_width, first, keys, \
-                                                       q_token, q_head, q_rope_token, q_rope_head, out_token,          \
-                                                       out_head});                                                     \
+#include "sparse_wgmma.cuh"
+
+#define SPARSE_KERNEL(NAME, THREADS, ...)                                                                             \
+  extern "C" __global__ void __launch_bounds__(THREADS, 1) NAME(                                                      \
+      const uint16_t* q, const uint16_t* q_rope, const uint16_t* k, const uint16_t* k_rope, const uint16_t* v,        \
+      const uint32_t* topk, uint16_t* mixed, float* parts, float* sums, float scale, int rows, int heads, int groups, \
+      int latent, int rope, int key_head, int topk_width, int first, int keys, long long q_token, long long q_head,   \
+      long long q_rope_token, long long q_rope_head, long long out_token, long long out_head) {                       \
+    sparse::__VA_ARGS__({q, q_rope, k, k_rope, v, topk, mixed, parts, sums, scale, rows, heads, groups, latent, rope, \
+                         key_head, topk_width, first, keys, q_token, q_head, q_rope_token, q_rope_head, out_token,    \
+                         out_head});                                                                                  \
   }
+#define SPARSE(NAME, MG, NG, NK, LATENT, ROPE, GROUPED) \
+  SPARSE_KERNEL(NAME, 32 * MG * NG, attend<MG, NG, NK, LATENT, ROPE, GROUPED>)
 
 SPARSE(sparse_mla_l512_m4, 4, 2, 64, 512, 64, false)
 SPARSE(sparse_mla_l512_m2, 2, 4, 64, 512, 64, false)
@@ -311,6 +318,9 @@ SPARSE(sparse_mla_l512_m1, 1, 4, 32, 512, 64, false)
 SPARSE(sparse_mla_l128_m1, 1, 4, 32, 128, 64, false)
 SPARSE(sparse_gqa_d128_m1, 1, 4, 32, 128, 0, true)
 SPARSE(sparse_gqa_d64_m1, 1, 4, 32, 64, 0, true)
+#ifdef INDEXSCOPE_WGMMA
+SPARSE_KERNEL(sparse_mla_l512_wgmma, sparse::WGMMA_THREADS, attend_wgmma)
+#endif
 
 extern "C" __global__ void sparse_merge(const float* parts, const float* sums, uint16_t* mixed, int splits, int rows,
                                         int heads, int latent, long long out_token, long long out_head) {

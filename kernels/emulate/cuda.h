@@ -54,7 +54,7 @@ namespace emulate {
   abort();
 }
 
-enum class State { Ready, AtBlockBarrier, AtWarpBarrier, Done };
+enum class State { Ready, AtBlockBarrier, AtGroupBarrier, AtWarpBarrier, Done };
 
 struct Copy {
   void* to;
@@ -64,14 +64,19 @@ struct Copy {
 // A product of a warpgroup, as one of its warps started it: the sums of that warp's 16 rows, once they are read.
 struct Product {
   uint64_t a, b;
-  bool fp8, read;
+  int columns;
+  bool fp8, n_major;  // of b
+  bool read;
   std::vector<float> sums;
+  bool same(const Product& other) const {
+    return a == other.a && b == other.b && columns == other.columns && fp8 == other.fp8 && n_major == other.n_major;
+  }
 };
 
 // Sums of a thread that products under way write; `values` are what the thread would see without them.
 struct Sums {
   float* at;
-  float values[64];
+  std::vector<float> values;
   int pending;
 };
 
@@ -92,7 +97,7 @@ struct Fiber {
   int lane, warp;
   std::vector<std::vector<Copy>> groups;  // closed and pending, oldest first
   std::vector<Copy> open;
-  std::vector<size_t> unseen;  // places of shared memory that this thread's copies filled and no fence has shown
+  std::vector<size_t> unseen;  // places of shared memory that this thread filled and no fence has shown
   std::vector<std::vector<Started>> products;  // closed and pending groups, oldest first
   std::vector<Started> open_products;
   std::vector<Sums> sums;
@@ -104,7 +109,7 @@ struct Fiber {
 struct Shared {
   unsigned char* data = nullptr;
   size_t bytes = 0;
-  std::vector<char> unseen;  // per 16 bytes: filled by a copy that the tensor cores were not shown
+  std::vector<int> unseen;  // per 16 bytes: how many writes the tensor cores were not shown
   void reset(size_t n) {
     free(data);
     bytes = n;
@@ -177,7 +182,7 @@ inline void resume(Fiber& f) {
   swapcontext(&b.scheduler, &f.context);
 }
 
-// Runs one warp as far as it comes alone, up to a barrier of the block.
+// Runs one warp as far as it comes alone, up to a barrier of the block or of its warpgroup.
 inline void run_warp(size_t w, const std::vector<size_t>& lanes) {
   Block& b = block();
   for (;;) {
@@ -195,9 +200,23 @@ inline void run_warp(size_t w, const std::vector<size_t>& lanes) {
   }
 }
 
-// Opens the block's barrier, where all live threads now are; returns whether there are any.
+// Opens the barriers of warpgroups where all of their live threads are, else the block's, where then all are; returns
+// whether there was one.
 inline bool release(Block& b) {
-  bool any = false;
+  bool any = false, waiting = false;
+  for (size_t from = 0; from < b.fibers.size(); from += 128) {
+    const auto first = b.fibers.begin() + long(from), last = b.fibers.begin() + long(std::min(from + 128, b.fibers.size()));
+    const auto in = [=](State state) { return std::count_if(first, last, [=](const Fiber& f) { return f.state == state; }); };
+    const auto at = in(State::AtGroupBarrier);
+    if (at && at == last - first) {
+      any = true;
+      std::for_each(first, last, [](Fiber& f) { f.state = State::Ready; });
+    } else {
+      waiting |= at > 0;
+    }
+  }
+  if (any) return true;
+  if (waiting) fail("threads of a warpgroup wait at different barriers: deadlock");
   for (auto& f : b.fibers)
     if (f.state == State::AtBlockBarrier) f.state = State::Ready, any = true;
   return any;
@@ -210,8 +229,7 @@ inline void agree(Block& b) {
     b.products += long(mine.size());
     if (mine.size() != first.size()) fail("a product that not all four warps of a warpgroup start");
     for (size_t i = 0; i < mine.size(); ++i)
-      if (mine[i].a != first[i].a || mine[i].b != first[i].b || mine[i].fp8 != first[i].fp8)
-        fail("the warps of a warpgroup start different products");
+      if (!mine[i].same(first[i])) fail("the warps of a warpgroup start different products");
   }
 }
 
@@ -263,7 +281,7 @@ std::pair<long, long> launch(dim3 grid, dim3 size, size_t shared_bytes, unsigned
         }
         for (auto& w : b.warps) w.products.clear();
         do {
-          // Which warp runs ahead changes at every barrier of the block: the last one, or any.
+          // Which warp runs ahead changes at every barrier: the last one, or any.
           if (seed == 1) std::reverse(warps.begin(), warps.end());
           if (seed > 1) std::shuffle(warps.begin(), warps.end(), random);
           if (seed) std::shuffle(lanes.begin(), lanes.end(), random);
@@ -321,6 +339,7 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
   for (int l = 0; l < 32; ++l) bits |= unsigned(all[l] != 0) << l;
   return bits;
 }
+inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 template <class T>
@@ -370,7 +389,7 @@ inline void copy16(void* to, const void* from, bool take) {
   else memset(c.data, 0, 16);
   memset(to, 0xff, 16);
   size_t at;
-  if (emulate::block().shared.place(to, at)) emulate::block().shared.unseen[at] = 1;
+  if (emulate::block().shared.place(to, at)) ++emulate::block().shared.unseen[at];
   emulate::self().open.push_back(c);
 }
 inline void copies_commit() {

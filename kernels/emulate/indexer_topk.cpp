@@ -124,9 +124,31 @@ void scores_and_selection(const char* name, Kernel kernel, const Shape& s, bool 
   }
 }
 
+// A NaN in one number of a key and of a query is one in all of their scores, and in no other.
+template <class Kernel>
+void not_a_number(const char* name, Kernel kernel, Tiling tiling) {
+  constexpr int HEADS = 32, DIM = 128, QUERIES = 3, KEYS = 140, SPOILT_KEY = 70, SPOILT_QUERY = 1;
+  Dyadic draw(1);
+  auto q = floats(QUERIES * HEADS * DIM, draw), k = floats(KEYS * DIM, draw), w = floats(QUERIES * HEADS, draw);
+  auto q16 = bf16(q), k16 = bf16(k);
+  for (float& x : w) x += 2.f;  // none is 0
+  k16[SPOILT_KEY * DIM + 5] = q16[(SPOILT_QUERY * HEADS + 7) * DIM + 9] = 0x7fc0;
+  std::vector<float> scores(QUERIES * KEYS, 0.f);
+  emulate::launch(dim3(1), dim3(indexer::THREADS), tiling.shared, 0, [&] {
+    kernel(raw(q16), raw(k16), w.data(), nullptr, nullptr, scores.data(), 1.f, HEADS, 2 * DIM, QUERIES, KEYS, KEYS, KEYS);
+  });
+  for (int i = 0; i < QUERIES; ++i)
+    for (int j = 0; j < KEYS; ++j) {
+      const float got = scores[i * KEYS + j];
+      expect((got != got) == (i == SPOILT_QUERY || j == SPOILT_KEY), "%s: score (%d, %d) is %g", name, i, j, got);
+    }
+  ++cases;
+}
+
 // Products of a warpgroup: a block of its 32, 16 or 8 queries and a part of one, more tiles than stages, several
 // shares, heads and dims that fill no panel; operands read early, late and by chance.
 void warpgroups() {
+  not_a_number("bf16 d128 h32 wgmma", indexer_scores_bf16_d128_wgmma_h32, wgmma(32, 2, 3));
   const Shape shapes[] = {{32, 128, 1, 1, 1, 1},   {20, 112, 17, 17, 4, 1}, {32, 128, 33, 1100, 64, 1},
                           {31, 128, 40, 700, 64, 3}, {32, 112, 5, 900, 200, 9}};
   for (auto s : shapes) {
@@ -183,6 +205,7 @@ int main(int count, char** arguments) {
   if (part.empty() || part == "selection") selection_of_hard_rows();
   if (!part.empty() && part != "mma") return report("indexer_topk", cases);
   constexpr int BF16_128 = 3 * 128 * 256, NARROW = 4 * 128 * 128;
+  not_a_number("bf16 d128 h32", indexer_scores_bf16_d128_h32, mma(32, false, BF16_128));
   const Shape shapes[] = {{3, 24, 1, 1, 1, 1},   {16, 64, 9, 9, 4, 1},    {5, 32, 33, 130, 16, 2},
                           {16, 64, 18, 300, 64, 3}, {16, 56, 2, 700, 200, 4}};
   for (auto s : shapes) {

@@ -1,10 +1,10 @@
-// Products of a warpgroup in emulation (PTX ISA, "asynchronous warpgroup level matrix instructions").
+// Products of a warpgroup in emulation (PTX ISA 9.7.15, "asynchronous warpgroup level matrix instructions").
 //
 // From its start until it is waited for, a product's sums are NaN. Shared memory is read at one of the two moments
 // that a kernel must allow for: as soon as a warp starts the product, or when that warp waits for it. Seed 0: always
 // late; seed 1: always early; others: by chance. What fails: products that not all lanes or all four warps start
 // alike, sums that a thread touches while a product writes them or uses without a fence after a wait, operands that a
-// copy filled and `copies_to_products` did not show, addresses outside shared memory.
+// copy or a store filled and `writes_to_products` did not show, addresses outside shared memory.
 #pragma once
 
 namespace emulate {
@@ -12,31 +12,52 @@ namespace emulate {
 constexpr size_t SHARED_START = 1024;  // of dynamic shared memory, in the window that descriptors address
 constexpr uint32_t POISON = 0x7fbadbadu;
 
-// Where the operand that `descriptor` describes has byte `byte` (0..32) of k of row `row`.
-inline const unsigned char* operand(uint64_t descriptor, int row, int byte) {
-  Shared& shared = block().shared;
-  const size_t start = (descriptor & 0x3fff) * 16, leading = (descriptor >> 16 & 0x3fff) * 16;
-  const size_t stride = (descriptor >> 32 & 0x3fff) * 16;
-  const int swizzle = int(descriptor >> 62);
+// What a descriptor says (9.7.15.5.1.2.2, "matrix descriptor format").
+struct Operand {
+  size_t start, leading, stride;
+  int swizzle;  // 0 none, 1 of 128 bytes, 2 of 64, 3 of 32
+};
+
+inline Operand operand(uint64_t descriptor) {
+  auto bytes = [=](int bit) { return size_t(descriptor >> bit & 0x3fff) * 16; };
   if (descriptor >> 49 & 7) fail("a descriptor with a base offset, which is not emulated");
-  size_t at;
-  if (swizzle == 0) {
-    // Core matrices of 8 rows of 16 bytes.
-    at = start + row / 8 * stride + byte / 16 * leading + row % 8 * 16 + byte % 16;
+  return {bytes(0), bytes(16), bytes(32), int(descriptor >> 62)};
+}
+
+// Where element (`mn`, `k`), of `size` bytes, of an operand lies (9.7.15.5.1.2.1.3, "canonical layouts"). In units of
+// T = 16 / size elements, a layout of an operand has the shape and the strides
+//   K-major, not swizzled    ((8, m), (T, 2))      ((1T, stride), (1, leading))
+//   K-major, W bytes         ((8, m), (T, W/16))   ((W/16 T, stride), (1, T))
+//   MN-major, not swizzled   ((T, 1, m), (8, k))   ((1, T, stride), (1T, leading))
+//   MN-major, W bytes        ((T, W/16, m), (8, k))   ((1, T, leading), (W/16 T, stride))
+// and swizzled ones have the bits of the 16-byte chunk of the address xor those from 128 bytes on: 3, 2 or 1 of them.
+inline size_t address(const Operand& o, bool mn_major, int mn, int k, int size) {
+  const size_t t = 16 / size, chunks = o.swizzle ? size_t(16) >> o.swizzle : 1;
+  size_t at = o.start;
+  if (!mn_major) {
+    at += mn % 8 * chunks * 16 + mn / 8 * o.stride + k % t * size;
+    at += o.swizzle ? k / t * 16 : k / t * o.leading;
+  } else if (o.swizzle) {
+    at += mn % t * size + mn / t % chunks * 16 + mn / (t * chunks) * o.leading;
+    at += k % 8 * chunks * 16 + k / 8 * o.stride;
   } else {
-    // Rows of 128, 64 or 32 bytes in groups of 8; the bits of the 16-byte chunk are those of the address, xor the
-    // bits from 128 on: 3, 2 or 1 of them.
-    const size_t width = size_t(256) >> swizzle;
-    at = start + row / 8 * stride + row % 8 * width + byte;
-    at ^= (at >> 7 & (width / 16 - 1)) << 4;
+    at += mn % t * size + mn / t * o.stride + k % 8 * 16 + k / 8 * o.leading;
   }
-  if (at < SHARED_START || at + 1 > SHARED_START + shared.bytes) fail("a product reads outside shared memory");
+  return o.swizzle ? at ^ (at >> 7 & (chunks - 1)) << 4 : at;
+}
+
+// `size` bytes at an address of the window.
+inline const unsigned char* bytes_at(size_t at, size_t size) {
+  Shared& shared = block().shared;
+  if (at < SHARED_START || at + size > SHARED_START + shared.bytes) fail("a product reads outside shared memory");
   at -= SHARED_START;
-  if (shared.unseen[at / 16]) fail("a product reads what a copy has not brought, or not shown to the tensor cores");
+  if (shared.unseen[at / 16]) fail("a product reads what was not brought, or not shown to the tensor cores");
   return shared.data + at;
 }
 
-inline float element(uint64_t descriptor, bool fp8, int row, int k) {
+inline float element(const Operand& o, bool fp8, bool mn_major, int mn, int k) {
+  const int size = fp8 ? 1 : 2;
+  const unsigned char* at = bytes_at(address(o, mn_major, mn, k, size), size);
   if (fp8) {
     static const std::vector<float> values = [] {
       std::vector<float> v(256);
@@ -47,29 +68,29 @@ inline float element(uint64_t descriptor, bool fp8, int row, int k) {
       }
       return v;
     }();
-    return values[*operand(descriptor, row, k)];
+    return values[*at];
   }
-  uint32_t low = *operand(descriptor, row, 2 * k), high = *operand(descriptor, row, 2 * k + 1);
-  const uint32_t bits = high << 24 | low << 16;
+  const uint32_t bits = uint32_t(at[1]) << 24 | uint32_t(at[0]) << 16;
   float x;
   memcpy(&x, &bits, 4);
   return x;
 }
 
-// Reads the operands of a warp's part of a product: 16 rows of A, 128 of B.
+// Reads the operands of a warp's part of a product: 16 rows of A, all columns of B.
 inline void read(Product& product, int warp) {
-  const int elements = product.fp8 ? 32 : 16;
-  std::vector<float> b(128 * elements);
-  for (int row = 0; row < 128; ++row)
-    for (int k = 0; k < elements; ++k) b[k * 128 + row] = element(product.b, product.fp8, row, k);
-  product.sums.assign(16 * 128, 0.f);
+  const int elements = product.fp8 ? 32 : 16, columns = product.columns;
+  const Operand at = operand(product.a), bt = operand(product.b);
+  std::vector<float> b(size_t(columns) * elements);
+  for (int column = 0; column < columns; ++column)
+    for (int k = 0; k < elements; ++k) b[k * columns + column] = element(bt, product.fp8, product.n_major, column, k);
+  product.sums.clear();
   for (int row = 0; row < 16; ++row) {
-    double sums[128] = {};
+    std::vector<double> sums(columns);
     for (int k = 0; k < elements; ++k) {
-      const double a = element(product.a, product.fp8, 16 * (warp % 4) + row, k);
-      for (int column = 0; column < 128; ++column) sums[column] += a * double(b[k * 128 + column]);
+      const double a = element(at, product.fp8, false, 16 * (warp % 4) + row, k);
+      for (int column = 0; column < columns; ++column) sums[column] += a * double(b[k * columns + column]);
     }
-    for (int column = 0; column < 128; ++column) product.sums[row * 128 + column] = float(sums[column]);
+    product.sums.insert(product.sums.end(), sums.begin(), sums.end());
   }
   product.read = true;
 }
@@ -86,18 +107,45 @@ inline void finish(const Started& started) {
   Product& product = block().warps[f.warp].products[started.product];
   if (!product.read) read(product, f.warp);
   Sums& s = *writing(started.sums);
-  for (int i = 0; i < 64; ++i) {
-    const int row = f.lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + f.lane % 4 * 2 + i % 2;
-    s.values[i] = (started.accumulate ? s.values[i] : 0.f) + product.sums[row * 128 + column];
+  for (size_t i = 0; i < s.values.size(); ++i) {
+    const int row = f.lane / 4 + int(i) / 2 % 2 * 8, column = int(i) / 4 * 8 + f.lane % 4 * 2 + int(i) % 2;
+    s.values[i] = (started.accumulate ? s.values[i] : 0.f) + product.sums[row * product.columns + column];
   }
   if (--s.pending) return;
-  for (int i = 0; i < 64; ++i) {
+  for (size_t i = 0; i < s.values.size(); ++i) {
     uint32_t bits;
     memcpy(&bits, &s.at[i], 4);
     if (bits != POISON) fail("a thread touched sums that a product was writing");
   }
-  memcpy(s.at, s.values, sizeof s.values);
+  memcpy(s.at, s.values.data(), s.values.size() * sizeof(float));
   f.sums.erase(f.sums.begin() + (&s - f.sums.data()));
+}
+
+// Starts a product of all columns that the thread's `count` sums are of.
+inline void start(float* c, int count, Product product, bool accumulate) {
+  auto& b = block();
+  auto& f = self();
+  product.columns = 2 * count;
+  struct Started {
+    uint64_t a, b, accumulate, columns;
+  } mine = {product.a, product.b, accumulate, uint64_t(product.columns)}, all[32];
+  exchange(mine, all);
+  if (memcmp(&mine, &all[0], sizeof mine)) fail("the lanes of a warp start different products");
+  auto& products = b.warps[f.warp].products;
+  if (products.size() == f.started) {
+    products.push_back(product);
+    if (b.seed == 1 || (b.seed > 1 && b.random() % 2)) read(products.back(), f.warp);
+  }
+  Sums* sums = writing(c);
+  if (!sums) {
+    if (!f.fenced) fail("a product begins to write sums without a fence after their last use");
+    f.sums.push_back({c, std::vector<float>(c, c + count), 0});
+    sums = &f.sums.back();
+    for (int i = 0; i < count; ++i) memcpy(&c[i], &POISON, 4);
+  }
+  if (sums->values.size() != size_t(count)) fail("two shapes of products write the same sums");
+  ++sums->pending;
+  f.open_products.push_back({f.started++, c, accumulate});
 }
 
 }  // namespace emulate
@@ -109,10 +157,22 @@ inline uint32_t shared_address(const void* p) {
   return uint32_t(static_cast<const unsigned char*>(p) - shared.data + emulate::SHARED_START);
 }
 
-inline void copies_to_products() {
-  for (size_t at : emulate::self().unseen) emulate::block().shared.unseen[at] = 0;
+inline void writes_to_products() {
+  for (size_t at : emulate::self().unseen) --emulate::block().shared.unseen[at];
   emulate::self().unseen.clear();
 }
+
+inline void store_pair(void* to, uint32_t pair) {
+  auto& shared = emulate::block().shared;
+  auto* start = static_cast<unsigned char*>(to) - reinterpret_cast<uintptr_t>(to) % 16;
+  size_t at;
+  if (!shared.place(start, at)) emulate::fail("a pair is stored outside shared memory");
+  memcpy(to, &pair, 4);
+  ++shared.unseen[at];
+  emulate::self().unseen.push_back(at);
+}
+
+inline void warpgroup_barrier(int) { emulate::pause(emulate::State::AtGroupBarrier); }
 
 inline void products_fence() {
   emulate::pause(emulate::State::AtWarpBarrier);
@@ -127,7 +187,7 @@ inline void products_commit() {
 }
 
 template <int PENDING>
-void products_wait(float (&)[64]) {
+void products_wait() {
   emulate::pause(emulate::State::AtWarpBarrier);
   auto& f = emulate::self();
   while (f.products.size() > PENDING) {
@@ -136,31 +196,20 @@ void products_wait(float (&)[64]) {
   }
   f.fenced = false;
 }
+template <int PENDING, size_t N>
+void products_wait(float (&)[N]) {
+  products_wait<PENDING>();
+}
 
 template <bool FP8>
 void start_product(float (&c)[64], uint64_t a, uint64_t b, bool accumulate) {
-  auto& block = emulate::block();
-  auto& f = emulate::self();
-  struct Operands {
-    uint64_t a, b, accumulate;
-  } mine = {a, b, accumulate}, all[32];
-  emulate::exchange(mine, all);
-  if (memcmp(&mine, &all[0], sizeof mine)) emulate::fail("the lanes of a warp start different products");
-  auto& products = block.warps[f.warp].products;
-  if (products.size() == f.started) {
-    products.push_back({a, b, FP8, false, {}});
-    if (block.seed == 1 || (block.seed > 1 && block.random() % 2)) emulate::read(products.back(), f.warp);
-  }
-  emulate::Sums* sums = emulate::writing(c);
-  if (!sums) {
-    if (!f.fenced) emulate::fail("a product begins to write sums without a fence after their last use");
-    f.sums.push_back({c, {}, 0});
-    sums = &f.sums.back();
-    memcpy(sums->values, c, sizeof sums->values);
-    for (float& x : c) memcpy(&x, &emulate::POISON, 4);
-  }
-  ++sums->pending;
-  f.open_products.push_back({f.started++, c, accumulate});
+  emulate::start(c, 64, {a, b, 0, FP8, false, false, {}}, accumulate);
+}
+inline void start_product(float (&c)[32], uint64_t a, uint64_t b, bool accumulate) {
+  emulate::start(c, 32, {a, b, 0, false, false, false, {}}, accumulate);
+}
+inline void start_product_of_columns(float (&c)[128], uint64_t a, uint64_t b) {
+  emulate::start(c, 128, {a, b, 0, false, true, false, {}}, true);
 }
 
 }  // namespace device

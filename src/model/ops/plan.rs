@@ -171,7 +171,8 @@ pub(super) fn overlap(layers: usize, queries: usize, gpu: Gpu) -> Option<Launch>
     Some(Launch { name: "overlap_pairs".to_owned(), grid, threads: 512, shared: shared as u32 })
 }
 
-/// One instance of the kernel of kernels/sparse_mla.cu: the arguments of its `SPARSE` line.
+/// One instance of the kernel of kernels/sparse_mla.cu: the arguments of its `SPARSE` line, or what kernels/sparse_wgmma.cuh
+/// has in their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Variant {
     name: &'static str,
@@ -181,6 +182,7 @@ struct Variant {
     latent: usize,
     rope: usize,
     grouped: bool,
+    wgmma: bool,
 }
 
 const fn variant(
@@ -192,24 +194,42 @@ const fn variant(
     rope: usize,
     grouped: bool,
 ) -> Variant {
-    Variant { name, mg, ng, nk, latent, rope, grouped }
+    Variant { name, mg, ng, nk, latent, rope, grouped, wgmma: false }
 }
 
 /// Those with the most heads per block last.
-const VARIANTS: [Variant; 6] = [
+const VARIANTS: [Variant; 7] = [
     variant("sparse_mla_l128_m1", 1, 4, 32, 128, 64, false),
     variant("sparse_mla_l512_m1", 1, 4, 32, 512, 64, false),
     variant("sparse_mla_l512_m2", 2, 4, 64, 512, 64, false),
     variant("sparse_mla_l512_m4", 4, 2, 64, 512, 64, false),
+    Variant { wgmma: true, ..variant("sparse_mla_l512_wgmma", 4, 2, 64, 512, 64, false) },
     variant("sparse_gqa_d64_m1", 1, 4, 32, 64, 0, true),
     variant("sparse_gqa_d128_m1", 1, 4, 32, 128, 0, true),
 ];
+
+/// From how many heads on of a head of keys products of warpgroups are worth their empty rows.
+const WGMMA_HEADS: usize = 33;
 
 impl Variant {
     fn shared(self) -> usize {
         let (row, heads) = (2 * (self.latent + self.rope), 16 * self.mg);
         let values = if self.grouped { 2 * self.latent } else { 0 };
-        heads * row + 2 * self.nk * (row + values) + heads * (self.nk + 8) * 2 + 2 * heads * self.ng * size_of::<f32>()
+        // Probabilities are padded, and sums kept by part of a tile, where `wgmma` does not say how they lie.
+        let (padding, parts) = if self.wgmma { (0, 1) } else { (8, self.ng) };
+        heads * row
+            + 2 * self.nk * (row + values)
+            + heads * (self.nk + padding) * 2
+            + 2 * heads * parts * size_of::<f32>()
+    }
+
+    /// Whether it runs there for so many heads of a head of keys of these sizes.
+    fn fits(self, s: Sparse, per_group: usize, gpu: Gpu) -> bool {
+        self.grouped == s.grouped
+            && s.latent <= self.latent
+            && s.rope <= self.rope
+            && self.shared() <= gpu.shared
+            && (!self.wgmma || gpu.wgmma && per_group >= WGMMA_HEADS)
     }
 }
 
@@ -240,13 +260,11 @@ pub(super) fn sparse(s: Sparse, gpu: Gpu) -> Option<Launch> {
         return None;
     }
     let per_group = s.heads / s.groups.max(1);
-    let fits =
-        |v: &&Variant| v.grouped == s.grouped && s.latent <= v.latent && s.rope <= v.rope && v.shared() <= gpu.shared;
-    let narrow = VARIANTS.iter().filter(fits).map(|v| v.latent).min()?;
-    // The narrowest rows; of these the one whose block leaves the fewest heads empty, then the largest.
+    let fitting = || VARIANTS.iter().filter(|v| v.fits(s, per_group, gpu));
+    let narrow = fitting().map(|v| v.latent).min()?;
+    // The narrowest rows; of these `wgmma`, else the one whose block leaves the fewest heads empty, then the largest.
     let empty = |v: &Variant| per_group.div_ceil(16 * v.mg) * 16 * v.mg - per_group;
-    let best =
-        VARIANTS.iter().filter(fits).filter(|v| v.latent == narrow).min_by_key(|v| (empty(v), usize::MAX - v.mg))?;
+    let best = fitting().filter(|v| v.latent == narrow).min_by_key(|v| (!v.wgmma, empty(v), usize::MAX - v.mg))?;
     let blocks = s.groups * per_group.div_ceil(16 * best.mg);
     let splits = (gpu.processors / (s.rows * blocks)).clamp(1, s.topk.div_ceil(best.nk));
     Some(Launch {
@@ -270,6 +288,7 @@ mod tests {
     const OVERLAP: &str = include_str!("../../../kernels/overlap.cu");
     const SELECT: &str = include_str!("../../../kernels/indexer_select.cuh");
     const SPARSE: &str = include_str!("../../../kernels/sparse_mla.cu");
+    const SPARSE_WGMMA: &str = include_str!("../../../kernels/sparse_wgmma.cuh");
 
     /// Whether the source instantiates the kernel of this name.
     fn instantiated(name: &str) -> bool {
@@ -291,10 +310,21 @@ mod tests {
         let launch = select(3);
         assert_eq!((launch.grid.0, launch.threads), (3, 512));
         assert!(launch.shared as usize >= 4 * (2048 + 8192 + 512 / 32 + 4));
-        let lines: Vec<&str> = SPARSE.lines().filter(|line| line.starts_with("SPARSE(sparse_")).collect();
+        let starts = ["SPARSE(sparse_", "SPARSE_KERNEL(sparse_"];
+        let lines: Vec<&str> =
+            SPARSE.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect();
         assert_eq!(lines.len(), VARIANTS.len());
-        for Variant { name, mg, ng, nk, latent, rope, grouped } in VARIANTS {
-            let line = format!("SPARSE({name}, {mg}, {ng}, {nk}, {latent}, {rope}, {grouped})");
+        for Variant { name, mg, ng, nk, latent, rope, grouped, wgmma } in VARIANTS {
+            let line = if wgmma {
+                assert_eq!(
+                    ["BLOCK", "LATENT_PANELS", "WGMMA_THREADS"].map(|name| constant(SPARSE_WGMMA, name)),
+                    [16 * mg, latent / nk, 32 * mg * ng]
+                );
+                assert_eq!((16 * mg, rope, grouped), (nk, nk, false));
+                format!("SPARSE_KERNEL({name}, sparse::WGMMA_THREADS, attend_wgmma)")
+            } else {
+                format!("SPARSE({name}, {mg}, {ng}, {nk}, {latent}, {rope}, {grouped})")
+            };
             assert!(lines.contains(&line.as_str()), "{line}");
         }
     }
@@ -353,7 +383,8 @@ mod tests {
     fn large_tiles_need_large_shared_memory() {
         let glm = Sparse { rows: 4096, heads: 64, groups: 1, latent: 512, rope: 64, topk: 2048, grouped: false };
         let plan = |s, gpu| sparse(s, gpu).unwrap();
-        assert_eq!(plan(glm, HOPPER).name, "sparse_mla_l512_m4");
+        let mma_sync = Gpu { wgmma: false, ..HOPPER };
+        assert_eq!(plan(glm, mma_sync).name, "sparse_mla_l512_m4");
         assert_eq!(plan(Sparse { heads: 20, ..glm }, HOPPER).name, "sparse_mla_l512_m2");
         assert_eq!((plan(glm, SMALL).name.as_str(), plan(glm, SMALL).grid), ("sparse_mla_l512_m1", (4096, 1, 4)));
         assert_eq!(plan(Sparse { latent: 64, rope: 16, ..glm }, HOPPER).name, "sparse_mla_l128_m1");
@@ -361,6 +392,28 @@ mod tests {
         assert_eq!(plan(Sparse { rows: 1, ..glm }, HOPPER).grid, (1, 32, 1));
         assert_eq!(sparse(Sparse { latent: 520, ..glm }, HOPPER), None);
         assert!(VARIANTS.iter().all(|v| v.shared() <= HOPPER.shared));
+    }
+
+    #[test]
+    fn more_than_32_heads_of_a_latent_have_products_of_warpgroups() {
+        let plan = |heads, latent, gpu| {
+            let s = Sparse { rows: 4096, heads, groups: 1, latent, rope: 64, topk: 2048, grouped: false };
+            let launch = sparse(s, gpu).unwrap();
+            assert!(launch.shared as usize <= gpu.shared && launch.threads <= 256);
+            (launch.name, launch.grid.2)
+        };
+        for (heads, blocks) in [(33, 1), (40, 1), (64, 1), (65, 2), (96, 2), (128, 2)] {
+            assert_eq!(plan(heads, 512, HOPPER), ("sparse_mla_l512_wgmma".to_owned(), blocks));
+            assert_eq!(plan(heads, 448, HOPPER), ("sparse_mla_l512_wgmma".to_owned(), blocks));
+            assert!(!plan(heads, 512, Gpu { wgmma: false, ..HOPPER }).0.contains("wgmma"));
+            assert!(!plan(heads, 512, SMALL).0.contains("wgmma"));
+        }
+        assert_eq!(plan(32, 512, HOPPER), ("sparse_mla_l512_m2".to_owned(), 1));
+        assert_eq!(plan(64, 128, HOPPER), ("sparse_mla_l128_m1".to_owned(), 4));
+        // What kernels/sparse_wgmma.cuh says that it needs.
+        let panel = 64 * 128;
+        assert_eq!(VARIANTS.iter().find(|v| v.wgmma).map(|v| v.shared()), Some(3 * 9 * panel + panel + 2 * 64 * 4));
+        assert!(SPARSE_WGMMA.contains("3 * PANELS * PANEL + PANEL + 2 * BLOCK * 4 bytes"));
     }
 
     #[test]

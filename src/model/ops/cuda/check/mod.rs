@@ -36,6 +36,7 @@ pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&Gp
     if wgmma {
         let on = On { cuda, form: Form::MmaSync };
         checks.part("indexer_topk", on.form.name(), |checks| indexer::compare(on, checks));
+        checks.part("sparse_mla", on.form.name(), |checks| attention::compare(on, checks));
     }
     let mut ceilings = Ceilings::default();
     checks.part("ceilings", "ceiling", |checks| ceilings.measure(cuda, checks));
@@ -54,6 +55,10 @@ pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&Gp
         }
     }
     checks.part("sparse_mla, sparse_gqa", "timed", |checks| attention::timed(on, &ceilings, checks));
+    if wgmma {
+        let on = On { cuda, form: Form::MmaSync };
+        checks.part("sparse_mla", "timed", |checks| attention::timed(on, &ceilings, checks));
+    }
     checks.part("fp8", "timed", |checks| fp8::timed(on, &ceilings).map(|check| checks.push(check)));
     checks.part("overlap_pairs", "timed", |checks| overlap::timed(on, &ceilings).map(|check| checks.push(check)));
     Ok(checks.all)
