@@ -377,8 +377,13 @@ fn a_checkpoint_whose_rest_learned_has_the_loss_that_transformers_finds() {
     let wrong = ["train", "distill", &from, "--pattern", "uniform:2", "--out", &out, "--tokens", &tokens, "--lm-lr"];
     for (rate, said) in [("1e-3", "which only a checkpoint's folder can hold"), ("0", "a rate is above 0")] {
         let (code, _, err) = indexscope(&[&wrong[..], &[rate]].concat());
-        assert!(code == 2 && err.contains(said), "{err}");
+        assert!(code == 2 && err.contains(said) && err.contains("\nhint: "), "{err}");
     }
+    let folder = dir.path().join("x").display().to_string();
+    let wrong = ["train", "distill", &from, "--pattern", "uniform:2", "--out", &folder, "--tokens", &tokens];
+    let stage = ["--lm-lr", "1e-3", "--index-topk", "8", "--sparse-steps", "0"];
+    let (code, _, err) = indexscope(&[&wrong[..], &stage].concat());
+    assert!(code == 1 && err.contains("which has no steps\nhint: give --sparse-steps, or leave --lm-lr out"), "{err}");
 }
 
 /// Trained indexers take the places of a checkpoint's own; transformers finds the same loss

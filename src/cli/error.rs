@@ -91,8 +91,16 @@ impl From<clap::Error> for CliError {
             matches!(kind, ContextKind::SuggestedArg | ContextKind::SuggestedSubcommand | ContextKind::SuggestedValue)
                 .then(|| format!("did you mean '{value}'?"))
         });
-        Self::usage(message).hint(tip.unwrap_or_else(|| "see 'indexscope --help'".into()))
+        let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+        Self::usage(message).hint(tip.unwrap_or_else(|| format!("see '{} --help'", command(&usage))))
     }
+}
+
+/// Returns the command of a line such as `Usage: indexscope train distill [OPTIONS] …`.
+fn command(usage: &str) -> String {
+    let words = usage.split_whitespace().skip_while(|word| *word != "indexscope");
+    let name: Vec<&str> = words.take_while(|w| w.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+    if name.is_empty() { "indexscope".to_owned() } else { name.join(" ") }
 }
 
 impl From<io::Error> for CliError {
@@ -104,7 +112,7 @@ impl From<io::Error> for CliError {
 
 impl From<SpecError> for CliError {
     fn from(error: SpecError) -> Self {
-        Self::usage(error)
+        Self::usage(error).hint("'indexscope info MODEL' prints the model's own pattern as an example")
     }
 }
 
@@ -123,7 +131,8 @@ impl From<PatternError> for CliError {
             }
             PatternError::FirstShared => "start the pattern with F",
             PatternError::NoIndexer(_) => "make that layer Shared; 'indexscope info MODEL' lists the locked layers",
-            PatternError::Size(_) | PatternError::NoLayer { .. } => "",
+            PatternError::NoLayer { .. } => "'indexscope info MODEL' lists the layers",
+            PatternError::Size(_) => "",
         };
         Self::usage(error).hint(hint)
     }

@@ -88,7 +88,9 @@ pub fn run(args: Args) -> Result<(), CliError> {
 fn wanted(spec: &PatternSpec, layers: usize) -> Result<Vec<Mark>, CliError> {
     let native = crate::domain::Pattern::all_full(layers)?;
     let pattern = super::target::pattern_of(spec, native)?;
-    let pattern = pattern.ok_or_else(|| CliError::usage("dense attention has no layers to compare with"))?;
+    let pattern = pattern.ok_or_else(|| {
+        CliError::usage("dense attention has no layers to compare with").hint("give F/S letters, or uniform:N")
+    })?;
     Ok((0..layers).map(|layer| if pattern.is_full(layer) { Mark::Full } else { Mark::Shared }).collect())
 }
 

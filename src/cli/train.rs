@@ -56,7 +56,9 @@ pub fn run(args: Args) -> Result<(), CliError> {
 /// # Errors
 /// What [`Trainer`] reports; [`CliError::Interrupted`] after Ctrl-C or SIGTERM.
 fn run_recipe(args: Args) -> Result<(), CliError> {
-    let out = args.out.ok_or_else(|| CliError::usage("--out DIR was not given"))?;
+    let out = args.out.ok_or_else(|| {
+        CliError::usage("--out DIR was not given").hint("name the folder that the checkpoint is written to")
+    })?;
     let stop = stop_on_signal()?;
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut progress = Progress::new(args.log.as_deref(), false)?;

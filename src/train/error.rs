@@ -71,8 +71,13 @@ pub enum TrainError {
     #[error("the step was stopped")]
     Stopped,
     /// What was asked of a training of indexers makes no sense for this model.
-    #[error("{0}")]
-    Indexers(String),
+    #[error("{reason}")]
+    Indexers {
+        /// What makes no sense.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// Not even one query row fits into the memory allowed.
     #[error("a step on one query row of {seq_len} tokens needs {}, but --max-memory allows {}", mib(*.needed), mib(*.allowed))]
     Memory {
@@ -114,7 +119,8 @@ impl TrainError {
             Self::Checkpoint(error) => return error.hint(),
             Self::Sidecar(error) => return Some(error.hint()),
             Self::Memory { .. } => "raise --max-memory or lower --seq-len",
-            Self::Write { .. } | Self::Stopped | Self::Indexers(_) | Self::Model(_) | Self::Pattern(_) => return None,
+            Self::Indexers { hint, .. } => hint,
+            Self::Write { .. } | Self::Stopped | Self::Model(_) | Self::Pattern(_) => return None,
         };
         Some(hint.to_owned())
     }

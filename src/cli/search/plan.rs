@@ -24,7 +24,8 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let free: Vec<usize> = space.free().collect();
     let Some(&middle) = free.get(free.len() / 2) else {
-        return Err(CliError::usage("every layer is locked, so there is nothing to search for"));
+        return Err(CliError::usage("every layer is locked, so there is nothing to search for")
+            .hint("lock fewer layers by --lock-full and --lock-shared"));
     };
     let mut watch = Shown(Progress::new(&args.output));
     let mut evaluator = Evaluator::new(backend, cancel);

@@ -14,31 +14,37 @@ const WEIGHTS: u64 = 1 << 32;
 
 /// Refuses what makes no sense.
 pub(super) fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) -> Result<(), TrainError> {
-    let refuse = |reason: String| Err(TrainError::Indexers(reason));
+    let refuse = |reason: String, hint| Err(TrainError::Indexers { reason, hint });
     let layers = config.num_hidden_layers;
     if recipe.layers.is_empty() || recipe.rows == 0 || recipe.all_steps() == 0 {
-        return refuse("there is nothing to train: layers, rows and steps must be at least 1".to_owned());
+        let reason = "there is nothing to train: layers, rows and steps must be at least 1".to_owned();
+        return refuse(reason, "give --steps or --sparse-steps, and a pattern with Full layers");
     }
     if recipe.lm_lr.is_some() && recipe.sparse_steps == 0 {
-        return refuse("the rest of the model learns in the sparse stage, which has no steps".to_owned());
+        let reason = "the rest of the model learns in the sparse stage, which has no steps".to_owned();
+        return refuse(reason, "give --sparse-steps, or leave --lm-lr out");
     }
     if let Some(layer) = recipe.layers.iter().find(|&&l| l >= layers) {
-        return refuse(format!("layer {layer} does not exist; the model has layers 0 to {}", layers - 1));
+        let reason = format!("layer {layer} does not exist; the model has layers 0 to {}", layers - 1);
+        return refuse(reason, "'indexscope info MODEL' lists the layers");
     }
     if let Some(layer) = recipe.layers.iter().find(|&&l| !recipe.pattern.is_full(l)) {
-        return refuse(format!("layer {layer} is Shared in the pattern {}, so it has no indexer", recipe.pattern));
+        let reason = format!("layer {layer} is Shared in the pattern {}, so it has no indexer", recipe.pattern);
+        return refuse(reason, "make that layer Full, or leave it out");
     }
     let own = base.config();
     if recipe.lm_lr.is_some() && own.family.is_dense() {
-        return refuse("the rest of the model is trained only where it is a DSA checkpoint".to_owned());
+        let reason = "the rest of the model is trained only where it is a DSA checkpoint".to_owned();
+        return refuse(reason, "leave --lm-lr out: the indexers of a dense model are trained beside it");
     }
     let has_own = !own.family.is_dense() && (0..layers).any(|l| base.has_indexer(l));
     let (mine, theirs) = ((config.index_n_heads, config.index_head_dim), (own.index_n_heads, own.index_head_dim));
     if has_own && mine != theirs {
-        return refuse(format!(
+        let reason = format!(
             "the model's indexers have {} heads of {}, and all of one model must be alike, but {} of {} were asked for",
             theirs.0, theirs.1, mine.0, mine.1
-        ));
+        );
+        return refuse(reason, "leave --heads and --dim out");
     }
     Ok(())
 }

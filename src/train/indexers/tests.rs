@@ -305,6 +305,15 @@ fn what_makes_no_sense_is_refused() {
     let refused =
         |recipe: IndexerRecipe| prepare(&base, &recipe, &folder.path().join("s"), false).err().unwrap().to_string();
     assert!(refused(IndexerRecipe { layers: vec![1], ..good.clone() }).contains("layer 1 is Shared in the pattern FS"));
+    let dense = checkpoint("llama_rope3");
+    let pattern = "F".repeat(dense.config().num_hidden_layers);
+    for (base, recipe) in [
+        (&base, IndexerRecipe { sparse_steps: 0, lm_lr: Some(1e-4), ..good.clone() }),
+        (&dense, IndexerRecipe { lm_lr: Some(1e-4), ..recipe(&pattern) }),
+    ] {
+        let error = prepare(base, &recipe, &folder.path().join("s"), false).err().unwrap();
+        assert!(error.hint().is_some_and(|hint| hint.contains("--lm-lr")), "{error}");
+    }
     assert!(refused(IndexerRecipe { layers: vec![99], ..good.clone() }).contains("layer 99 does not exist"));
     assert!(refused(IndexerRecipe { layers: vec![], ..good.clone() }).contains("nothing to train"));
     assert!(refused(IndexerRecipe { seq_len: 5000, ..good.clone() }).contains("a sequence needs 10001"));
