@@ -1,13 +1,16 @@
 //! A training of indexers that is killed goes on to the same bits: in both stages, and in the midst of saving its state.
+//! One that the dashboard was left in the midst of is offered by the next one.
 
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use termlens::Terminal;
 
 /// Steps of the warm-up and of the sparse stage: a state is saved after 50, in the one, and after 100, in the other.
 const STAGES: [&str; 4] = ["--steps", "70", "--sparse-steps", "50"];
@@ -123,4 +126,53 @@ fn distillation_of_a_sparse_model() {
 #[test]
 fn indexers_for_a_dense_model() {
     killed_and_whole(&["indexers", "tests/data/llama_rope3", "--heads", "2", "--dim", "8"]);
+}
+
+/// Opens the demo in a terminal.
+fn dashboard(sessions: &Path) -> Terminal {
+    Terminal::builder()
+        .size(120, 40)
+        .env_clear()
+        .env("TERM", "xterm-256color")
+        .env("COLORTERM", "truecolor")
+        .env("LANG", "C.UTF-8")
+        .timeout(Duration::from_secs(120))
+        .args(["--sequences", "2", "--seq-len", "128", "--sessions"])
+        .arg(sessions)
+        .spawn(env!("CARGO_BIN_EXE_indexscope"))
+        .unwrap()
+}
+
+#[test]
+fn a_training_in_the_dashboard_is_left_and_taken_up_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("demo.indexers.safetensors.state");
+    let mut terminal = dashboard(folder.path());
+    terminal.wait_until(|s| s.contains("2/2 sequences")).unwrap();
+    terminal.send_str("7c2000+0 1e-3 own\r").unwrap();
+    terminal.wait_until(|s| s.contains("(2000+0 1e-3 own)")).unwrap();
+    terminal.send_str("\r").unwrap();
+    // Ten steps are what stands in the table as the first ones.
+    terminal.wait_until(|s| s.contains("Warm-up KL: first 10, last 10")).unwrap();
+    let first = |text: &str| {
+        let row = text.lines().find_map(|line| Some(line.split_once("││L0 ")?.1)).unwrap();
+        row.split_whitespace().next().unwrap().to_owned()
+    };
+    let begun = first(&terminal.screen().full_text());
+    terminal.send_str("q").unwrap();
+    assert!(terminal.wait_exit().unwrap().success());
+    assert!(state.is_file());
+
+    let mut terminal = dashboard(folder.path());
+    terminal.send_str("7").unwrap();
+    terminal.wait_until(|s| s.contains("put aside after") && s.contains("of 2000 steps: 12 indexers")).unwrap();
+    terminal.send_str(" ").unwrap();
+    terminal.wait_until(|s| s.contains("running") && s.contains("Warm-up KL: first 10, last 10")).unwrap();
+    let screen = terminal.screen();
+    assert_eq!(first(&screen.full_text()), begun, "what the first steps found is remembered: {screen}");
+    terminal.send_str("x").unwrap();
+    terminal.wait_until(|s| s.contains("training stopped after")).unwrap();
+    terminal.send_str("q").unwrap();
+    assert!(terminal.wait_exit().unwrap().success());
+    assert!(state.is_file(), "what was stopped can still be gone on with");
 }

@@ -165,6 +165,10 @@ impl From<TrainError> for BackendError {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Stopped => Self::Cancelled,
+            TrainError::Resume { .. } => Self::Failed {
+                message: error.to_string(),
+                hint: Some("begin a new one, or open the session that it belongs to".to_owned()),
+            },
             other => Self::Failed { message: other.to_string(), hint: other.hint() },
         }
     }

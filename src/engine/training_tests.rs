@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::fake::Fake;
 use super::{
-    Backend, Calibration, Cancel, Command, DeviceChoice, Handle, Job, LocalBackend, Placement, Sequence, Settings,
-    Training, TrainingText, Update, spawn_with,
+    Backend, BackendError, Calibration, Cancel, Command, DeviceChoice, Handle, Job, LocalBackend, Placement, Sequence,
+    Settings, Training, TrainingText, Update, spawn_with,
 };
 use crate::checkpoint::{Checkpoint, Sidecar};
 use crate::domain::{
     Goal, LeftTraining, Pattern, SearchSettings, SearchState, Strategy, Subject, Targets, TrainingSettings,
 };
+use crate::train::indexers::state_path;
 
 fn p(text: &str) -> Pattern {
     text.parse().unwrap()
@@ -307,6 +308,19 @@ fn what_was_put_aside_ends_with_the_same_bits_and_belongs_to_one_model_pattern_a
     assert!(refused(5, other).contains(&want), "{}", refused(5, other));
     let faster = TrainingSettings { lr: 0.03, ..settings };
     assert!(refused(5, faster).contains("begun with other options"));
+
+    // Another model of as many layers is no more welcome; what there is stays as it is.
+    let mut bytes = std::fs::read(state_path(&sidecar)).unwrap();
+    let base = r#"\"base\":\""#;
+    let at = String::from_utf8_lossy(&bytes).find(base).unwrap() + base.len();
+    bytes[at] += 1;
+    std::fs::write(state_path(&sidecar), &bytes).unwrap();
+    let BackendError::Failed { message, hint } = load(5).train(&settings, Some(&sidecar)).err().unwrap() else {
+        panic!("it was not cancelled")
+    };
+    assert!(message.ends_with("cannot be resumed: it was begun for another model"), "{message}");
+    assert_eq!(hint.as_deref(), Some("begin a new one, or open the session that it belongs to"));
+    assert_eq!(std::fs::read(state_path(&sidecar)).unwrap(), bytes);
 }
 
 #[test]

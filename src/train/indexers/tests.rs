@@ -188,6 +188,9 @@ fn a_resumed_run_ends_with_the_same_bits_and_a_lower_divergence() {
         let other = IndexerRecipe { lr: 0.5, ..recipe.clone() };
         let refused = prepare(&base, &other, &out, true).err().unwrap().to_string();
         assert!(refused.contains("begun with other options"), "{refused}");
+        let error = prepare(&checkpoint("glm_dsa_tiny"), &recipe_of("glm_dsa_tiny"), &out, true).err().unwrap();
+        assert!(error.to_string().ends_with("cannot be resumed: it was begun for another model"), "{error}");
+        assert!(error.to_string().contains(&out.display().to_string()) && error.hint().is_some(), "{error}");
     }
     let mut last = prepare(&base, &recipe, &out, true).unwrap();
     assert_eq!(finish(&mut last).len(), 4);
@@ -200,6 +203,11 @@ fn a_resumed_run_ends_with_the_same_bits_and_a_lower_divergence() {
     assert_eq!((trained.tokens, trained.steps, trained.kl.len()), (36 * 24, (30, 6), layers));
     let model = Model::load(&base.with_sidecar(&sidecar).unwrap(), &Device::Cpu, DType::F32).unwrap();
     assert!((0..layers).all(|l| model.has_indexer(l)));
+}
+
+/// Returns the usual recipe with every layer Full.
+fn recipe_of(name: &str) -> IndexerRecipe {
+    recipe(&"F".repeat(checkpoint(name).config().num_hidden_layers))
 }
 
 fn names(folder: &Path) -> Vec<String> {
