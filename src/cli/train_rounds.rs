@@ -1,13 +1,15 @@
 //! `train distill --rounds`: distillation and search in turn, until neither lowers the loss.
 
+mod steps;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use self::steps::{Done, Journal, What, beside, next, open, told};
 use super::output::{OutputArgs, Table};
 use super::train_indexers::{Training, TrainingArgs, train};
 use super::train_progress::stop_on_signal;
@@ -53,56 +55,6 @@ pub(super) struct Begin<'a> {
     pub(super) shape: IndexerShape,
     /// The sidecar to write.
     pub(super) out: &'a Path,
-}
-
-/// What was done in one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum What {
-    /// Nothing yet.
-    Start,
-    /// The pattern's indexers were trained.
-    Distil,
-    /// A pattern was searched for.
-    Search,
-}
-
-/// One step and its loss on text that was neither trained nor searched on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Done {
-    what: What,
-    round: u64,
-    pattern: Pattern,
-    sidecar: Option<PathBuf>,
-    /// Nats per target.
-    loss: f64,
-    /// Paired difference to the reference pattern with the first indexers.
-    delta: Option<Estimate>,
-    /// Whether it is taken over: its loss is below that of what was there.
-    gained: bool,
-    seconds: f64,
-}
-
-/// The steps so far, in a file beside the sidecar.
-#[derive(Debug, Serialize, Deserialize)]
-struct Journal {
-    schema: u32,
-    /// What was asked for.
-    about: String,
-    steps: Vec<Done>,
-}
-
-/// Returns the next step, or `None` after a round in which nothing was gained.
-fn next(steps: &[Done], rounds: u64) -> Option<(What, u64)> {
-    match steps {
-        [] => Some((What::Start, 0)),
-        [.., Done { what: What::Start, .. }] => Some((What::Distil, 1)),
-        [.., Done { what: What::Distil, round, .. }] => Some((What::Search, *round)),
-        [.., distil, search] if search.round < rounds && (distil.gained || search.gained) => {
-            Some((What::Distil, search.round + 1))
-        }
-        _ => None,
-    }
 }
 
 /// Everything that the steps work with.
@@ -246,14 +198,6 @@ impl Watch for Stopper<'_> {
     fn progress(&mut self, _: &SearchProgress) {}
 }
 
-/// Returns a name that begins with that of the sidecar to be written.
-fn beside(out: &Path, suffix: &str) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(suffix);
-    out.with_file_name(name)
-}
-
 /// Returns everything that decides the result, to tell runs apart.
 fn about(begin: &Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> String {
     let Begin { checkpoint, sidecar, pattern, targets, .. } = begin;
@@ -265,25 +209,6 @@ fn about(begin: &Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> String {
         rounds.search_sequences,
         args.about()
     )
-}
-
-/// Reads the steps of an earlier run; none for a new one.
-fn open(path: &Path, about: &str, resume: bool) -> Result<Vec<Done>, CliError> {
-    match (path.exists(), resume) {
-        (false, _) => Ok(Vec::new()),
-        (true, false) => Err(CliError::run(format!("'{}' already holds a run", path.display()))
-            .hint("go on with it by --resume, or name another --out")),
-        (true, true) => {
-            let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
-            let journal: Journal =
-                serde_json::from_str(&text).map_err(|e| CliError::file("cannot go on with", path, e))?;
-            if journal.about == about {
-                return Ok(journal.steps);
-            }
-            Err(CliError::run(format!("the run in '{}' was begun with other options", path.display()))
-                .hint("give the same options as before, or name another --out"))
-        }
-    }
 }
 
 /// Returns the sequences that are searched on, and those that judge.
@@ -325,16 +250,6 @@ fn backend(
     Ok(LocalBackend::load(&with, calibration, settings)?)
 }
 
-fn told(done: &Done) -> String {
-    let what = match done.what {
-        What::Start => "before".to_owned(),
-        What::Distil => format!("round {}, distilled", done.round),
-        What::Search => format!("round {}, searched", done.round),
-    };
-    let kept = if done.gained { "" } else { ", not taken over" };
-    format!("{what}: {} has loss {:.4}{kept}", done.pattern, done.loss)
-}
-
 fn print(all: &Rounds, best: &Done, output: &OutputArgs) -> Result<(), CliError> {
     let mut table = Table::new(["round", "step", "full", "pattern", "loss", "delta", "se", "taken over", "seconds"]);
     for done in &all.steps {
@@ -367,35 +282,4 @@ fn print(all: &Rounds, best: &Done, output: &OutputArgs) -> Result<(), CliError>
         })).collect::<Vec<_>>(),
     });
     output.print(&json, &table)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn done(what: What, round: u64, gained: bool) -> Done {
-        let pattern = Pattern::uniform(4, 2).expect("four layers");
-        Done { what, round, pattern, sidecar: None, loss: 1.0, delta: None, gained, seconds: 0.0 }
-    }
-
-    #[test]
-    fn rounds_end_when_neither_gains_or_all_are_done() {
-        let mut steps = Vec::new();
-        assert_eq!(next(&steps, 3), Some((What::Start, 0)));
-        steps.push(done(What::Start, 0, true));
-        assert_eq!(next(&steps, 3), Some((What::Distil, 1)));
-        steps.push(done(What::Distil, 1, true));
-        assert_eq!(next(&steps, 3), Some((What::Search, 1)));
-        steps.push(done(What::Search, 1, false));
-        assert_eq!((next(&steps, 3), next(&steps, 1)), (Some((What::Distil, 2)), None));
-        steps.push(done(What::Distil, 2, false));
-        assert_eq!(next(&steps, 3), Some((What::Search, 2)));
-        steps.push(done(What::Search, 2, false));
-        assert_eq!(next(&steps, 3), None);
-    }
-
-    #[test]
-    fn files_of_a_run_lie_beside_its_sidecar() {
-        assert_eq!(beside(Path::new("a/s.safetensors"), "rounds.json"), Path::new("a/s.safetensors.rounds.json"));
-    }
 }
