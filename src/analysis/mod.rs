@@ -10,5 +10,6 @@ pub mod mass_recall;
 pub mod overlap;
 mod pairs;
 pub mod pareto;
+pub mod tally;
 
 pub use overlap::{Accumulator, Metric, OverlapMatrix};

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{CliError, chat, model};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Calibration, Sequence, splitmix};
+use crate::domain::splitmix;
+use crate::engine::{Calibration, Sequence};
 use crate::train::demo;
 
 /// Fewest tokens of a piece of text, where the model can take them.

@@ -3,6 +3,7 @@
 //! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
 
 mod constraints;
+mod draw;
 mod evaluation;
 mod index_source;
 mod mass_recall;
@@ -18,6 +19,7 @@ mod trace;
 mod training;
 
 pub use constraints::{Constraints, LayerSet};
+pub use draw::{choose, splitmix};
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
 pub use index_source::IndexSource;
 pub use mass_recall::MassRecall;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::draw::choose;
 use super::{MassRecall, Pattern, Selection, Unit};
 
 /// A recorded query: the token at `position` of sequence `sequence`.
@@ -33,6 +34,23 @@ pub enum QuerySampling {
         /// The seed.
         seed: u64,
     },
+}
+
+impl QuerySampling {
+    /// Returns the positions to record of sequence number `sequence`, which is `len` long; ascending.
+    pub fn positions(self, sequence: usize, len: usize) -> Vec<usize> {
+        match self {
+            Self::All => (0..len).collect(),
+            Self::Sampled { per_sequence, seed } => choose(len, per_sequence, seed ^ (sequence as u64) << 32),
+        }
+    }
+
+    /// Returns the queries to record of sequences of these lengths, in (sequence, position) order.
+    pub fn draw(self, lengths: impl IntoIterator<Item = usize>) -> Vec<Query> {
+        let query = |sequence, position| Query { sequence: sequence as u32, position: position as u32 };
+        let one = |(n, len)| self.positions(n, len).into_iter().map(move |position| query(n, position));
+        lengths.into_iter().enumerate().flat_map(one).collect()
+    }
 }
 
 /// What was recorded, and from what.
@@ -95,5 +113,21 @@ impl Trace {
     /// Returns the indices of queries whose sets can differ: those that see more than k keys.
     pub fn counted(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.queries.len()).filter(|&q| self.queries[q].visible() > self.meta.index_topk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_ascending_repeatable_and_no_more_than_there_are() {
+        let sampling = QuerySampling::Sampled { per_sequence: 8, seed: 1 };
+        let queries = sampling.draw([50, 3]);
+        assert_eq!(queries, sampling.draw([50, 3]));
+        assert_eq!(queries.iter().filter(|q| q.sequence == 0).count(), 8);
+        assert_eq!(queries.iter().filter(|q| q.sequence == 1).count(), 3);
+        assert!(queries.windows(2).all(|w| (w[0].sequence, w[0].position) < (w[1].sequence, w[1].position)));
+        assert_eq!(QuerySampling::All.draw([50, 3]).len(), 53);
     }
 }

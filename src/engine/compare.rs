@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::{BackendError, Cancel};
+use crate::analysis::tally::Row;
 use crate::model::Head;
 use crate::model::ops::{divergence, log_sum_exp, with_floats};
 
@@ -11,21 +12,6 @@ use crate::model::ops::{divergence, log_sum_exp, with_floats};
 const CHUNK_LOGITS: usize = 1 << 22;
 /// Fewer rows at a time would read the head's weights more often than they compute.
 const FEWEST_ROWS: usize = 128;
-
-/// One scored target.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Row {
-    /// Position of the query.
-    pub position: usize,
-    /// −log p(target), nats.
-    pub nll: f64,
-    /// The same under the reference.
-    pub reference: f64,
-    /// KL(reference ‖ pattern), nats.
-    pub kl: f64,
-    /// Whether the most likely token is the same.
-    pub same_top: bool,
-}
 
 /// A scored query: its position, and the token that follows.
 pub(super) type Target = (usize, u32);

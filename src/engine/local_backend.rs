@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::local::LocalBackend;
 use super::measure::{LayerTime, StepSpeed, Steps};
-use super::tally::Tally;
+use super::tally;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
 use crate::domain::{
     Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation,
@@ -87,10 +87,10 @@ impl Backend for LocalBackend {
         }
         self.info.check(subject)?;
         let started = Instant::now();
-        let mut tally = Tally::new(subject, &self.info, &self.calibration);
+        let mut tally = tally::begin(subject, &self.info, &self.calibration);
         for batch in 0..self.runner.batches.len() {
             self.score(batch, &mut tally, cancel)?;
-            tally.check()?;
+            tally::check(&tally)?;
             partial(&tally.evaluation(started.elapsed().as_secs_f64()));
         }
         let evaluation = tally.evaluation(started.elapsed().as_secs_f64());

@@ -53,7 +53,6 @@ pub use geometry::geometry;
 pub use local::{LocalBackend, Settings};
 pub use measure::{LayerTime, StepSpeed, Steps};
 pub use protocol::{Command, Failure, Job, Progress, Update};
-pub use queries::splitmix;
 pub use random::{GEOMETRIES, RandomModel};
 pub use recorder::{Recorded, Recording, Sink};
 pub use search::Evaluator;

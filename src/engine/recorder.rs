@@ -7,13 +7,13 @@ use candle_core::Tensor;
 use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
-use super::queries::{choose, head};
+use super::queries::head;
 use super::states::Entry;
 use super::stream::each_layer;
 use super::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace};
+use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace, choose};
 use crate::model::{Attend, Indices, Layer, Ops, Pass, Stop, Stream};
 
 /// Rows given away at once.

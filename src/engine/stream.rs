@@ -11,7 +11,7 @@ use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
 use super::states::Entry;
-use super::tally::Tally;
+use super::tally;
 use super::targets::Targets;
 use super::{BackendError, Cancel, ModelInfo, Settings};
 use crate::checkpoint::Checkpoint;
@@ -231,14 +231,14 @@ impl Run {
         let head = self.stream.head()?;
         let mut tallies = Vec::with_capacity(self.subjects.len());
         for (s, &subject) in self.subjects.iter().enumerate() {
-            let mut tally = Tally::new(subject, info, calibration);
+            let mut tally = tally::begin(subject, info, calibration);
             for (targets, rows) in targets.iter().zip(&rows) {
                 if let (Some(reference), Some(ours)) = (&rows[0], &rows[s]) {
                     let ours = (s > 0).then_some(ours);
                     tally.scored.extend(targets.score(&head, reference, ours, cancel)?);
                     self.peak.sample();
                 }
-                tally.check()?;
+                tally::check(&tally)?;
             }
             tally.layer_forwards = self.forwards[s] as f64 / info.sequences as f64;
             tally.resumed_from = info.constraints.layers - self.forwards[s] / info.sequences;

@@ -5,8 +5,8 @@ use candle_core::Tensor;
 use super::compare::{Predictions, Target, compare, losses};
 use super::data::Calibration;
 use super::forward::Batch;
-use super::tally::Scored;
 use super::{BackendError, Cancel};
+use crate::analysis::tally::Scored;
 use crate::model::Head;
 
 /// The scored queries of one batch.
