@@ -11,6 +11,9 @@ mod eval;
 mod export;
 mod files;
 mod gpu_check;
+mod import;
+mod import_indices;
+mod import_losses;
 mod index;
 mod info;
 mod model;
@@ -55,6 +58,8 @@ enum Command {
     Export(export::Args),
     /// Shows which layers every serving engine would run the indexer of under a config, and why.
     Simulate(simulate::Args),
+    /// Takes what a running server told: index sets as a trace, log-probabilities as losses.
+    Import(import::Args),
     /// Writes a session as a page (HTML, Markdown, CSV, JSON), or one of its figures.
     Report(report::Args),
     /// Measures the loss of patterns against the reference pattern.
@@ -73,7 +78,7 @@ enum Command {
     Devices(gpu_check::DevicesArgs),
     /// Predicts from config.json alone what sharing indices would save: prefill, decode, index keys.
     Worth(worth::Args),
-    /// Trains a model from a recipe.
+    /// Trains indexers for a model, or for a pattern; or a small model from a recipe.
     Train(train::Args),
 }
 
@@ -111,6 +116,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Simulate(args)) => simulate::run(args),
+        Some(Command::Import(args)) => import::run(args),
         Some(Command::Report(args)) => report::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Record(args)) => record::run(args),

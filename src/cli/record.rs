@@ -47,7 +47,7 @@ pub struct Args {
     output: OutputArgs,
 }
 
-fn sampling(text: &str) -> Result<QuerySampling, String> {
+pub(super) fn sampling(text: &str) -> Result<QuerySampling, String> {
     match (text, text.parse()) {
         ("all", _) => Ok(QuerySampling::All),
         (_, Ok(per_sequence)) if per_sequence > 0 => Ok(QuerySampling::Sampled { per_sequence, seed: 0 }),

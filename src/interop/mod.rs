@@ -9,6 +9,7 @@ mod config;
 mod engines;
 mod error;
 mod export;
+pub mod import;
 mod prune;
 mod recipe;
 mod retrained;

@@ -168,6 +168,11 @@ impl Served {
         self
     }
 
+    /// Returns the number of indexer heads; 0 where the config does not say.
+    pub fn index_heads(&self) -> usize {
+        self.file("index_n_heads").and_then(Value::as_u64).unwrap_or(0) as usize
+    }
+
     /// Returns the value of a key in the file alone, as a config class sees it; `None` where it is absent.
     pub(super) fn file(&self, key: &str) -> Option<&Value> {
         self.file.get(key)
