@@ -54,9 +54,14 @@ fn phases_are_timed_at_every_context_and_projected_from_three() {
 fn two_contexts_are_timed_but_not_projected() {
     let json = json_of(&[MODEL, "--context", "32,64", "--pattern", "native", "--tokens", "random:20", "--json"]);
     assert_eq!((json["results"].as_array().map(Vec::len), &json["projections"]), (Some(4), &Value::Array(vec![])));
-    let output = bench(&[MODEL, "--context", "32", "--pattern", "native", "--format", "csv"]);
+    let output = bench(&[MODEL, "--context", "32", "--pattern", "native", "--runs", "1", "--format", "csv"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.starts_with("pattern,full,phase,context,seconds,"), "{text}");
+    // Whoever is cut off has read what was measured until then.
+    let told = String::from_utf8_lossy(&output.stderr);
+    for phase in ["prefill at 32, 1 x 32 tokens", "decode at 32, 1 x 1 tokens"] {
+        assert!(told.lines().any(|line| line.starts_with("note: ") && line.contains(phase)), "{told}");
+    }
 }
 
 #[test]

@@ -13,10 +13,13 @@ use super::progress::{Progress, cancel_on_interrupt};
 use super::{CliError, gpu_check, target};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{Pattern, PatternSpec, Speed};
-use crate::engine::{Backend, LocalBackend, RandomModel, Settings, StepSpeed, Steps};
+use crate::engine::{Backend, LocalBackend, NoRoom, RandomModel, Settings, StepSpeed, Steps};
 
 /// Phases in the order in which they are timed.
 const PHASES: [&str; 2] = ["prefill", "decode"];
+
+/// The usual `--runs`.
+const RUNS: NonZeroUsize = NonZeroUsize::new(5).expect("5 is not 0");
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +49,9 @@ pub struct Args {
     /// Tokens that are run at once in a prefill; by default all of the context.
     #[arg(long, value_name = "N")]
     chunk: Option<NonZeroUsize>,
+    /// Fewest pairs of runs of which a time is the median; for long contexts, where one run takes long.
+    #[arg(long, value_name = "N", default_value_t = RUNS)]
+    runs: NonZeroUsize,
     /// Also time a prefill of the last N tokens of each context on a cached prefix, as after a prefix-cache hit.
     #[arg(long, value_name = "N")]
     suffix: Option<NonZeroUsize>,
@@ -69,7 +75,8 @@ pub struct Args {
 
 impl Args {
     fn settings(&self) -> Result<Settings, CliError> {
-        Ok(Settings { chunk: self.chunk.map(NonZeroUsize::get), ..self.run.settings()? })
+        let (chunk, runs) = (self.chunk.map(NonZeroUsize::get), self.runs.get());
+        Ok(Settings { chunk, runs, ..self.run.settings()? })
     }
 
     /// Returns what is timed beside prefill and single tokens.
@@ -126,13 +133,22 @@ pub fn run(args: Args) -> Result<(), CliError> {
     for &context in &args.context {
         for &pattern in &patterns {
             let mut tell = |share| progress.tell(&format!("{pattern} at {context} tokens:"), share);
-            let measured = backend.measure_at(pattern, context, &cancel, &mut tell)?;
             let tokens = |speed: &Speed| if speed.phase == "prefill" { context } else { 1 };
-            let steps_of_one = |speed: &Speed| StepSpeed { tokens: tokens(speed), batch: 1, speed: speed.clone() };
-            timed.extend(measured.iter().map(steps_of_one));
-            speeds.extend(measured);
+            let mut hear = |speed: StepSpeed| {
+                // Told at once, so that what ends a long run early loses nothing.
+                args.output.note(&print::line(&speed));
+                timed.push(speed);
+            };
+            speeds.extend(backend.measure_at(pattern, context, &cancel, &mut tell, &mut |speed| {
+                hear(StepSpeed { tokens: tokens(speed), batch: 1, speed: speed.clone() });
+            })?);
             if !steps.is_empty() {
-                timed.extend(backend.measure_steps(pattern, context, &steps, &cancel, &mut tell)?);
+                backend.measure_steps(pattern, context, &steps, &cancel, &mut |step| match step {
+                    Ok(speed) => hear(speed),
+                    Err(NoRoom { phase, batch, tokens }) => args.output.warn(&format!(
+                        "{phase} of {batch} sequences x {tokens} tokens at context {context} does not fit and is not timed"
+                    )),
+                })?;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Results on stdout: JSON, or one table in the format asked for.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use super::CliError;
 
@@ -46,14 +46,14 @@ impl OutputArgs {
     /// Prints a warning to stderr, unless told to be quiet.
     pub fn warn(&self, message: &str) {
         if !self.quiet {
-            eprintln!("warning: {message}");
+            eprintln!("{}warning: {message}", over_progress());
         }
     }
 
     /// Prints something worth knowing to stderr, unless told to be quiet.
     pub fn note(&self, message: &str) {
         if !self.quiet {
-            eprintln!("note: {message}");
+            eprintln!("{}note: {message}", over_progress());
         }
     }
 
@@ -70,6 +70,11 @@ impl OutputArgs {
         };
         print(&text)
     }
+}
+
+/// Returns what takes a line of progress away, which only a terminal shows.
+fn over_progress() -> &'static str {
+    if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" }
 }
 
 /// Writes `text` to stdout.

@@ -88,6 +88,14 @@ pub enum BackendError {
     },
 }
 
+impl BackendError {
+    /// Returns whether a device said that it has no room.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        let Self::Failed { message, .. } = self else { return false };
+        ["out of memory", "out_of_memory"].iter().any(|said| message.to_lowercase().contains(said))
+    }
+}
+
 /// Indexers under training, or trained.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {

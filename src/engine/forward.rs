@@ -150,15 +150,16 @@ impl From<ModelError> for BackendError {
         if matches!(error, ModelError::Stopped) {
             return Self::Cancelled;
         }
-        let message = error.to_string();
-        let hint = match &error {
-            ModelError::Checkpoint(error) => error.hint(),
-            _ if message.to_lowercase().contains("out of memory") || message.contains("OUT_OF_MEMORY") => {
-                Some("use shorter sequences (--seq-len), --dtype bf16 or --device cpu".to_owned())
-            }
-            _ => None,
-        };
-        Self::Failed { message, hint }
+        let hint = if let ModelError::Checkpoint(error) = &error { error.hint() } else { None };
+        let mut failed = Self::Failed { message: error.to_string(), hint };
+        if failed.is_out_of_memory()
+            && let Self::Failed { hint, .. } = &mut failed
+        {
+            let fewer =
+                "use shorter sequences (--seq-len; --context or --chunk of bench), --dtype bf16 or --device cpu";
+            *hint = Some(fewer.to_owned());
+        }
+        failed
     }
 }
 

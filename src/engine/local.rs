@@ -8,6 +8,7 @@ use super::compare::Predictions;
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
+use super::measure::MIN_RUNS;
 use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, TrainingText};
 use crate::analysis::tally::Tally;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub speed_context: Option<usize>,
     /// Tokens that are run at once in a prefill that is timed; `None` for all.
     pub chunk: Option<usize>,
+    /// Fewest pairs of runs of which a time is the median.
+    pub runs: usize,
     /// Bytes of residual states and of the reference's logits kept between evaluations.
     pub cache_bytes: usize,
     /// Whether a recording will be asked for: the reference forwards then keep their selections for it.
@@ -42,7 +45,15 @@ impl Settings {
     /// Returns the usual settings.
     pub fn new(placement: Placement) -> Self {
         let ops = if placement.device.is_cpu() { Ops::Fast } else { Ops::Reference };
-        Self { placement, ops, speed_context: None, chunk: None, cache_bytes: CACHE_BYTES, keep_selections: false }
+        Self {
+            placement,
+            ops,
+            speed_context: None,
+            chunk: None,
+            runs: MIN_RUNS,
+            cache_bytes: CACHE_BYTES,
+            keep_selections: false,
+        }
     }
 
     /// Returns the form of attention by its name, and what else every number depends on.

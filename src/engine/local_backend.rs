@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::local::LocalBackend;
-use super::measure::{LayerTime, StepSpeed, Steps};
+use super::measure::{LayerTime, NoRoom, StepSpeed, Steps};
 use super::tally;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
 use crate::domain::{
@@ -27,7 +27,8 @@ impl LocalBackend {
         super::record::record(self, pattern, queries, cancel, progress)
     }
 
-    /// Times pattern and reference in alternation at `context` tokens, those of the calibration set over and over.
+    /// Times pattern and reference in alternation at `context` tokens, those of the calibration set over and over; `done`
+    /// hears of each phase as soon as it is timed.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -37,12 +38,13 @@ impl LocalBackend {
         context: usize,
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
+        done: &mut dyn FnMut(&Speed),
     ) -> Result<Vec<Speed>, BackendError> {
         self.info.check(Subject::Pattern(pattern))?;
-        super::measure::measure(self, pattern, context, cancel, progress)
+        super::measure::measure(self, pattern, context, cancel, progress, done)
     }
 
-    /// Times steps on a cached prefix, as servers run them, against the reference.
+    /// Times steps on a cached prefix, as servers run them, against the reference; `done` hears of each.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -52,10 +54,10 @@ impl LocalBackend {
         context: usize,
         steps: &Steps,
         cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<StepSpeed>, BackendError> {
+        done: &mut dyn FnMut(Result<StepSpeed, NoRoom>),
+    ) -> Result<(), BackendError> {
         self.info.check(Subject::Pattern(pattern))?;
-        super::measure::steps(self, pattern, context, steps, cancel, progress)
+        super::measure::steps(self, pattern, context, steps, cancel, done)
     }
 
     /// Runs one prefill of `context` tokens and returns where each layer spent its time.
@@ -114,7 +116,7 @@ impl Backend for LocalBackend {
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError> {
         let context = self.settings.speed_context.unwrap_or(self.info.context);
-        self.measure_at(pattern, context, cancel, progress)
+        self.measure_at(pattern, context, cancel, progress, &mut |_| ())
     }
 
     fn profile(
@@ -130,7 +132,7 @@ impl Backend for LocalBackend {
         let mut speeds = Vec::new();
         for (i, context) in contexts.into_iter().enumerate() {
             let mut tell = |share: f64| progress((i as f64 + share) / contexts.len() as f64);
-            speeds.extend(self.measure_at(pattern, context, cancel, &mut tell)?);
+            speeds.extend(self.measure_at(pattern, context, cancel, &mut tell, &mut |_| ())?);
         }
         Ok(speeds)
     }

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::local::LocalBackend;
 use super::{BackendError, Cancel};
+use crate::checkpoint::Config;
 use crate::domain::{Origin, Pattern, PhaseShare, Speed, Timing, median_mad};
 use crate::model::{Attend, Cache, Model, Ops, Pass, PhaseTimes, Rotary};
 
-/// Fewest pairs of runs.
-const MIN_RUNS: usize = 5;
+/// Fewest pairs of runs, unless the settings say otherwise.
+pub(super) const MIN_RUNS: usize = 5;
 /// Most pairs of runs.
 const MAX_RUNS: usize = 15;
 /// After this time no further pair is begun, once the fewest are done.
@@ -16,6 +17,15 @@ const ENOUGH: Duration = Duration::from_secs(3);
 
 /// Tokens decoded per timed run.
 const DECODE_TOKENS: usize = 16;
+
+/// Tokens at once where a cache is filled and nobody looks at the clock.
+const FILL: usize = 16 * 1024;
+
+/// Tokens in a forward below which a device would notice that every phase is waited for.
+const LAPPED: usize = 1024;
+
+/// Elements of a tensor that the kernels of candle can count.
+const COUNTED: usize = 1 << 31;
 
 /// Steps beside a prefill and single tokens, as servers run them.
 #[derive(Clone, Debug, Default)]
@@ -45,27 +55,27 @@ pub struct StepSpeed {
 }
 
 /// Times prefill (the whole context through every layer, and the head for its last token) and then decode (single
-/// tokens after that context), both against the reference pattern.
+/// tokens after that context), both against the reference pattern; `done` hears of each as soon as it is timed.
+///
+/// Both decode on the keys that the reference leaves, which are those of all layers that can be Full: what they hold
+/// does not change the work, and two caches of a long context would not fit beside a large model.
 pub(super) fn measure(
     backend: &LocalBackend,
     pattern: Pattern,
     context: usize,
     cancel: &Cancel,
     progress: &mut dyn FnMut(f64),
+    done: &mut dyn FnMut(&Speed),
 ) -> Result<Vec<Speed>, BackendError> {
     let bench = Bench::new(backend, context, cancel)?;
     let reference = backend.info.reference;
     let same = pattern == reference;
+    let patterns = [pattern, reference];
+    let lapped = bench.laps(context);
     let prefill =
-        alternate(same, &mut |which| bench.prefill(if which == 0 { pattern } else { reference }), &mut |share| {
+        bench.alternate(same, lapped, &mut |which, laps| bench.prefill(patterns[which], laps), &mut |share| {
             progress(share / 2.0);
         })?;
-    let mut caches = [bench.filled(pattern)?, bench.filled(reference)?];
-    let decode = alternate(
-        same,
-        &mut |which| bench.decode(if which == 0 { pattern } else { reference }, &mut caches[which]),
-        &mut |share| progress(0.5 + share / 2.0),
-    )?;
     let speed = |phase: &str, runs: Runs, tokens: f64| Speed {
         pattern,
         phase: phase.to_owned(),
@@ -76,38 +86,55 @@ pub(super) fn measure(
         ops: backend.info.ops.clone(),
         origin: Origin::Measured,
     };
-    Ok(vec![speed("prefill", prefill, 1.0), speed("decode", decode, DECODE_TOKENS as f64)])
+    let prefill = speed("prefill", prefill, 1.0);
+    done(&prefill);
+    let mut cache = bench.filled(reference)?;
+    let decode = bench.alternate(
+        same,
+        bench.laps(1),
+        &mut |which, laps| bench.decode(patterns[which], &mut cache, laps),
+        &mut |share| progress(0.5 + share / 2.0),
+    )?;
+    let decode = speed("decode", decode, DECODE_TOKENS as f64);
+    done(&decode);
+    Ok(vec![prefill, decode])
 }
 
-/// Times steps on a cached prefix, each against the reference pattern.
+/// Times steps on a cached prefix, each against the reference pattern, and calls `done` with each.
 ///
-/// All sequences of a batch have the same prefix, and copies of its keys; their query tokens differ.
+/// All sequences of a batch have the same prefix, and copies of its keys, as the reference leaves them; their query tokens
+/// differ. Where the device has no room for a step, `done` hears which, and why.
 pub(super) fn steps(
     backend: &LocalBackend,
     pattern: Pattern,
     context: usize,
     steps: &Steps,
     cancel: &Cancel,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Vec<StepSpeed>, BackendError> {
+    done: &mut dyn FnMut(Result<StepSpeed, NoRoom>),
+) -> Result<(), BackendError> {
     let bench = Bench::new(backend, context, cancel)?;
     let patterns = [pattern, backend.info.reference];
     let suffix = steps.suffix.map(|tokens| ("suffix", 1, tokens, context.saturating_sub(tokens)));
     let decode = steps.decode.iter().map(|&(batch, tokens)| ("decode", batch, tokens, context));
     // The suffix comes last: its prefix is the shorter one.
     let all: Vec<_> = decode.chain(suffix).collect();
-    let mut filled = [bench.filled(pattern)?, bench.filled(backend.info.reference)?];
-    let mut speeds = Vec::new();
-    for (at, &(phase, batch, tokens, prefix)) in all.iter().enumerate() {
-        // With just so much room the keys of all sequences lie side by side.
-        filled.iter_mut().for_each(|cache| cache.truncate(prefix));
-        let [ours, theirs] = &filled;
-        let mut caches = [ours.repeated(batch, prefix + tokens)?, theirs.repeated(batch, prefix + tokens)?];
-        let runs = alternate(
-            patterns[0] == patterns[1],
-            &mut |which| bench.step(patterns[which], &mut caches[which], batch, tokens, prefix),
-            &mut |share| progress((at as f64 + share) / all.len() as f64),
-        )?;
+    let mut filled = bench.filled(backend.info.reference)?;
+    for (phase, batch, tokens, prefix) in all {
+        filled.truncate(prefix);
+        let run = || -> Result<Runs, BackendError> {
+            // With just so much room the keys of all sequences lie side by side.
+            let mut cache = filled.repeated(batch, prefix + tokens)?;
+            let mut step = |which: usize, laps| bench.step(patterns[which], &mut cache, (batch, tokens, prefix), laps);
+            bench.alternate(patterns[0] == patterns[1], bench.laps(batch * tokens), &mut step, &mut |_| ())
+        };
+        let runs = match run() {
+            Ok(runs) => runs,
+            Err(error) if error.is_out_of_memory() => {
+                done(Err(NoRoom { phase, batch, tokens }));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let speed = Speed {
             pattern,
             phase: phase.to_owned(),
@@ -118,9 +145,20 @@ pub(super) fn steps(
             ops: backend.info.ops.clone(),
             origin: Origin::Measured,
         };
-        speeds.push(StepSpeed { speed, batch, tokens });
+        done(Ok(StepSpeed { speed, batch, tokens }));
     }
-    Ok(speeds)
+    Ok(())
+}
+
+/// A step that the device has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// What was to be timed: `decode` or `suffix`.
+    pub phase: &'static str,
+    /// Sequences in the batch.
+    pub batch: usize,
+    /// Query tokens of each sequence.
+    pub tokens: usize,
 }
 
 /// Where one layer of a prefill spent its time.
@@ -146,13 +184,14 @@ pub(super) fn trace(
     cancel: &Cancel,
 ) -> Result<Vec<LayerTime>, BackendError> {
     let bench = Bench::new(backend, context, cancel)?;
-    bench.prefill(pattern)?;
+    bench.prefill(pattern, true)?;
     let mut layers = Vec::with_capacity(pattern.len());
     bench.forward(
         &[bench.ids[..bench.context].to_vec()],
         &bench.rotary,
         pattern,
         None,
+        true,
         &mut |layer, begin, length, t| {
             let phases = [
                 ("indexer", t.indexer),
@@ -175,38 +214,6 @@ struct Runs {
     phases: PhaseTimes,
 }
 
-/// Runs the pattern (0) and the reference (1) in alternation; the first pair warms caches and is thrown away.
-///
-/// Where they are the `same`, the ratio is 1 by what it means, and not the noise between two runs of one thing.
-fn alternate(
-    same: bool,
-    run: &mut dyn FnMut(usize) -> Result<PhaseTimes, BackendError>,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Runs, BackendError> {
-    run(0)?;
-    run(1)?;
-    let started = Instant::now();
-    let mut runs = Runs::default();
-    while runs.seconds.len() < MIN_RUNS || (runs.seconds.len() < MAX_RUNS && started.elapsed() < ENOUGH) {
-        // Which of the two goes first alternates, so that a drift of the clock favours neither.
-        let first = runs.seconds.len() % 2;
-        let mut times = [PhaseTimes::default(); 2];
-        if same {
-            times = [run(0)?; 2];
-        } else {
-            times[first] = run(first)?;
-            times[1 - first] = run(1 - first)?;
-        }
-        let [ours, theirs] = times;
-        runs.seconds.push(total(&ours).as_secs_f64());
-        runs.ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
-        runs.phases = add(runs.phases, ours);
-        let done = runs.seconds.len() as f64 / MAX_RUNS as f64;
-        progress(done.max(started.elapsed().div_duration_f64(ENOUGH)).min(1.0));
-    }
-    Ok(runs)
-}
-
 fn timing(values: &[f64]) -> Timing {
     let (median, mad) = median_mad(values).unwrap_or((f64::NAN, f64::NAN));
     Timing { median, mad, runs: values.len() }
@@ -222,6 +229,8 @@ struct Bench<'a> {
     /// Tokens that are run at once in a prefill; `None` for all.
     chunk: Option<usize>,
     rotary: Rotary,
+    /// Fewest pairs of runs.
+    runs: usize,
 }
 
 impl<'a> Bench<'a> {
@@ -230,16 +239,64 @@ impl<'a> Bench<'a> {
         let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
         let ids = all.cycle().take(context + DECODE_TOKENS).collect();
         let (ops, chunk) = (backend.settings.ops, backend.settings.chunk);
-        Ok(Self { model, ops, cancel, ids, context, chunk, rotary: model.rope(context)? })
+        let at_once = chunk.unwrap_or(context).min(context);
+        check_counted(model.config(), at_once, model.device().is_cpu())?;
+        let runs = backend.settings.runs.max(1);
+        Ok(Self { model, ops, cancel, ids, context, chunk, rotary: model.rope(context)?, runs })
+    }
+
+    /// Returns whether the phases of a forward of so many tokens can be timed along with it.
+    fn laps(&self, tokens: usize) -> bool {
+        self.model.device().is_cpu() || tokens >= LAPPED
+    }
+
+    /// Calls `run` with the pattern (0) and the reference (1) in alternation; the first pair warms caches and is thrown
+    /// away. The second argument is whether phases are to be timed; where they are not `lapped`, one more run does it.
+    ///
+    /// Where the two are the `same`, the ratio is 1 by what it means, and not the noise between two runs of one thing.
+    fn alternate(
+        &self,
+        same: bool,
+        lapped: bool,
+        run: &mut dyn FnMut(usize, bool) -> Result<PhaseTimes, BackendError>,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Runs, BackendError> {
+        run(0, lapped)?;
+        if !same {
+            run(1, lapped)?;
+        }
+        let started = Instant::now();
+        let mut runs = Runs::default();
+        while runs.seconds.len() < self.runs || (runs.seconds.len() < MAX_RUNS && started.elapsed() < ENOUGH) {
+            // Which of the two goes first alternates, so that a drift of the clock favours neither.
+            let first = runs.seconds.len() % 2;
+            let mut times = [PhaseTimes::default(); 2];
+            if same {
+                times = [run(0, lapped)?; 2];
+            } else {
+                times[first] = run(first, lapped)?;
+                times[1 - first] = run(1 - first, lapped)?;
+            }
+            let [ours, theirs] = times;
+            runs.seconds.push(total(&ours).as_secs_f64());
+            runs.ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
+            runs.phases = add(runs.phases, ours);
+            let done = runs.seconds.len() as f64 / MAX_RUNS as f64;
+            progress(done.max(started.elapsed().div_duration_f64(ENOUGH)).min(1.0));
+        }
+        if !lapped {
+            runs.phases = run(0, true)?;
+        }
+        Ok(runs)
     }
 
     /// Runs the context, in chunks after one another where chunks are shorter.
-    fn prefill(&self, pattern: Pattern) -> Result<PhaseTimes, BackendError> {
+    fn prefill(&self, pattern: Pattern, laps: bool) -> Result<PhaseTimes, BackendError> {
         if let Some(chunk) = self.chunk.filter(|&chunk| chunk < self.context) {
             let mut cache = self.model.cache(self.context)?;
-            return self.chunks(chunk, pattern, &mut cache);
+            return self.chunks(chunk, pattern, &mut cache, laps);
         }
-        self.forward(&[self.ids[..self.context].to_vec()], &self.rotary, pattern, None, &mut |_, _, _, _| {})
+        self.forward(&[self.ids[..self.context].to_vec()], &self.rotary, pattern, None, laps, &mut |_, _, _, _| {})
     }
 
     /// Runs `tokens` query tokens of each of `batch` sequences after a prefix, in chunks where those are shorter.
@@ -247,9 +304,8 @@ impl<'a> Bench<'a> {
         &self,
         pattern: Pattern,
         cache: &mut Cache,
-        batch: usize,
-        tokens: usize,
-        prefix: usize,
+        (batch, tokens, prefix): (usize, usize, usize),
+        laps: bool,
     ) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         let chunk = self.chunk.unwrap_or(tokens).min(tokens);
@@ -258,18 +314,24 @@ impl<'a> Bench<'a> {
             let query = |b: usize| self.ids.iter().cycle().skip(prefix + start + b).take(n).copied().collect();
             let ids: Vec<Vec<u32>> = (0..batch).map(query).collect();
             let rotary = self.model.rope_at(prefix + start, n)?;
-            times = add(times, self.forward(&ids, &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?);
+            times = add(times, self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?);
         }
         cache.truncate(prefix);
         Ok(times)
     }
 
-    fn chunks(&self, chunk: usize, pattern: Pattern, cache: &mut Cache) -> Result<PhaseTimes, BackendError> {
+    fn chunks(
+        &self,
+        chunk: usize,
+        pattern: Pattern,
+        cache: &mut Cache,
+        laps: bool,
+    ) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         for start in (0..self.context).step_by(chunk) {
             let ids = self.ids[start..self.context.min(start + chunk)].to_vec();
             let rotary = self.model.rope_at(start, ids.len())?;
-            times = add(times, self.forward(&[ids], &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?);
+            times = add(times, self.forward(&[ids], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?);
         }
         Ok(times)
     }
@@ -277,27 +339,17 @@ impl<'a> Bench<'a> {
     /// Returns the cache after the context.
     fn filled(&self, pattern: Pattern) -> Result<Cache, BackendError> {
         let mut cache = self.model.cache(self.context + DECODE_TOKENS)?;
-        if let Some(chunk) = self.chunk.filter(|&chunk| chunk < self.context) {
-            self.chunks(chunk, pattern, &mut cache)?;
-            return Ok(cache);
-        }
-        self.forward(
-            &[self.ids[..self.context].to_vec()],
-            &self.rotary,
-            pattern,
-            Some(&mut cache),
-            &mut |_, _, _, _| {},
-        )?;
+        self.chunks(self.chunk.unwrap_or(FILL), pattern, &mut cache, false)?;
         Ok(cache)
     }
 
-    fn decode(&self, pattern: Pattern, cache: &mut Cache) -> Result<PhaseTimes, BackendError> {
+    fn decode(&self, pattern: Pattern, cache: &mut Cache, laps: bool) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         for position in self.context..self.ids.len() {
             let rotary = self.model.rope_at(position, 1)?;
             times = add(
                 times,
-                self.forward(&[vec![self.ids[position]]], &rotary, pattern, Some(cache), &mut |_, _, _, _| {})?,
+                self.forward(&[vec![self.ids[position]]], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?,
             );
         }
         cache.truncate(self.context);
@@ -306,13 +358,15 @@ impl<'a> Bench<'a> {
 
     /// Runs every layer and the head for the last token; returns where the time went, all of it booked somewhere.
     ///
-    /// `each` hears of every layer: when it began, how long it took, and its phases.
+    /// Without `laps` it is all booked as the rest. `each` hears of every layer: when it began, how long it took, and its
+    /// phases.
     fn forward(
         &self,
         ids: &[Vec<u32>],
         rotary: &Rotary,
         pattern: Pattern,
         mut cache: Option<&mut Cache>,
+        laps: bool,
         each: &mut dyn FnMut(usize, Duration, Duration, &PhaseTimes),
     ) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
@@ -329,7 +383,7 @@ impl<'a> Bench<'a> {
             };
             let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
             let (begin, mut spent) = (started.elapsed(), PhaseTimes::default());
-            let mut pass = Pass { ops: self.ops, cache, times: Some(&mut spent), ..Pass::new(attend) };
+            let mut pass = Pass { ops: self.ops, cache, times: laps.then_some(&mut spent), ..Pass::new(attend) };
             let output = self.model.layer(layer, &hidden, rotary, &mut pass)?;
             (hidden, indices) = (output.hidden, output.indices);
             each(layer, begin, started.elapsed().saturating_sub(begin), &spent);
@@ -342,6 +396,21 @@ impl<'a> Bench<'a> {
         times.rest = started.elapsed().saturating_sub(total(&times));
         Ok(times)
     }
+}
+
+/// Refuses tokens at once of which a tensor has more elements than a device's kernels can count.
+fn check_counted(config: &Config, tokens: usize, on_cpu: bool) -> Result<(), BackendError> {
+    let heads = config.num_attention_heads * (config.qk_nope_head_dim + config.qk_rope_head_dim).max(config.v_head_dim);
+    let widest = heads.max(config.index_n_heads * config.index_head_dim).max(config.hidden_size);
+    if on_cpu || tokens * widest < COUNTED {
+        return Ok(());
+    }
+    Err(BackendError::Failed {
+        message: format!(
+            "{tokens} tokens at once, {widest} elements wide, are more than the device's kernels can count"
+        ),
+        hint: Some(format!("give --chunk {}, or fewer", ((COUNTED - 1) / widest + 1).next_power_of_two() / 2)),
+    })
 }
 
 fn total(t: &PhaseTimes) -> Duration {
@@ -366,5 +435,24 @@ fn shares(times: PhaseTimes) -> PhaseShare {
         attention: of(times.attention),
         mlp: of(times.mlp),
         rest: of(times.rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::RandomModel;
+
+    #[test]
+    fn what_a_device_cannot_count_is_refused_with_a_chunk_that_it_can() {
+        let config = RandomModel::read("glm-4.7-flash-dsa", &[]).unwrap().config;
+        // The widest are attention's queries: 20 · 256.
+        assert!(check_counted(&config, 419_430, false).is_ok() && check_counted(&config, 1 << 20, true).is_ok());
+        let Err(BackendError::Failed { message, hint }) = check_counted(&config, 419_431, false) else {
+            panic!("refused")
+        };
+        assert!(message.contains("419431 tokens at once, 5120 elements wide"), "{message}");
+        assert_eq!(hint.as_deref(), Some("give --chunk 262144, or fewer"));
+        assert!(check_counted(&config, 262_144, false).is_ok());
     }
 }

@@ -51,7 +51,7 @@ pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use devices::{DeviceInfo, check_kernels, devices};
 pub use geometry::geometry;
 pub use local::{LocalBackend, Settings};
-pub use measure::{LayerTime, StepSpeed, Steps};
+pub use measure::{LayerTime, NoRoom, StepSpeed, Steps};
 pub use protocol::{Command, Failure, Job, Progress, Update};
 pub use random::{GEOMETRIES, RandomModel};
 pub use recorder::{Recorded, Recording, Sink};

@@ -78,6 +78,42 @@ fn to_json(args: &Args, info: &ModelInfo, timed: &[StepSpeed], projections: &[Pr
     })
 }
 
+/// Returns one measurement as the cells of its row.
+fn row(StepSpeed { speed: s, batch, tokens }: &StepSpeed) -> Vec<String> {
+    let share = |part: f64| format!("{:.1} %", part * 100.0);
+    let mut row = vec![s.pattern.to_string(), s.pattern.full_count().to_string(), s.phase.clone()];
+    row.extend([s.context.to_string(), format!("{:.5}", s.seconds.median), format!("{:.5}", s.seconds.mad)]);
+    row.extend([format!("{:.3}", s.ratio.median), format!("{:.3}", s.ratio.mad)]);
+    row.extend([s.share.indexer, s.share.topk, s.share.attention, s.share.mlp, s.share.rest].map(share));
+    row.extend([s.seconds.runs.to_string(), batch.to_string(), tokens.to_string(), "measured".to_owned()]);
+    row
+}
+
+/// Returns one measurement as a line.
+pub(super) fn line(step: &StepSpeed) -> String {
+    let StepSpeed { speed: s, batch, tokens } = step;
+    let share = |name, part: f64| format!("{name} {:.1} %", part * 100.0);
+    let shares = [
+        share("indexer", s.share.indexer),
+        share("topk", s.share.topk),
+        share("attention", s.share.attention),
+        share("mlp", s.share.mlp),
+        share("rest", s.share.rest),
+    ];
+    format!(
+        "{} {} at {}, {batch} x {tokens} tokens: {:.5} s (median of {}, mad {:.5}), ratio {:.3} (mad {:.3}), {}",
+        s.pattern,
+        s.phase,
+        s.context,
+        s.seconds.median,
+        s.seconds.runs,
+        s.seconds.mad,
+        s.ratio.median,
+        s.ratio.mad,
+        shares.join(", ")
+    )
+}
+
 fn to_table(args: &Args, info: &ModelInfo, timed: &[StepSpeed], projections: &[Projection]) -> Table {
     let mut table = Table::new([
         "pattern",
@@ -98,15 +134,7 @@ fn to_table(args: &Args, info: &ModelInfo, timed: &[StepSpeed], projections: &[P
         "tokens",
         "origin",
     ]);
-    let share = |part: f64| format!("{:.1} %", part * 100.0);
-    for StepSpeed { speed: s, batch, tokens } in timed {
-        let mut row = vec![s.pattern.to_string(), s.pattern.full_count().to_string(), s.phase.clone()];
-        row.extend([s.context.to_string(), format!("{:.5}", s.seconds.median), format!("{:.5}", s.seconds.mad)]);
-        row.extend([format!("{:.3}", s.ratio.median), format!("{:.3}", s.ratio.mad)]);
-        row.extend([s.share.indexer, s.share.topk, s.share.attention, s.share.mlp, s.share.rest].map(share));
-        row.extend([s.seconds.runs.to_string(), batch.to_string(), tokens.to_string(), "measured".to_owned()]);
-        table.rows.push(row);
-    }
+    table.rows.extend(timed.iter().map(row));
     for p in projections {
         let mut row = vec![p.pattern.to_string(), p.pattern.full_count().to_string(), p.phase.to_owned()];
         row.extend([p.context.to_string(), format!("{:.5}", p.seconds), "-".to_owned(), format!("{:.3}", p.ratio)]);
