@@ -10,6 +10,8 @@ mod engines;
 mod error;
 mod export;
 pub mod import;
+#[cfg(test)]
+mod law_tests;
 mod prune;
 mod recipe;
 mod retrained;
