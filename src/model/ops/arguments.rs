@@ -99,6 +99,24 @@ arguments! {
     }
 }
 
+arguments! {
+    /// Of `rows_norm`.
+    Norm { x: Address, w: Address, bias: Address, y: Address, eps: f32, rows: i32, width: i32, apart: i64 }
+}
+
+arguments! {
+    /// Of `rows_rotate`.
+    Rotate {
+        x: Address, cos: Address, sin: Address, y: Address, rows: i32, heads: i32, dim: i32, offset: i32, half: i32,
+        interleaved: i32, positions: i32, apart: i64,
+    }
+}
+
+arguments! {
+    /// Of `rows_swiglu`.
+    Swiglu { gate: Address, up: Address, y: Address, count: i64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +163,7 @@ mod tests {
             ("sparse_mla", include_str!("../../../kernels/sparse_mla.cu")),
             ("fp8_dequant", include_str!("../../../kernels/fp8_dequant.cu")),
             ("overlap", include_str!("../../../kernels/overlap.cu")),
+            ("rows", include_str!("../../../kernels/rows.cu")),
         ];
         let given = |file: &str, name: &str| -> Box<dyn Arguments> {
             match (file, name) {
@@ -154,6 +173,9 @@ mod tests {
                 ("sparse_mla", _) => Box::new(Attend::default()),
                 ("fp8_dequant", "fp8_quantise_rows") => Box::new(Quantise::default()),
                 ("fp8_dequant", _) => Box::new(Dequantise::default()),
+                ("rows", "rows_norm") => Box::new(Norm::default()),
+                ("rows", "rows_rotate") => Box::new(Rotate::default()),
+                ("rows", "rows_swiglu") => Box::new(Swiglu::default()),
                 ("overlap", _) => Box::new(Pairs::default()),
                 (file, name) => panic!("nothing launches {name} of {file}.cu"),
             }
@@ -171,6 +193,6 @@ mod tests {
                 found.push(name);
             }
         }
-        assert!(found.len() >= 8, "{found:?}");
+        assert!(found.len() >= 11, "{found:?}");
     }
 }

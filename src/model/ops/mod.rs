@@ -28,6 +28,8 @@ mod plan;
 mod product;
 mod rms_norm;
 mod rope;
+#[cfg(any(test, feature = "cuda"))]
+mod rows;
 mod shared_rows;
 mod simd;
 mod softmax;

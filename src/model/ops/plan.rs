@@ -160,6 +160,17 @@ pub(super) fn quantise(rows: usize) -> Launch {
     Launch { name: "fp8_quantise_rows".to_owned(), grid: (rows.div_ceil(8) as u32, 1, 1), threads: 256, shared: 0 }
 }
 
+/// Plans norms of rows, a warp for each.
+pub(super) fn norm(rows: usize) -> Launch {
+    Launch { name: "rows_norm".to_owned(), grid: (rows.div_ceil(8) as u32, 1, 1), threads: 256, shared: 0 }
+}
+
+/// Plans a kernel of `rows.cu` that gives each thread 8 elements.
+pub(super) fn eights(name: &str, elements: usize) -> Launch {
+    let grid = (elements.div_ceil(8 * 256) as u32, 1, 1);
+    Launch { name: name.to_owned(), grid, threads: 256, shared: 0 }
+}
+
 /// Plans the comparison of every two layers' sets at so many queries; `None` for more layers than counts have room for.
 pub(super) fn overlap(layers: usize, queries: usize, gpu: Gpu) -> Option<Launch> {
     let shared = OVERLAP_RANGE / 8 + 4 * (layers * (layers + 1) / 2);
@@ -286,6 +297,7 @@ mod tests {
     const INDEXER: &str = include_str!("../../../kernels/indexer_topk.cu");
     const FP8: &str = include_str!("../../../kernels/fp8_dequant.cu");
     const OVERLAP: &str = include_str!("../../../kernels/overlap.cu");
+    const ROWS: &str = include_str!("../../../kernels/rows.cu");
     const SELECT: &str = include_str!("../../../kernels/indexer_select.cuh");
     const SPARSE: &str = include_str!("../../../kernels/sparse_mla.cu");
     const SPARSE_WGMMA: &str = include_str!("../../../kernels/sparse_wgmma.cuh");
@@ -425,6 +437,9 @@ mod tests {
             assert!((1..=65_535).contains(&launch.grid.1) && FP8.contains(&launch.name));
             assert!(FP8.contains(&dequantise(rows, columns, false).name));
         }
+        assert_eq!(constant(ROWS, "THREADS"), 256);
+        assert_eq!((norm(17).grid.0, norm(17).threads, ROWS.contains(&norm(17).name)), (3, 256, true));
+        assert_eq!((eights("", 2048).grid.0, eights("", 2056).grid.0, eights("", 8).threads), (1, 2, 256));
         let launch = quantise(17);
         assert_eq!((launch.grid.0 * launch.threads / 32, FP8.contains(&launch.name)), (24, true));
     }

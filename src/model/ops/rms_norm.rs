@@ -17,6 +17,10 @@ pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     if on_cpu(&[x, w]) {
         return x.contiguous()?.apply_op2(&w.contiguous()?, RmsNorm { eps: eps as f32 });
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::norm(x, w, None, eps)? {
+        return Ok(y);
+    }
     plain(x, w, eps)
 }
 
@@ -31,6 +35,10 @@ fn plain(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
 /// # Errors
 /// Where shapes disagree.
 pub fn layer_norm(x: &Tensor, w: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::norm(x, w, Some(bias), eps)? {
+        return Ok(y);
+    }
     let wide = x.to_dtype(DType::F32)?;
     let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let scale = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;

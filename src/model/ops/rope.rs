@@ -55,6 +55,10 @@ impl Rotary {
 /// # Errors
 /// Where shapes disagree.
 pub fn rope(x: &Tensor, rotary: &Rotary, head_dim: usize, offset: usize, pairing: Pairing) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::rotate(x, rotary, head_dim, offset, pairing)? {
+        return Ok(y);
+    }
     if !on_cpu(&[x]) {
         return plain(x, rotary, head_dim, offset, pairing);
     }

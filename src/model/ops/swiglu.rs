@@ -14,6 +14,10 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if on_cpu(&[gate, up]) {
         return gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::swiglu(gate, up)? {
+        return Ok(y);
+    }
     gate.silu()? * up
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute_enum};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaView, DevicePtr, LaunchConfig, PushKernelArg, result,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaView, DevicePtr, LaunchConfig, PushKernelArg, result,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDType, DeviceId, WrapErr};
@@ -22,6 +22,7 @@ pub(super) enum File {
     Fp8,
     Indexer,
     Overlap,
+    Rows,
     Sparse,
 }
 
@@ -43,6 +44,7 @@ impl File {
             Self::Fp8 => code!("fp8_dequant"),
             Self::Indexer => code!("indexer_topk"),
             Self::Overlap => code!("overlap"),
+            Self::Rows => code!("rows"),
             Self::Sparse => code!("sparse_mla"),
         }
     }
@@ -231,6 +233,14 @@ pub(super) fn view<'a, T: CudaDType>(storage: &'a Storage, layout: &Layout) -> R
     match (storage, layout.contiguous_offsets()) {
         (Storage::Cuda(cuda), Some((start, end))) => Ok(cuda.as_cuda_slice::<T>()?.slice(start..end)),
         (Storage::Cuda(_), None) => bail!("the operand is not contiguous"),
+        _ => bail!("the operand is not on a CUDA device"),
+    }
+}
+
+/// Returns all of what a tensor is a view of, on a CUDA device.
+pub(super) fn all<T: CudaDType>(storage: &Storage) -> Result<&CudaSlice<T>> {
+    match storage {
+        Storage::Cuda(cuda) => cuda.as_cuda_slice::<T>(),
         _ => bail!("the operand is not on a CUDA device"),
     }
 }

@@ -9,10 +9,12 @@ mod fp8;
 mod indexer;
 mod overlap;
 mod product;
+mod rows;
 mod sparse;
 
 pub(super) use check::gpu_check;
 pub(super) use device::{kept, open};
 pub(super) use fp8::dequantise;
 pub(super) use indexer::select;
+pub(super) use rows::{norm, rotate, swiglu};
 pub(super) use sparse::{sparse_grouped, sparse_latent, takes_grouped, takes_latent};

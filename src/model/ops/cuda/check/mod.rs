@@ -5,6 +5,7 @@ mod ceilings;
 mod fp8;
 mod indexer;
 mod overlap;
+mod rows;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
@@ -33,6 +34,8 @@ pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&Gp
         checks.part("fp8", form.name(), |checks| fp8::compare(on, checks));
         checks.part("overlap_pairs", form.name(), |checks| overlap::compare(on, checks));
     }
+    let asked = On { cuda, form: Form::asked() };
+    checks.part("rows", asked.form.name(), |checks| rows::compare(asked, checks));
     if wgmma {
         let on = On { cuda, form: Form::MmaSync };
         checks.part("indexer_topk", on.form.name(), |checks| indexer::compare(on, checks));
@@ -60,6 +63,7 @@ pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&Gp
         checks.part("sparse_mla", "timed", |checks| attention::timed(on, &ceilings, checks));
     }
     checks.part("fp8", "timed", |checks| fp8::timed(on, &ceilings).map(|check| checks.push(check)));
+    checks.part("rows", "timed", |checks| rows::timed(on, &ceilings, checks));
     checks.part("overlap_pairs", "timed", |checks| overlap::timed(on, &ceilings).map(|check| checks.push(check)));
     Ok(checks.all)
 }
