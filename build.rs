@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Files of `kernels/`, without `.cu`.
-const KERNELS: [&str; 5] = ["fp8_dequant", "indexer_topk", "overlap", "rows", "sparse_mla"];
+const KERNELS: [&str; 6] = ["experts", "fp8_dequant", "indexer_topk", "overlap", "rows", "sparse_mla"];
 
 /// Code that is made where nvcc can.
 const TARGETS: [&str; 3] = ["90a", "100", "120"];

@@ -5,13 +5,16 @@
 //   rotate  of every head: pair (a, b) of row r becomes (a cos - b sin, b cos + a sin), position r % positions; pairs are
 //           (2j, 2j + 1) or (j, j + half) of the `2 half` columns from `offset`; all other columns are copied
 //   swiglu  y = gate / (1 + e^-gate) * up
+//   choose  ids[r] = the k experts of highest p[r, e] + bias[e], best first, ties to the lowest e
 //
-// CPU twins: src/model/ops/rms_norm.rs, rope.rs, swiglu.rs. Launches: src/model/ops/cuda/rows.rs.
+// CPU twins: src/model/ops/rms_norm.rs, rope.rs, swiglu.rs; `choose` of src/model/moe.rs. Launches:
+// src/model/ops/cuda/rows.rs.
 //
 // Shapes: x [rows, width] or [rows, heads, dim] bf16, `apart` elements from row to row; w, b [width] bf16; cos, sin
 // [positions, half] f32; y bf16, without gaps. Widths, offsets and distances are multiples of 8, half of 4 (of 8 where
 // pairs are half apart), so that every access is of 16 bytes. `norm`: one warp per row, 8 rows per block. `rotate` and
 // `swiglu`: one thread per 8 elements, 256 per block. All are bound by memory; sums and products are in f32.
+// p [rows, experts] and bias [experts] f32, experts up to 512; ids [rows, k] u32. `choose`: one warp per row.
 #include "device.cuh"
 
 namespace rows {
@@ -132,6 +135,36 @@ __device__ __forceinline__ void swiglu(const uint16_t* gate, const uint16_t* up,
   store(y + at, a);
 }
 
+constexpr int MOST = 512;  // experts
+
+__device__ __forceinline__ void choose(const float* p, const float* bias, uint32_t* ids, int rows, int experts, int k) {
+  const int lane = threadIdx.x % 32, row = int(blockIdx.x) * (THREADS / 32) + int(threadIdx.x) / 32;
+  if (row >= rows) return;  // a whole warp
+  float worth[MOST / 32];  // of experts lane, lane + 32, ...
+#pragma unroll
+  for (int i = 0; i < MOST / 32; ++i) {
+    const int e = lane + 32 * i;
+    worth[i] = e < experts ? p[static_cast<long long>(row) * experts + e] + __ldg(bias + e) : -INFINITY;
+  }
+  for (int place = 0; place < k; ++place) {
+    float best = -INFINITY;
+    int which = MOST;
+#pragma unroll
+    for (int i = 0; i < MOST / 32; ++i)
+      if (worth[i] > best) best = worth[i], which = lane + 32 * i;
+#pragma unroll
+    for (int by = 16; by > 0; by /= 2) {
+      const float other = __shfl_xor_sync(~0u, best, by);
+      const int other_which = __shfl_xor_sync(~0u, which, by);
+      if (other > best || (other == best && other_which < which)) best = other, which = other_which;
+    }
+    if (lane == 0) ids[static_cast<long long>(row) * k + place] = uint32_t(min(which, experts - 1));
+#pragma unroll
+    for (int i = 0; i < MOST / 32; ++i)
+      if (lane + 32 * i == which) worth[i] = -INFINITY;
+  }
+}
+
 }  // namespace rows
 
 extern "C" __global__ void __launch_bounds__(rows::THREADS)
@@ -149,4 +182,9 @@ extern "C" __global__ void __launch_bounds__(rows::THREADS)
 extern "C" __global__ void __launch_bounds__(rows::THREADS)
     rows_swiglu(const uint16_t* gate, const uint16_t* up, uint16_t* y, long long count) {
   rows::swiglu(gate, up, y, count);
+}
+
+extern "C" __global__ void __launch_bounds__(rows::THREADS)
+    rows_choose(const float* p, const float* bias, uint32_t* ids, int rows, int experts, int k) {
+  rows::choose(p, bias, ids, rows, experts, k);
 }

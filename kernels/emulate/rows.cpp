@@ -1,6 +1,8 @@
 // Runs kernels/rows.cu thread by thread against loops over the definitions, in double.
 #include "check.h"
 
+#include <algorithm>
+
 #include "../rows.cu"
 
 using namespace check;
@@ -61,6 +63,19 @@ void rotate(int rows, int heads, int dim, int offset, int half, bool interleaved
       }
 }
 
+void choose(int rows, int experts, int k) {
+  Dyadic draw(rows * experts + k);  // many are equal
+  const auto p = floats(size_t(rows) * experts, draw), bias = floats(experts, draw);
+  std::vector<uint32_t> ids(size_t(rows) * k);
+  emulate::launch(dim3((rows + 7) / 8), dim3(256), 0, 1, [&] { rows_choose(p.data(), bias.data(), ids.data(), rows, experts, k); });
+  for (int r = 0; r < rows; ++r) {
+    std::vector<uint32_t> all(experts);
+    for (int e = 0; e < experts; ++e) all[e] = e;
+    std::stable_sort(all.begin(), all.end(), [&](uint32_t a, uint32_t b) { return p[r * experts + a] + bias[a] > p[r * experts + b] + bias[b]; });
+    for (int i = 0; i < k; ++i) expect(ids[r * k + i] == all[i], "expert %d of row %d of %d", i, r, experts);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -75,6 +90,7 @@ int main() {
       rotate(rows, 1, 16, 0, 8, interleaved, 7, 80), ++cases;    // a part of a row
     }
   rotate(3, 2, 24, 8, 4, true, 3, 48), ++cases;
+  choose(1, 8, 8), choose(9, 64, 4), choose(3, 100, 6), choose(2, 512, 8), cases += 4;
   for (long long count : {8, 4104}) {
     Uniform draw{unsigned(count)};
     auto gate = floats(count, draw), up = floats(count, draw);

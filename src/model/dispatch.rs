@@ -11,8 +11,8 @@ use super::Result;
 use super::experts::Experts;
 use super::pass::Pass;
 
-/// Tokens at once: what bounds the rows that are gathered, k per token.
-const TOKENS: usize = 8192;
+/// Elements of the rows that are gathered at once, k per token. The more tokens, the larger each expert's products.
+const GATHERED: usize = 1 << 28;
 
 /// Slots in the order of their experts; slot s is the place s mod k of token s / k.
 struct Order {
@@ -58,9 +58,10 @@ impl Order {
 /// Where an expert cannot be loaded, the device fails, or the pass is to stop.
 pub(super) fn dispatch(experts: &Experts, x: &Tensor, chosen: &[u32], weights: &Tensor, pass: &Pass) -> Result<Tensor> {
     let (n, k) = weights.dims2()?;
-    let mut parts = Vec::with_capacity(n.div_ceil(TOKENS));
-    for start in (0..n).step_by(TOKENS) {
-        let rows = TOKENS.min(n - start);
+    let most = (GATHERED / (k * x.dim(1)?).max(1)).max(1);
+    let mut parts = Vec::with_capacity(n.div_ceil(most));
+    for start in (0..n).step_by(most) {
+        let rows = most.min(n - start);
         let (x, weights) = (x.narrow(0, start, rows)?, weights.narrow(0, start, rows)?);
         parts.push(at_once(experts, &x, &chosen[start * k..][..rows * k], &weights, pass)?);
     }

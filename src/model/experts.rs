@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::Result;
 use super::mlp::Mlp;
+use super::ops::{expert_table, few_experts};
 use super::weights::{Scope, TensorSource};
 use crate::checkpoint::Config;
 
@@ -13,7 +14,12 @@ use crate::checkpoint::Config;
 #[derive(Clone, Debug)]
 pub(super) enum Experts {
     /// All in memory.
-    Held(Vec<Mlp>),
+    Held {
+        /// By their number.
+        all: Vec<Mlp>,
+        /// Where their weights lie on a device, once that was asked for; `None` where no kernel reads them from there.
+        table: OnceLock<Option<Tensor>>,
+    },
     /// In memory once they have been asked for.
     Deferred {
         /// Those asked for so far.
@@ -39,7 +45,10 @@ impl Experts {
     pub(super) fn load(scope: &Scope, config: &Config) -> Result<Self> {
         let (hidden, width, count) = (config.hidden_size, config.moe_intermediate_size, config.n_routed_experts);
         Ok(match scope.source.deferred() {
-            None => Self::Held((0..count).map(|e| Mlp::load(&scope.at(e), hidden, width)).collect::<Result<_>>()?),
+            None => Self::Held {
+                all: (0..count).map(|e| Mlp::load(&scope.at(e), hidden, width)).collect::<Result<_>>()?,
+                table: OnceLock::new(),
+            },
             Some(source) => Self::Deferred {
                 loaded: vec![OnceLock::new(); count],
                 shelf: Shelf { source, at: scope.path().to_owned(), dtype: scope.dtype, hidden, width },
@@ -50,15 +59,31 @@ impl Experts {
     /// Returns the number of experts.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Held(experts) => experts.len(),
+            Self::Held { all, .. } => all.len(),
             Self::Deferred { loaded, .. } => loaded.len(),
         }
+    }
+
+    /// Applies the experts `ids` to few tokens where both are; operands as in [`few_experts`]. `None` where no kernel does.
+    pub(super) fn few(&self, x: &Tensor, ids: &Tensor, weights: &Tensor) -> Result<Option<Tensor>> {
+        let Self::Held { all, table } = self else { return Ok(None) };
+        if ids.elem_count() > all.len() {
+            return Ok(None);
+        }
+        let known = if let Some(known) = table.get() {
+            known
+        } else {
+            let made = expert_table(&all.iter().map(Mlp::weights).collect::<Vec<_>>())?;
+            table.get_or_init(|| made)
+        };
+        let (Some(table), Some(first)) = (known, all.first()) else { return Ok(None) };
+        Ok(few_experts(x, ids, weights, table, first.weights()[0].dim(0)?)?)
     }
 
     /// Returns one expert, loading it if need be.
     pub(super) fn get(&self, expert: usize) -> Result<&Mlp> {
         match self {
-            Self::Held(experts) => Ok(&experts[expert]),
+            Self::Held { all, .. } => Ok(&all[expert]),
             Self::Deferred { loaded, shelf } => {
                 if let Some(mlp) = loaded[expert].get() {
                     return Ok(mlp);
@@ -82,7 +107,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     use super::*;
     use crate::checkpoint::Checkpoint;

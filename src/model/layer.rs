@@ -116,7 +116,7 @@ impl Layer {
         let (fed, expert_load) = match &self.feed {
             Feed::Dense(mlp) if pass.ops == Ops::Fast => (mlp.in_chunks(&normed, pass)?, None),
             Feed::Dense(mlp) => (mlp.forward(&normed)?, None),
-            Feed::Sparse(moe) => moe.forward(&normed, pass).map(|(y, load)| (y, Some(load)))?,
+            Feed::Sparse(moe) => moe.forward(&normed, pass)?,
         };
         clock.lap(|t| &mut t.mlp)?;
         let hidden = (x + fed)?;

@@ -27,6 +27,11 @@ impl Mlp {
         })
     }
 
+    /// Returns the weights of gate, up and down.
+    pub(super) fn weights(&self) -> [&Tensor; 3] {
+        [self.gate.weight(), self.up.weight(), self.down.weight()]
+    }
+
     /// Applies the MLP to the last dimension.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.down.forward(&swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)

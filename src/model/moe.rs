@@ -7,6 +7,7 @@ use super::Result;
 use super::dispatch::dispatch;
 use super::experts::Experts;
 use super::mlp::Mlp;
+use super::ops::choose_experts;
 use super::pass::Pass;
 use super::weights::{Linear, Scope};
 use crate::checkpoint::Config;
@@ -20,6 +21,8 @@ pub(super) struct Moe {
     router: Linear,
     /// Added to the scores for choosing only, never to the weights.
     bias: Vec<f32>,
+    /// The same, where the router is.
+    bias_there: Tensor,
     experts: Experts,
     shared: Option<Mlp>,
     routing: Routing,
@@ -39,9 +42,11 @@ impl Moe {
     pub(super) fn load(scope: &Scope, config: &Config) -> Result<Self> {
         let (hidden, width, experts) = (config.hidden_size, config.moe_intermediate_size, config.n_routed_experts);
         let shared_width = width * config.n_shared_experts;
+        let bias_there = scope.get_f32("gate.e_score_correction_bias", &[experts])?.detach();
         Ok(Self {
             router: Linear::of(scope.get_f32("gate.weight", &[experts, hidden])?),
-            bias: scope.get_f32("gate.e_score_correction_bias", &[experts])?.to_vec1()?,
+            bias: bias_there.to_vec1()?,
+            bias_there,
             experts: Experts::load(&scope.at("experts"), config)?,
             shared: if shared_width == 0 {
                 None
@@ -58,32 +63,46 @@ impl Moe {
         })
     }
 
-    /// Applies the experts to `x` `[B, T, hidden]`; also returns how many tokens each expert got.
-    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Vec<u32>)> {
+    /// Applies the experts to `x` `[B, T, hidden]`; also returns how many tokens each expert got, where the host knows.
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Option<Vec<u32>>)> {
         let hidden = x.dim(D::Minus1)?;
         let flat = x.reshape((x.elem_count() / hidden, hidden))?; // N H
         let n = flat.dim(0)?;
         let p = candle_nn::ops::sigmoid(&self.router.forward(&flat.to_dtype(DType::F32)?)?)?; // N E
-        let chosen = self.choose(&p.detach().flatten_all()?.to_vec1()?); // N·K expert ids
         let k = self.routing.per_token;
-        let ids = Tensor::from_slice(&chosen, (n, k), x.device())?;
+        let whole = self.routing.groups_kept >= self.routing.groups;
+        let there = if whole { choose_experts(&p.detach(), &self.bias_there, k)? } else { None };
+        // Scores of all experts are much to bring to the host, and ids in between are something to wait for.
+        let (ids, here) = if let Some(ids) = there {
+            (ids, None)
+        } else {
+            let chosen = self.choose(&p.detach().flatten_all()?.to_vec1()?); // N·K expert ids
+            (Tensor::from_slice(&chosen, (n, k), x.device())?, Some(chosen))
+        };
         let mut weights = p.gather(&ids, 1)?; // N K
         if self.routing.normalise {
             weights = weights.broadcast_div(&(weights.sum_keepdim(1)? + 1e-20)?)?;
         }
         let weights = (weights * self.routing.factor)?.to_dtype(x.dtype())?;
-        let mut load = vec![0; self.experts.len()];
-        chosen.iter().for_each(|&expert| load[expert as usize] += 1);
         let y = match &self.shared {
             Some(shared) => shared.forward(&flat)?,
             None => flat.zeros_like()?,
         };
+        if let (None, Some(routed)) = (&here, self.experts.few(&flat, &ids, &weights)?) {
+            return Ok(((y + routed)?.reshape(x.shape())?, None));
+        }
+        let chosen = match here {
+            Some(chosen) => chosen,
+            None => ids.flatten_all()?.to_vec1()?,
+        };
+        let mut load = vec![0; self.experts.len()];
+        chosen.iter().for_each(|&expert| load[expert as usize] += 1);
         let y = if x.device().is_cpu() {
             self.one_by_one(&flat, &chosen, &weights, y, pass)?
         } else {
             (y + dispatch(&self.experts, &flat, &chosen, &weights, pass)?)?
         };
-        Ok((y.reshape(x.shape())?, load))
+        Ok((y.reshape(x.shape())?, Some(load)))
     }
 
     /// Adds to `y` what each expert gives to its tokens; operands as in [`dispatch`].

@@ -92,6 +92,6 @@ pub struct LayerOutput {
     pub scores: Option<Tensor>,
     /// Head-averaged attention ([`Pass::want_probs`]).
     pub probs: Option<Tensor>,
-    /// Tokens per expert of a sparse layer.
+    /// Tokens per expert of a sparse layer; `None` also where experts were chosen on a device and nobody looked.
     pub expert_load: Option<Vec<u32>>,
 }

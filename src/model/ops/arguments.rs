@@ -117,6 +117,25 @@ arguments! {
     Swiglu { gate: Address, up: Address, y: Address, count: i64 }
 }
 
+arguments! {
+    /// Of `rows_choose`.
+    Choose { p: Address, bias: Address, ids: Address, rows: i32, experts: i32, k: i32 }
+}
+
+arguments! {
+    /// Of `experts_gate`.
+    Gate {
+        x: Address, ids: Address, table: Address, h: Address, k: i32, experts: i32, hidden: i32, width: i32,
+    }
+}
+
+arguments! {
+    /// Of `experts_down`.
+    Down {
+        h: Address, ids: Address, w: Address, table: Address, y: Address, k: i32, experts: i32, hidden: i32, width: i32,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +182,7 @@ mod tests {
             ("sparse_mla", include_str!("../../../kernels/sparse_mla.cu")),
             ("fp8_dequant", include_str!("../../../kernels/fp8_dequant.cu")),
             ("overlap", include_str!("../../../kernels/overlap.cu")),
+            ("experts", include_str!("../../../kernels/experts.cu")),
             ("rows", include_str!("../../../kernels/rows.cu")),
         ];
         let given = |file: &str, name: &str| -> Box<dyn Arguments> {
@@ -173,6 +193,9 @@ mod tests {
                 ("sparse_mla", _) => Box::new(Attend::default()),
                 ("fp8_dequant", "fp8_quantise_rows") => Box::new(Quantise::default()),
                 ("fp8_dequant", _) => Box::new(Dequantise::default()),
+                ("experts", "experts_gate") => Box::new(Gate::default()),
+                ("experts", "experts_down") => Box::new(Down::default()),
+                ("rows", "rows_choose") => Box::new(Choose::default()),
                 ("rows", "rows_norm") => Box::new(Norm::default()),
                 ("rows", "rows_rotate") => Box::new(Rotate::default()),
                 ("rows", "rows_swiglu") => Box::new(Swiglu::default()),
@@ -193,6 +216,6 @@ mod tests {
                 found.push(name);
             }
         }
-        assert!(found.len() >= 11, "{found:?}");
+        assert!(found.len() >= 14, "{found:?}");
     }
 }

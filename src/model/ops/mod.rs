@@ -9,6 +9,7 @@ mod allowed;
 #[cfg(any(test, feature = "cuda"))]
 mod arguments;
 mod attention;
+mod chosen;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -44,6 +45,7 @@ mod topk;
 pub use allowed::Allowed;
 use allowed::check;
 pub use attention::{MlaShape, mla_attention};
+pub use chosen::{choose_experts, expert_table, few_experts};
 pub use cross_entropy::cross_entropy;
 pub use fp8::Fp8Weight;
 pub use gpu::open_cuda;

@@ -160,9 +160,19 @@ pub(super) fn quantise(rows: usize) -> Launch {
     Launch { name: "fp8_quantise_rows".to_owned(), grid: (rows.div_ceil(8) as u32, 1, 1), threads: 256, shared: 0 }
 }
 
-/// Plans norms of rows, a warp for each.
-pub(super) fn norm(rows: usize) -> Launch {
-    Launch { name: "rows_norm".to_owned(), grid: (rows.div_ceil(8) as u32, 1, 1), threads: 256, shared: 0 }
+/// Experts of which `rows_choose` can choose.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub(super) const CHOSEN_OF: usize = 512;
+
+/// Plans a kernel of `rows.cu` that has a warp for each row.
+pub(super) fn warps(name: &str, rows: usize) -> Launch {
+    Launch { name: name.to_owned(), grid: (rows.div_ceil(8) as u32, 1, 1), threads: 256, shared: 0 }
+}
+
+/// Plans a kernel of `experts.cu`: a warp for each column of each of `times` slots or tokens.
+pub(super) fn experts(name: &str, columns: usize, times: usize) -> Launch {
+    let grid = (columns.div_ceil(8) as u32, times.min(GRID_Y) as u32, 1);
+    Launch { name: name.to_owned(), grid, threads: 256, shared: 0 }
 }
 
 /// Plans a kernel of `rows.cu` that gives each thread 8 elements.
@@ -297,6 +307,7 @@ mod tests {
     const INDEXER: &str = include_str!("../../../kernels/indexer_topk.cu");
     const FP8: &str = include_str!("../../../kernels/fp8_dequant.cu");
     const OVERLAP: &str = include_str!("../../../kernels/overlap.cu");
+    const EXPERTS: &str = include_str!("../../../kernels/experts.cu");
     const ROWS: &str = include_str!("../../../kernels/rows.cu");
     const SELECT: &str = include_str!("../../../kernels/indexer_select.cuh");
     const SPARSE: &str = include_str!("../../../kernels/sparse_mla.cu");
@@ -438,7 +449,9 @@ mod tests {
             assert!(FP8.contains(&dequantise(rows, columns, false).name));
         }
         assert_eq!(constant(ROWS, "THREADS"), 256);
-        assert_eq!((norm(17).grid.0, norm(17).threads, ROWS.contains(&norm(17).name)), (3, 256, true));
+        assert_eq!((constant(ROWS, "MOST"), constant(EXPERTS, "THREADS")), (CHOSEN_OF, 256));
+        assert_eq!((warps("", 17).grid, warps("", 17).threads), ((3, 1, 1), 256));
+        assert_eq!((experts("", 17, 5).grid, experts("", 17, 5).threads), ((3, 5, 1), 256));
         assert_eq!((eights("", 2048).grid.0, eights("", 2056).grid.0, eights("", 8).threads), (1, 2, 256));
         let launch = quantise(17);
         assert_eq!((launch.grid.0 * launch.threads / 32, FP8.contains(&launch.name)), (24, true));

@@ -19,6 +19,7 @@ use crate::model::ops::plan::{Gpu, Launch, PORTABLE_SHARED};
 /// A file of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum File {
+    Experts,
     Fp8,
     Indexer,
     Overlap,
@@ -41,6 +42,7 @@ impl File {
             };
         }
         match self {
+            Self::Experts => code!("experts"),
             Self::Fp8 => code!("fp8_dequant"),
             Self::Indexer => code!("indexer_topk"),
             Self::Overlap => code!("overlap"),

@@ -5,6 +5,7 @@
 
 mod check;
 mod device;
+mod experts;
 mod fp8;
 mod indexer;
 mod overlap;
@@ -14,6 +15,7 @@ mod sparse;
 
 pub(super) use check::gpu_check;
 pub(super) use device::{kept, open};
+pub(super) use experts::{choose, few, table};
 pub(super) use fp8::dequantise;
 pub(super) use indexer::select;
 pub(super) use rows::{norm, rotate, swiglu};

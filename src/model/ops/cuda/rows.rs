@@ -29,7 +29,7 @@ pub(in crate::model::ops) fn norm(x: &Tensor, w: &Tensor, bias: Option<&Tensor>,
     }
     let arguments =
         |y| Norm { y, eps: eps as f32, rows: rows.count as i32, width: rows.width as i32, ..Norm::default() };
-    let launch = plan::norm(rows.count);
+    let launch = plan::warps("rows_norm", rows.count);
     let (x_storage, w_storage) = (x.storage_and_layout().0, w.storage_and_layout().0);
     let bias_storage = bias.map(Tensor::storage_and_layout);
     let at = |storage, from: usize| Ok::<_, candle_core::Error>(address(&device::all::<bf16>(storage)?.slice(from..)));

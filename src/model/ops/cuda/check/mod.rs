@@ -2,6 +2,7 @@
 
 mod attention;
 mod ceilings;
+mod experts;
 mod fp8;
 mod indexer;
 mod overlap;
@@ -36,6 +37,7 @@ pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&Gp
     }
     let asked = On { cuda, form: Form::asked() };
     checks.part("rows", asked.form.name(), |checks| rows::compare(asked, checks));
+    checks.part("experts", asked.form.name(), |checks| experts::compare(asked, checks));
     if wgmma {
         let on = On { cuda, form: Form::MmaSync };
         checks.part("indexer_topk", on.form.name(), |checks| indexer::compare(on, checks));
@@ -63,6 +65,7 @@ pub(in crate::model::ops) fn gpu_check(device: &Device, tell: &mut dyn FnMut(&Gp
         checks.part("sparse_mla", "timed", |checks| attention::timed(on, &ceilings, checks));
     }
     checks.part("fp8", "timed", |checks| fp8::timed(on, &ceilings).map(|check| checks.push(check)));
+    checks.part("experts", "timed", |checks| experts::timed(on, &ceilings, checks));
     checks.part("rows", "timed", |checks| rows::timed(on, &ceilings, checks));
     checks.part("overlap_pairs", "timed", |checks| overlap::timed(on, &ceilings).map(|check| checks.push(check)));
     Ok(checks.all)
