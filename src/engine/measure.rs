@@ -240,7 +240,9 @@ impl<'a> Bench<'a> {
         let ids = all.cycle().take(context + DECODE_TOKENS).collect();
         let (ops, chunk) = (backend.settings.ops, backend.settings.chunk);
         let at_once = chunk.unwrap_or(context).min(context);
-        check_counted(model.config(), at_once, model.device().is_cpu())?;
+        if !model.device().is_cpu() {
+            check_counted(model.config(), at_once, context, ops)?;
+        }
         let runs = backend.settings.runs.max(1);
         Ok(Self { model, ops, cancel, ids, context, chunk, rotary: model.rope(context)?, runs })
     }
@@ -399,10 +401,20 @@ impl<'a> Bench<'a> {
 }
 
 /// Refuses tokens at once of which a tensor has more elements than a device's kernels can count.
-fn check_counted(config: &Config, tokens: usize, on_cpu: bool) -> Result<(), BackendError> {
+fn check_counted(config: &Config, tokens: usize, context: usize, ops: Ops) -> Result<(), BackendError> {
+    let scores = config.num_attention_heads * tokens * context;
+    if ops == Ops::Reference && scores >= COUNTED {
+        return Err(BackendError::Failed {
+            message: format!(
+                "{} heads' scores of {tokens} tokens and {context} keys are more than the device's kernels can count",
+                config.num_attention_heads
+            ),
+            hint: Some("use --attention fast, or a shorter --context or --chunk".to_owned()),
+        });
+    }
     let heads = config.num_attention_heads * (config.qk_nope_head_dim + config.qk_rope_head_dim).max(config.v_head_dim);
     let widest = heads.max(config.index_n_heads * config.index_head_dim).max(config.hidden_size);
-    if on_cpu || tokens * widest < COUNTED {
+    if tokens * widest < COUNTED {
         return Ok(());
     }
     Err(BackendError::Failed {
@@ -447,12 +459,17 @@ mod tests {
     fn what_a_device_cannot_count_is_refused_with_a_chunk_that_it_can() {
         let config = RandomModel::read("glm-4.7-flash-dsa", &[]).unwrap().config;
         // The widest are attention's queries: 20 · 256.
-        assert!(check_counted(&config, 419_430, false).is_ok() && check_counted(&config, 1 << 20, true).is_ok());
-        let Err(BackendError::Failed { message, hint }) = check_counted(&config, 419_431, false) else {
-            panic!("refused")
-        };
+        let fast = |tokens| check_counted(&config, tokens, 1 << 20, Ops::Fast);
+        assert!(fast(419_430).is_ok());
+        let Err(BackendError::Failed { message, hint }) = fast(419_431) else { panic!("refused") };
         assert!(message.contains("419431 tokens at once, 5120 elements wide"), "{message}");
         assert_eq!(hint.as_deref(), Some("give --chunk 262144, or fewer"));
-        assert!(check_counted(&config, 262_144, false).is_ok());
+        assert!(fast(262_144).is_ok());
+        // 20 heads: 10,362 squared times 20 is just below 2^31.
+        let reference = |tokens| check_counted(&config, tokens, tokens, Ops::Reference);
+        assert!(reference(10_362).is_ok());
+        let Err(BackendError::Failed { message, hint }) = reference(10_363) else { panic!("refused") };
+        assert!(message.contains("20 heads' scores of 10363 tokens and 10363 keys"), "{message}");
+        assert!(hint.is_some_and(|hint| hint.contains("--attention fast")));
     }
 }
