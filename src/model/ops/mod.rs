@@ -32,6 +32,8 @@ mod rope;
 #[cfg(any(test, feature = "cuda"))]
 mod rows;
 mod shared_rows;
+#[cfg(any(test, feature = "cuda"))]
+mod side_by_side;
 mod simd;
 mod softmax;
 mod sparse;

@@ -13,6 +13,7 @@ use crate::model::ops::arguments::{Attend, Merge};
 use crate::model::ops::attention::MlaShape;
 use crate::model::ops::plan::{self, Launch, Sparse};
 use crate::model::ops::product::Product;
+use crate::model::ops::side_by_side::side_by_side;
 
 /// Query rows at once: what bounds the absorbed queries and the mixed latents, `[rows, heads, latent]`.
 const ROWS: usize = 4096;
@@ -69,7 +70,7 @@ pub(in crate::model::ops) fn sparse_grouped(
 }
 
 /// Calls `f` for blocks of query rows of one sequence after the other, with what is kept of the sequence, and joins what
-/// it returns; rows after a stop are left unfinished.
+/// it returns; sequences that can lie side by side are one. Rows after a stop are left unfinished.
 fn each_block<const N: usize>(
     q: &Tensor,
     kept: [&Tensor; N],
@@ -78,11 +79,16 @@ fn each_block<const N: usize>(
     f: impl Fn(&CudaDevice, &Tensor, &[Tensor; N], Sets) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let Device::Cuda(device) = q.device() else { bail!("the queries are not on a CUDA device") };
+    let (sequences, queries, _) = q.dims3()?;
+    let rows = indices.on(q.device(), kept.first().map_or(Ok(0), |kept| kept.dim(1))?)?;
+    check(rows.dims()[..2] == [sequences, queries], "the selection")?;
+    let laid = side_by_side(q, kept, &rows)?;
+    let (q, kept, rows) = match &laid {
+        Some(laid) => (&laid.q, laid.kept.each_ref(), &laid.rows),
+        None => (q, kept, &rows),
+    };
     let (b, t, _) = q.dims3()?;
-    let keys = kept.first().map_or(Ok(0), |kept| kept.dim(1))?;
-    let rows = indices.on(q.device(), keys)?;
-    check(rows.dims()[..2] == [b, t], "the selection")?;
-    let mut sequences = Vec::with_capacity(b);
+    let mut attended = Vec::with_capacity(b);
     for n in 0..b {
         let one = |x: &Tensor| x.get(n)?.contiguous();
         let (q, rows) = (one(q)?, rows.get(n)?);
@@ -100,9 +106,9 @@ fn each_block<const N: usize>(
                 f(device, &q, &of_sequence, Sets { rows: &rows, start })?
             });
         }
-        sequences.push(Tensor::cat(&blocks, 0)?);
+        attended.push(Tensor::cat(&blocks, 0)?);
     }
-    Tensor::stack(&sequences, 0)
+    Tensor::stack(&attended, 0)?.reshape((sequences, queries, shape.heads * shape.value))
 }
 
 /// Which rows of a selection are attended to.
