@@ -26,6 +26,8 @@ pub(super) struct SessionFiles {
     session: Option<Session>,
     /// The autosave that holds what is on the screen, under whatever name it was put aside.
     aside: Option<PathBuf>,
+    /// Another session that is to be replaced, once that is asked for again.
+    sure: Option<PathBuf>,
 }
 
 impl SessionFiles {
@@ -44,7 +46,7 @@ impl SessionFiles {
         let name: String =
             model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
         let place = Place::open(folder.join(format!("{name}.toml")));
-        Self { model, calibration: String::new(), folder, target: None, place, session: None, aside: None }
+        Self { model, calibration: String::new(), folder, target: None, place, session: None, aside: None, sure: None }
     }
 
     /// Returns the model as serving engines see it; `None` where it is not there.
@@ -88,6 +90,22 @@ impl SessionFiles {
         session
     }
 
+    /// Refuses to replace a file that was not opened: a session only when that is asked for twice, anything else never.
+    fn spare(&mut self, path: &Path) -> Result<(), Problem> {
+        if !path.exists() || self.sure.as_deref() == Some(path) {
+            return Ok(());
+        }
+        Session::read(path).map_err(|_| Problem {
+            message: format!("'{}' is there already, and no session", path.display()),
+            hint: Some("save under another name".to_owned()),
+        })?;
+        self.sure = Some(path.to_owned());
+        Err(Problem {
+            message: format!("'{}' is another session", path.display()),
+            hint: Some("saving there once more replaces it".to_owned()),
+        })
+    }
+
     /// Takes the place that is to be written, if it is another than now.
     fn place_for(&mut self, path: Option<&Path>) -> Result<Option<Place>, Problem> {
         let claim = |path: &Path| {
@@ -97,7 +115,11 @@ impl SessionFiles {
             })
         };
         match path {
-            Some(path) if !self.place.is(path) => claim(path).map(Some),
+            Some(path) if !self.place.is(path) => {
+                let place = claim(path)?;
+                self.spare(path)?;
+                Ok(Some(place))
+            }
             // The usual file holds a session of before, which nobody has opened.
             None if self.session.is_none() && self.place.path().exists() => Ok(Some(Place::beside(self.place.path()))),
             _ if self.place.is_locked() => Ok(None),
@@ -307,7 +329,16 @@ mod tests {
         assert_eq!(page, folder.path().join("a-b-2.html"));
         assert!(std::fs::read_to_string(&page).unwrap().contains("<b>F</b>S"));
         let undone = Work { current: 0, ..work };
+        let refused = second.save(Some(&path), &undone).unwrap_err();
+        assert!(refused.to_string().ends_with("is another session · saving there once more replaces it"), "{refused}");
         assert_eq!(second.save(Some(&path), &undone).unwrap(), path);
+        let other = folder.path().join("Cargo.toml");
+        std::fs::write(&other, "[package]").unwrap();
+        for _ in 0..2 {
+            let refused = second.save(Some(&other), &undone).unwrap_err();
+            assert!(refused.message.ends_with("Cargo.toml' is there already, and no session"), "{refused}");
+        }
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "[package]");
         let session = Session::read(&path).unwrap();
         assert_eq!((session.pattern.to_string().as_str(), session.searches.len()), ("FF", 1));
     }
@@ -337,7 +368,7 @@ mod tests {
         // Opened and saved under another name it is no longer needed.
         let mut second = files(folder.path());
         second.open(&autosave_path(&usual)).unwrap();
-        second.save(Some(&third), &work).unwrap();
+        second.save(Some(&folder.path().join("fourth.toml")), &work).unwrap();
         assert!(!autosave_path(&usual).exists());
     }
 
@@ -380,7 +411,9 @@ mod tests {
         assert_eq!(fourth.save(None, &work("fourth")).unwrap(), path("a-b-2.toml"));
         assert_eq!(fourth.save(None, &work("fourth again")).unwrap(), path("a-b-2.toml"));
         assert_eq!((change("a-b.toml").as_str(), change("a-b-2.toml").as_str()), ("third", "fourth again"));
-        assert!(fourth.save(Some(&folder.path().join("./a-b.toml")), &work("meant")).is_ok());
+        let again = folder.path().join("./a-b.toml");
+        assert!(fourth.save(Some(&again), &work("meant")).is_err());
+        assert!(fourth.save(Some(&again), &work("meant")).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 
 use super::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Training, Weights};
-use crate::checkpoint::{Checkpoint, IndexerShape};
+use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
 use crate::train::TrainError;
 use crate::train::indexers::{IndexerRecipe, IndexerRun, IndexerStep, Setup, saved};
@@ -153,6 +153,13 @@ impl Training for LocalTraining {
     }
 
     fn write(&self, path: &Path) -> Result<(), BackendError> {
+        // A person has typed this path; a model's weights have the same ending.
+        if path.exists() && Sidecar::open(path).is_err() {
+            return Err(BackendError::Failed {
+                message: format!("'{}' is there already, and no sidecar", path.display()),
+                hint: Some("keep the indexers under another name".to_owned()),
+            });
+        }
         Ok(self.run.write(path)?)
     }
 

@@ -356,6 +356,11 @@ fn the_real_backend_trains_and_measures_before_and_after() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kept.safetensors");
     training.write(&path).unwrap();
+    training.write(&path).unwrap();
+    let weights = folder.path().join("model.safetensors");
+    std::fs::write(&weights, "precious").unwrap();
+    let refused = training.write(&weights).unwrap_err().to_string();
+    assert!(refused.contains("model.safetensors' is there already, and no sidecar"), "{refused}");
     let kept = checkpoint.with_sidecar(&Sidecar::open(&path).unwrap()).unwrap();
     let mut kept = LocalBackend::load(&kept, calibration.clone(), Settings::new(placement)).unwrap();
     let loss = kept.evaluate(Subject::Pattern(pattern), &never, &mut |_| {}).unwrap().loss;

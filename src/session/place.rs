@@ -23,7 +23,7 @@ impl SessionLock {
         if let Some(folder) = session.parent().filter(|f| !f.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| FileError::io("make", folder, e))?;
         }
-        let path = session.with_extension("lock");
+        let path = lock_path(session);
         loop {
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(|e| FileError::io("write", &path, e))?;
@@ -40,9 +40,18 @@ impl SessionLock {
 
 impl Drop for SessionLock {
     fn drop(&mut self) {
-        // A leftover is harmless: it is the lock that counts, not the file.
-        let _ = std::fs::remove_file(&self.path);
+        // A leftover is harmless: it is the lock that counts, not the file. One with something in it is not ours.
+        if self.path.metadata().is_ok_and(|m| m.len() == 0) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Returns the file whose lock stands for a session: `name.toml.lock`.
+fn lock_path(session: &Path) -> PathBuf {
+    let mut name = session.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    session.with_file_name(name)
 }
 
 /// Returns whether an open file is the one that is found under its name.
@@ -148,8 +157,13 @@ mod tests {
         assert!(SessionLock::acquire(&path).unwrap().is_some());
         // One whose file is gone locks nobody out.
         let gone = SessionLock::acquire(&path).unwrap();
-        std::fs::remove_file(path.with_extension("lock")).unwrap();
+        std::fs::remove_file(lock_path(&path)).unwrap();
         assert!(SessionLock::acquire(&path).unwrap().is_some() && gone.is_some());
+        // Another program's file of that name stays.
+        let (session, lock) = (folder.path().join("t.toml"), folder.path().join("t.toml.lock"));
+        std::fs::write(&lock, "precious").unwrap();
+        drop(SessionLock::acquire(&session).unwrap().unwrap());
+        assert_eq!(std::fs::read_to_string(&lock).unwrap(), "precious");
     }
 
     #[test]

@@ -91,7 +91,9 @@ pub fn pause_search(app: &App) -> String {
 /// Says what is stopped.
 pub fn stop(app: &App) -> String {
     match () {
+        () if app.stops_training() && app.train.waiting.is_some() => "take back",
         () if app.stops_training() => "stop training",
+        () if app.stops_search() && app.search.waiting.is_some() => "take back",
         () if app.stops_search() => "stop, keep best",
         () => "stop",
     }
@@ -113,7 +115,7 @@ pub fn pause_training(app: &App) -> String {
 pub fn cannot_train(app: &App) -> Option<String> {
     let other = if app.has_training() {
         Some("a training goes on; 'x' stops it".to_owned())
-    } else if app.is_searching() || app.is_search_paused() {
+    } else if app.is_searching() || app.is_search_paused() || app.search.waiting.is_some() {
         Some("a search goes on, and only one long job can; 'x' on the Search screen stops it".to_owned())
     } else {
         None
@@ -164,8 +166,11 @@ pub fn cannot_switch(app: &App) -> Option<String> {
 
 /// Refuses to search without a model.
 pub fn cannot_search(app: &App) -> Option<String> {
-    if app.is_training() || app.is_training_paused() {
+    if app.has_training() {
         return Some("a training goes on, and only one long job can; 'x' on the Train screen stops it".into());
+    }
+    if app.search.waiting.is_some() {
+        return Some("the search begins once the worker is free; 'x' takes it back".into());
     }
     match app.search_record() {
         Some(r) if r.state == SearchState::Running && r.pattern == r.start => {

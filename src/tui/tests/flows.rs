@@ -197,6 +197,9 @@ fn saving_and_opening_carry_the_history() {
     assert!(first.app.message.text.contains("not saved"), "quit asks once");
     first.type_keys("w");
     let Some(Effect::Save { path: None, work }) = first.asked.pop() else { panic!("{:?}", first.asked) };
+    first.type_keys("Wnotes.txt\n");
+    assert_eq!((first.app.message.text.as_str(), first.asked.len()), ("sessions are .toml files", 0));
+    first.press(KeyCode::Esc);
     first.send(Msg::Saved(Ok(PathBuf::from("sessions/demo.toml"))));
     assert!(!first.app.unsaved && first.app.message.text == "saved sessions/demo.toml");
     first.type_keys("q");

@@ -96,6 +96,11 @@ fn enter_starts_with_what_the_form_says() {
     assert_eq!(scene.app.message.text, "searching: racing to 3 Full");
     scene.worker(Update::Progress(Progress { job: Job::Speed, share: 0.5, eta: None }));
     assert!(scene.text(120, 40).contains("racing to 3 Full begins once the worker is free; now: speed"));
+    // What waits is not started twice, and can be taken back.
+    let text = scene.text(120, 40);
+    assert!(text.contains("x take back") && !text.contains("Enter start"), "{text}");
+    scene.type_keys("\n");
+    assert!(scene.app.message.text.contains("'x' takes it back") && scene.posted.len() == 1);
     scene.type_keys("c");
     // Racing, with swaps, at most 0.02 nats, two stages, layer 5 stays Full, seed 7.
     scene.press(KeyCode::Right);

@@ -120,7 +120,9 @@ fn a_training_is_paused_stopped_measured_and_kept() {
     let text = scene.text(100, 30);
     assert!(text.contains("before") && text.contains("after 10 steps, against the same reference"), "{text}");
     scene.type_keys("k");
-    scene.type_keys("out.safetensors\n");
+    scene.type_keys("out\n");
+    assert_eq!(scene.app.message.text, "sidecars are .safetensors files");
+    scene.type_keys(".safetensors\n");
     assert_eq!(scene.posted.last(), Some(&Command::KeepTrained("out.safetensors".into())));
     scene.worker(Update::Kept("out.safetensors".into()));
     assert!(scene.app.message.text.starts_with("kept out.safetensors"));

@@ -1,6 +1,6 @@
 //! Lists, prompts, and answers from the outside that concern them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
@@ -85,6 +85,7 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         Question::Token if text.is_empty() => Err("a position such as 611 or 3:611, or text to find".into()),
         Question::Token => tokens::sought(app, text).map(Answer::Token),
         Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
+        Question::SaveAs if !has_ending(text, "toml") => Err("sessions are .toml files".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
         Question::Stages if text.is_empty() => Ok(Answer::Stages(None)),
         Question::Stages => {
@@ -94,6 +95,7 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         }
         Question::Training => text.parse().map(Answer::Training),
         Question::KeepTrained if text.is_empty() => Err("a path, such as indexers.safetensors".into()),
+        Question::KeepTrained if !has_ending(text, "safetensors") => Err("sidecars are .safetensors files".into()),
         Question::KeepTrained => Ok(Answer::Keep(text.into())),
         Question::Name => {
             let pattern = app.entry_pattern().unwrap_or(current);
@@ -103,6 +105,10 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             }
         }
     }
+}
+
+fn has_ending(path: &str, ending: &str) -> bool {
+    Path::new(path).extension().is_some_and(|e| e == ending)
 }
 
 /// Returns what a half-typed pattern lacks.
@@ -263,13 +269,12 @@ pub fn compare(app: &mut App) -> Vec<Effect> {
         let full = pattern.full_count();
         format!("{full:>3} Full   Δloss {delta:<20}  prefill {}", speed.unwrap_or_else(|| "not measured".into()))
     };
-    let body = format!(
-        "now  {}\nB    {}\n\n{} layers differ, B→now\n{}\n\nnow  {now}\nB    {b}",
-        numbers(now),
-        numbers(b),
-        differing.len(),
-        differing.join("  "),
-    );
+    let differ = match differing.len() {
+        0 => "no layer differs: B is what is in view".to_owned(),
+        1 => format!("1 layer differs, B→now\n{}", differing[0]),
+        n => format!("{n} layers differ, B→now\n{}", differing.join("  ")),
+    };
+    let body = format!("now  {}\nB    {}\n\n{differ}\n\nnow  {now}\nB    {b}", numbers(now), numbers(b));
     let unknown = app.results.get(&b).is_none_or(|r| r.evaluation.is_none());
     app.overlay = Overlay::Text { title: "Now against B".into(), body, scroll: 0 };
     if unknown && app.engine == Engine::Ready && app.progress.is_none() {

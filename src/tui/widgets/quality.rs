@@ -7,6 +7,7 @@ use ratatui::style::Style;
 use super::{bars, write};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{IndexSource, Speed};
+use crate::engine::Job;
 use crate::tui::app::{App, Indexers};
 use crate::tui::format;
 use crate::tui::shown::{self, Fresh};
@@ -49,6 +50,7 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
             Fresh::Failed => "✗ failed",
             _ if app.model.is_none() => "needs a model",
             _ if app.indexers == Indexers::Trained => "not timed with this pattern",
+            _ if app.progress.is_some_and(|p| p.job == Job::Speed) => "being timed",
             _ => "measured when the keys rest",
         };
         lines.push(vec![label(app, "speed"), (text.into(), app.theme.role(Role::Dim))]);
