@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What distillation towards the served layers brings to SmolLM2-135M, as one Markdown table: uniform and searched patterns
-# with 8 and 4 of 30 Full layers, before and after training, on text that was neither trained nor searched on.
+# with 8 and 4 of 30 Full layers, before and after training, beside all-Full trained for as long, on text that was neither trained nor searched on.
 #
 #   benches/smollm2_distill.sh MODEL [SIDECAR]
 #
@@ -43,10 +43,11 @@ if [ -z "${SEARCHED:-}" ] || [ -z "${SEARCHED4:-}" ]; then
         --seq-len 512 --sequences 6 --keep 4 --method lazy --cache-bytes 2GiB --session "$work/search.toml" --json $resume
 fi
 declare -A pattern=(
+    [full]=$(printf 'F%.0s' {1..30})
     [uniform8]=$(printf 'FSSS%.0s' {1..7})FS [searched8]=${SEARCHED:-$(cut_at 22)}
     [uniform4]=$(printf 'FSSSSSSS%.0s' {1..3})FSSSSS [searched4]=${SEARCHED4:-$(cut_at 26)}
 )
-trained=(uniform8-own uniform8-served searched8-served uniform4-own uniform4-served searched4-served)
+trained=(full-own uniform8-own uniform8-served searched8-served uniform4-own uniform4-served searched4-served)
 
 for run in "${trained[@]}"; do
     out=$work/$run.safetensors
@@ -66,6 +67,10 @@ for k in 64 128; do
         once "$work/$run-$k.csv" $program eval "$model" "${data[@]}" --index "$work/$run.safetensors" --index-topk $k \
             --reference-index "$sidecar" --pattern native --format csv
     done
+    for p in uniform8 searched8 uniform4 searched4; do
+        once "$work/$p-full-$k.csv" $program eval "$model" "${data[@]}" --index "$work/$p-served.safetensors" \
+            --reference-index "$work/full-own.safetensors" --index-topk $k --pattern native --format csv
+    done
     for p in uniform8 uniform4; do
         once "$work/$p-paired-$k.csv" $program eval "$model" "${data[@]}" --index "$work/$p-served.safetensors" \
             --reference-index "$work/$p-own.safetensors" --index-topk $k --pattern native --format csv
@@ -82,6 +87,8 @@ echo "| pattern | Full | indexers | k = 64: loss, Δ ± se | k = 128: loss, Δ �
 echo "|---|---:|---|---:|---:|---:|---:|---:|"
 echo "| dense | - | - |$(cells before 1) | | |"
 echo "| all-Full | 30 | before |$(cells before 2) | | |"
+echo "| all-Full | 30 | own |$(cells full-own 1) | |" \
+    "$(number "$work/full-own.json" tokens) | $(number "$work/full-own.json" seconds | cut -d. -f1) |"
 row=2
 for p in uniform8 searched8 uniform4 searched4; do
     row=$((row + 1))
@@ -102,6 +109,14 @@ echo "L_multi (served) against own-layer training, paired, Δ ± se in nats:"
 for p in uniform8 uniform4; do
     for k in 64 128; do
         awk -F, -v name="${p: -1} Full, k = $k" 'NR == 2 { printf "- uniform, %s: %s ± %s\n", name, $4, $5 }' "$work/$p-paired-$k.csv"
+    done
+done
+
+echo
+echo "Trained patterns (served) against all-Full trained for as long, paired, Δ ± se in nats:"
+for p in uniform8 searched8 uniform4 searched4; do
+    for k in 64 128; do
+        awk -F, -v name="${p%[48]}, ${p: -1} Full, k = $k" 'NR == 2 { printf "- %s: %s ± %s\n", name, $4, $5 }' "$work/$p-full-$k.csv"
     done
 done
 
