@@ -198,6 +198,8 @@ fn losses_of_two_servers_are_those_of_eval() {
     assert!(text.contains("imported: 267 targets of 3 prompts, 219 of them see more than 16 keys"), "{text}");
     let (code, _, err) = indexscope(&["import", "losses", &reference, &run]);
     assert_eq!((code, err.contains("give --index-topk N")), (2, true));
+    let (code, _, err) = indexscope(&["import"]);
+    assert_eq!((code, err.contains("'indexscope import' requires a subcommand")), (2, true), "{err}");
     std::fs::write(&run, "{\"error\": \"out of memory\"}").unwrap();
     let (code, _, err) = indexscope(&["import", "losses", &reference, &run, "--index-topk", "16"]);
     assert_eq!(code, 1);

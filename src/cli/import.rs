@@ -9,6 +9,7 @@ use crate::interop::import::ImportError;
 
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = false)] // an error, as every missing argument is
 pub struct Args {
     #[command(subcommand)]
     what: What,
