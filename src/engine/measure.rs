@@ -6,6 +6,7 @@ use super::local::LocalBackend;
 use super::{BackendError, Cancel};
 use crate::checkpoint::Config;
 use crate::domain::{Origin, Pattern, PhaseShare, Speed, Timing, median_mad};
+use crate::model::ops::give_back;
 use crate::model::{Attend, Cache, Model, Ops, Pass, PhaseTimes, Rotary};
 
 /// Fewest pairs of runs, unless the settings say otherwise.
@@ -88,6 +89,7 @@ pub(super) fn measure(
     };
     let prefill = speed("prefill", prefill, 1.0);
     done(&prefill);
+    give_back(bench.model.device())?;
     let mut cache = bench.filled(reference)?;
     let decode = bench.alternate(
         same,
@@ -122,6 +124,7 @@ pub(super) fn steps(
     for (phase, batch, tokens, prefix) in all {
         filled.truncate(prefix);
         let run = || -> Result<Runs, BackendError> {
+            give_back(bench.model.device())?;
             // With just so much room the keys of all sequences lie side by side.
             let mut cache = filled.repeated(batch, prefix + tokens)?;
             let mut step = |which: usize, laps| bench.step(patterns[which], &mut cache, (batch, tokens, prefix), laps);

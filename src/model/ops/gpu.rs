@@ -20,3 +20,16 @@ pub fn open_cuda(number: usize) -> Result<Device> {
 pub fn spare_bytes(context: &CudaContext) -> u64 {
     super::cuda::kept(context)
 }
+
+/// Waits for the device, and gives back what this program has freed and keeps: before something large is asked for, which
+/// pieces of it would not serve.
+///
+/// # Errors
+/// Where the device fails.
+pub fn give_back(device: &Device) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        return super::cuda::give_back(cuda);
+    }
+    device.synchronize()
+}

@@ -50,9 +50,9 @@ pub use attention::{MlaShape, mla_attention};
 pub use chosen::{choose_experts, expert_table, few_experts};
 pub use cross_entropy::cross_entropy;
 pub use fp8::Fp8Weight;
-pub use gpu::open_cuda;
 #[cfg(feature = "cuda")]
 pub use gpu::spare_bytes;
+pub use gpu::{give_back, open_cuda};
 pub use gpu_check::{Ceiling, GpuCheck, KernelTime, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
 pub use indexer::{indexer_scores, select, selects_in_fp8};

@@ -103,6 +103,15 @@ pub(in crate::model::ops) fn open(number: usize) -> Result<Device> {
     Ok(Device::Cuda(device))
 }
 
+/// Gives back what the device's pool keeps and nobody uses.
+pub(in crate::model::ops) fn give_back(device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.synchronize().w()?;
+    // SAFETY: the pool is the device's; what is in use stays.
+    #[allow(unsafe_code)]
+    pool(stream.context()).map_or(Ok(()), |pool| unsafe { result::mem_pool::trim_to(pool, 0) }).w()
+}
+
 /// Returns the bytes that the device's pool keeps and nobody uses: free to this program, though the driver counts them.
 pub(in crate::model::ops) fn kept(context: &CudaContext) -> u64 {
     let Some(pool) = pool(context) else { return 0 };

@@ -27,11 +27,8 @@ pub(in crate::model::ops) fn norm(x: &Tensor, w: &Tensor, bias: Option<&Tensor>,
     if !vectors.iter().all(whole) {
         return Ok(None);
     }
-    let arguments =
-        |y| Norm { y, eps: eps as f32, rows: rows.count as i32, width: rows.width as i32, ..Norm::default() };
-    let launch = plan::warps("rows_norm", rows.count);
     let (x_storage, w_storage) = (x.storage_and_layout().0, w.storage_and_layout().0);
-    let bias_storage = bias.map(Tensor::storage_and_layout);
+    let bias = bias.map(Tensor::storage_and_layout);
     let at = |storage, from: usize| Ok::<_, candle_core::Error>(address(&device::all::<bf16>(storage)?.slice(from..)));
     // SAFETY: the kernel writes every value; `rows` says how x lies, w and the bias are as wide as it.
     #[allow(unsafe_code)]
@@ -40,10 +37,14 @@ pub(in crate::model::ops) fn norm(x: &Tensor, w: &Tensor, bias: Option<&Tensor>,
         let arguments = Norm {
             x: at(&x_storage, rows.start)?,
             w: at(&w_storage, w.layout().start_offset())?,
-            bias: bias_storage.as_ref().map_or(Ok(0), |(storage, layout)| at(storage, layout.start_offset()))?,
+            bias: bias.as_ref().map_or(Ok(0), |(storage, layout)| at(storage, layout.start_offset()))?,
+            y: address(&y),
+            eps: eps as f32,
+            rows: rows.count as i32,
+            width: rows.width as i32,
             apart: rows.apart as i64,
-            ..arguments(address(&y))
         };
+        let launch = plan::warps("rows_norm", rows.count);
         device::launch(device, Form::asked(), File::Rows, &launch, &arguments)?;
         y
     };
