@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::import::{read, read_config, told, topk};
 use super::output::{OutputArgs, Table};
+use super::served::{read, read_config, told, topk};
 use super::{CliError, data, record};
 use crate::domain::{Pattern, PatternSpec, QuerySampling};
 use crate::interop::import::{Importer, ServedSets, read_by_sglang, responses};

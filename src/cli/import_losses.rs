@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::import::{read, read_config, told, topk};
 use super::output::{OutputArgs, Table};
+use super::served::{read, read_config, told, topk};
 use crate::analysis::tally::{Row, Scored, Tally};
 use crate::domain::{Estimate, Evaluation, Origin, Subject};
 use crate::interop::import::{ImportError, Pair, Prompt, compare, responses};

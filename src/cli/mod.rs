@@ -23,6 +23,7 @@ mod progress;
 mod record;
 mod report;
 mod search;
+mod served;
 mod simulate;
 mod target;
 mod train;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::output::{Format, OutputArgs, Table, print};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint};
+use super::served::read_config;
+use crate::checkpoint::Checkpoint;
 use crate::domain::{PatternSpec, Stages};
 use crate::interop::{self, Mark, Served, SimulateError, Simulation, Strip};
 
@@ -47,13 +48,8 @@ impl From<SimulateError> for CliError {
 /// # Errors
 /// When the config, the overrides or the stages cannot be used.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let (path, folder) = if args.config.is_dir() {
-        (args.config.join(CONFIG_FILE), Some(args.config.clone()))
-    } else {
-        (args.config.clone(), None)
-    };
-    let text = std::fs::read_to_string(&path).map_err(|e| CliError::file("cannot read", &path, e))?;
-    let mut served = Served::parse(&text)?;
+    let mut served = read_config(&args.config)?;
+    let folder = args.config.is_dir().then(|| args.config.clone());
     if let Some(overrides) = &args.overrides {
         let text = match overrides.strip_prefix('@') {
             Some(file) => std::fs::read_to_string(file).map_err(|e| CliError::file("cannot read", file.as_ref(), e))?,
