@@ -25,6 +25,7 @@ fn refused(code: i32, needle: &str, arguments: &[&str]) {
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
     assert!(stderr.starts_with("error: ") && stderr.contains(needle), "{arguments:?}: {stderr}");
     assert!(stderr.lines().all(|l| l.starts_with("error: ") || l.starts_with("hint: ")), "{arguments:?}: {stderr}");
+    assert!(code == 1 || stderr.lines().any(|l| l.starts_with("hint: ")), "{arguments:?}: {stderr}");
     assert!(output.stdout.is_empty());
 }
 

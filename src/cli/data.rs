@@ -175,7 +175,8 @@ impl DataArgs {
 fn number(text: &str) -> Result<usize, CliError> {
     match text.parse() {
         Ok(n) if n > 1 => Ok(n),
-        _ => Err(CliError::usage(format!("N of --tokens random:N must be a whole number above 1, not '{text}'"))),
+        _ => Err(CliError::usage(format!("N of --tokens random:N must be a whole number above 1, not '{text}'"))
+            .hint("such as random:8192")),
     }
 }
 

@@ -165,8 +165,18 @@ impl Files for SessionFiles {
                 hint: Some(format!("open it by 'indexscope {}'", path.display())),
             });
         }
-        let work = work_of(&session);
-        Ok(Opened { work, file: self.hold(path, session) })
+        let mut work = work_of(&session);
+        let known = |hash: &str| !hash.is_empty();
+        let other_text =
+            known(&self.calibration) && known(&session.calibration) && session.calibration != self.calibration;
+        if !other_text {
+            return Ok(Opened { work, file: self.hold(path, session), other_text });
+        }
+        // Losses on another text would stand beside those of this one; the file keeps them.
+        work.steps.iter_mut().for_each(|step| step.evaluation = None);
+        self.place = Place::beside(&saved_path(path));
+        (self.session, self.aside) = (Some(session), None);
+        Ok(Opened { work, file: self.place.path().to_owned(), other_text })
     }
 
     fn sessions(&mut self) -> Vec<PathBuf> {
@@ -285,7 +295,7 @@ fn problem(message: impl Display) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Goal, SearchSettings, Strategy};
+    use crate::domain::{Evaluation, Goal, Origin, SearchSettings, Strategy, Subject};
 
     fn step(pattern: &str, parent: Option<usize>) -> Step {
         Step {
@@ -318,7 +328,7 @@ mod tests {
         let mut second = files(folder.path());
         // It is open in the first one: here it goes on under a name of its own.
         let own = folder.path().join("a-b-2.toml");
-        assert_eq!(second.open(&path).unwrap(), Opened { work: work.clone(), file: own.clone() });
+        assert_eq!(second.open(&path).unwrap(), Opened { work: work.clone(), file: own.clone(), other_text: false });
         let refused = second.save(Some(&path), &work).unwrap_err();
         assert!(refused.message.contains("open in another"), "{refused}");
         second.autosave(&work).unwrap();
@@ -414,6 +424,45 @@ mod tests {
         let again = folder.path().join("./a-b.toml");
         assert!(fourth.save(Some(&again), &work("meant")).is_err());
         assert!(fourth.save(Some(&again), &work("meant")).is_ok());
+    }
+
+    #[test]
+    fn losses_on_another_text_are_left_where_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a-b.toml");
+        let evaluation = Evaluation {
+            subject: Subject::Pattern("FS".parse().unwrap()),
+            loss: 2.5,
+            delta: None,
+            delta_all: 0.0,
+            reference_loss: 2.4,
+            agreement: None,
+            bits_per_byte: None,
+            by_position: Vec::new(),
+            worst_sequence: None,
+            sequences: (1, 1),
+            targets: 8,
+            eligible: 8,
+            blocks: 1,
+            resumed_from: 0,
+            layer_forwards: 2.0,
+            seconds: 1.0,
+            origin: Origin::Measured,
+        };
+        let steps = vec![Step { evaluation: Some(evaluation), ..step("FS", None) }];
+        let work = Work { steps, current: 0, named: vec![], search: None, overlap: None };
+        let on = |text: &str| SessionFiles { calibration: text.into(), ..files(folder.path()) };
+        on("text a").save(Some(&path), &work).unwrap();
+        let opened = on("text a").open(&path).unwrap();
+        assert_eq!((&opened.work, opened.other_text), (&work, false));
+        let mut other = on("text b");
+        let opened = other.open(&path).unwrap();
+        let own = folder.path().join("a-b-2.toml");
+        assert_eq!((&opened.file, opened.other_text, &opened.work.steps[0].evaluation), (&own, true, &None));
+        assert_eq!(other.save(None, &opened.work).unwrap(), own);
+        let kept = |path: &Path| Session::read(path).unwrap();
+        assert!(kept(&path).history[0].evaluation.is_some() && kept(&own).history[0].evaluation.is_none());
+        assert_eq!((kept(&path).calibration.as_str(), kept(&own).calibration.as_str()), ("text a", "text b"));
     }
 
     #[test]

@@ -53,8 +53,10 @@ pub struct Work {
 pub struct Opened {
     /// What it holds.
     pub work: Work,
-    /// The file that it is saved to: its own, unless that is an autosave or open in another program.
+    /// The file that it is saved to: its own, unless that is an autosave, open in another program, or about another text.
     pub file: PathBuf,
+    /// Whether it was measured on another calibration set, so that its losses are left out.
+    pub other_text: bool,
 }
 
 /// An error for a person: what is wrong, and what to do.

@@ -56,7 +56,7 @@ fn empty(app: &App) -> String {
         (Some(why), _) => why,
         (None, Some(settings)) => {
             let job = app.progress.map_or("starting", |p| App::job_name(p.job));
-            format!("{} begins once the worker is free; now: {job}. 'x' takes it back.", told(&settings))
+            format!("Training {} begins once the worker is free; now: {job}. 'x' takes it back.", told(&settings))
         }
         (None, None) if app.left_training().is_some() => left(app),
         (None, None) => format!(

@@ -131,7 +131,7 @@ pub fn coverage(pattern: Pattern) -> Coverage {
 /// A session was read, and nobody else has it open.
 pub fn opened(path: &str, work: Work) -> Msg {
     let file = crate::session::saved_path(path.as_ref());
-    Msg::Opened(path.into(), Ok(Opened { work, file }))
+    Msg::Opened(path.into(), Ok(Opened { work, file, other_text: false }))
 }
 
 /// A dashboard with its outside played by hand.

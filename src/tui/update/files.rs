@@ -56,7 +56,7 @@ pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
 
 /// A session was read, or not.
 pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> Vec<Effect> {
-    let Opened { work, file } = match result {
+    let Opened { work, file, other_text } = match result {
         Ok(opened) => opened,
         Err(problem) => {
             app.say(Tone::Bad, problem.to_string());
@@ -74,6 +74,10 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> 
     if app.take_work(&work) {
         if file == saved_path(&path) {
             app.say(Tone::Info, format!("opened {}", path.display()));
+        } else if other_text {
+            let (path, file) = (path.display(), file.display());
+            let text = format!("{path} is about another text: its losses are left out; here it is {file}");
+            app.say(Tone::Warn, text);
         } else {
             let text = format!("{} is open in another indexscope; here it is {}", path.display(), file.display());
             app.say(Tone::Warn, text);
