@@ -54,11 +54,11 @@ __device__ __forceinline__ float from_e4m3(uint32_t code) {
   return __uint_as_float(sign | __float_as_uint(__uint_as_float((code & 0x7fu) << 20) * 0x1p120f));
 }
 
-// The nearest e4m3 code, ties to even; beyond ±448 the largest.
+// The nearest e4m3 code, ties to even; beyond ±448 the largest; NaN stays NaN.
 __device__ __forceinline__ uint32_t to_e4m3(float x) {
   const uint32_t sign = (__float_as_uint(x) >> 24) & 0x80u;
-  const float magnitude = fminf(fabsf(x), 448.f);
-  if (!(magnitude == magnitude)) return sign | 0x7fu;
+  if (!(x == x)) return sign | 0x7fu;
+  const float magnitude = fminf(fabsf(x), 448.f);  // of a NaN it would be 448
   // Below 2^-6 codes are 2^-9 apart; above, 3 bits of mantissa remain.
   if (magnitude < 0x1p-6f) return sign | uint32_t(rintf(magnitude * 0x1p9f));
   const uint32_t bits = __float_as_uint(magnitude);
@@ -130,7 +130,8 @@ __device__ __forceinline__ void multiply_bf16(float (&c)[4], const uint32_t (&a)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Two e4m3 of the low (or high) half of `codes` as f16, 2^-8 times their value: exact, as every e4m3 is an f16.
+// Two e4m3 of the low (or high) half of `codes` as f16, 2^-8 times their value: exact, as every e4m3 is an f16, but for
+// NaN, which becomes ±480: whose codes have one has a NaN for a scale, too (`fp8_quantise_rows`).
 __device__ __forceinline__ uint32_t widen_e4m3(uint32_t codes, bool high) {
   const uint32_t two = high ? codes >> 16 : codes & 0xffffu;
   const uint32_t spread = (two & 0xffu) | (two & 0xff00u) << 8;

@@ -2,6 +2,7 @@
 //
 //   value[r, c] = e4m3(code[r, c]) * scale[r / block_rows, c / block_columns]
 //   scale[r] = max over c of |x[r, c]| / 448 (1 where that is 0);  code[r, c] = nearest e4m3 of x[r, c] / scale[r]
+//   A row with a NaN has one for its scale and for all of its codes.
 //
 // CPU twins: src/model/ops/fp8.rs; src/model/ops/cuda/check/fp8.rs states the second. Launches:
 // src/model/ops/cuda/fp8.rs.
@@ -28,15 +29,18 @@ __device__ __forceinline__ void dequantise(const uint8_t* codes, const float* sc
   }
 }
 
+// The larger of two, NaN where one of them is.
+__device__ __forceinline__ float larger(float a, float b) { return b > a || !(b == b) ? b : a; }
+
 __device__ __forceinline__ void quantise_rows(const uint16_t* x, uint8_t* codes, float* scales, int rows, int columns) {
   const int lane = threadIdx.x % 32, row = int(blockIdx.x) * int(blockDim.x / 32) + int(threadIdx.x) / 32;
   if (row >= rows) return;  // a whole warp
   const uint16_t* from = x + static_cast<long long>(row) * columns;
   float top = 0.f;
-  for (int c = lane; c < columns; c += 32) top = fmaxf(top, fabsf(device::low_bf16(from[c])));
+  for (int c = lane; c < columns; c += 32) top = larger(top, fabsf(device::low_bf16(from[c])));
 #pragma unroll
-  for (int by = 16; by > 0; by /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, by));
-  const float scale = top > 0.f ? top / 448.f : 1.f;
+  for (int by = 16; by > 0; by /= 2) top = larger(top, __shfl_xor_sync(~0u, top, by));
+  const float scale = top == 0.f ? 1.f : top / 448.f;
   for (int c = lane; c < columns; c += 32)
     codes[static_cast<long long>(row) * columns + c] = uint8_t(device::to_e4m3(device::low_bf16(from[c]) / scale));
   if (lane == 0) scales[row] = scale;

@@ -23,6 +23,7 @@ int main() {
     expect(device::to_e4m3(middle + (next - middle) * 1e-3f) == code + 1, "above %g: not %#x", middle, code + 1);
   }
   expect(device::to_e4m3(1e9f) == 0x7e && device::to_e4m3(-INFINITY) == 0xfe, "large values do not saturate");
+  expect(device::to_e4m3(NAN) == 0x7f && device::to_e4m3(-NAN) == 0xff, "a NaN becomes a number");
   expect(device::to_bf16(1.00390625f) == 0x3f80 && device::to_bf16(1.01171875f) == 0x3f82, "ties of bf16 do not go to even");
 
   for (int rows : {1, 5, 9})
@@ -60,5 +61,18 @@ int main() {
       }
       ++cases;
     }
+  // A NaN anywhere in a row, before or after its maximum, spoils that row and no other.
+  for (int place : {0, 3, 69}) {
+    std::vector<uint16_t> x(3 * 70, 0x3f80);
+    x[1 * 70 + place] = 0x7fc0;
+    std::vector<uint8_t> codes(x.size());
+    std::vector<float> scales(3);
+    emulate::launch(dim3(1), dim3(96), 0, 1, [&] { fp8_quantise_rows(x.data(), codes.data(), scales.data(), 3, 70); });
+    for (int r = 0; r < 3; ++r) {
+      expect(isnan(scales[r]) == (r == 1), "scale of row %d is %g", r, scales[r]);
+      for (int c = 0; c < 70; ++c) expect((codes[r * 70 + c] == 0x7f) == (r == 1), "code %#x of row %d", codes[r * 70 + c], r);
+    }
+    ++cases;
+  }
   return report("fp8_dequant", cases);
 }

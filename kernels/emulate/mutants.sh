@@ -55,6 +55,8 @@ indexer_wgmma.cuh ; dim is taken for full ; s/inside = 16 \* chunk < o.dim_bytes
 indexer_wgmma.cuh ; missing heads have queries and weights ; s/ && head < o.heads//
 indexer_wgmma.cuh ; scales of queries are left out ; s/if (FP8) weight \*= .*//
 indexer_wgmma.cuh ; scales of keys are left out ; s/whole \* k_scale/whole/
+fp8_dequant.cu ; fp8: a NaN vanishes in a row's maximum ; s/ || !(b == b)//
+device.cuh ; fp8: a NaN becomes the largest code ; s/^  if (!(x == x)) return sign.*//
 indexer_topk.cu ; mma.sync: no barrier when a tile has come ; s/^    __syncthreads();  \/\/ the tile has come.*//
 indexer_topk.cu ; mma.sync: copies are not waited for ; s/device::copies_wait<STAGES - 2>/device::copies_wait<STAGES - 1>/
 indexer_topk.cu ; mma.sync: the wrong stage is multiplied ; /const uint4\* stage/s/(tile - begin)/(tile - begin + 1)/
@@ -142,6 +144,7 @@ while IFS= read -r line; do
   total=$((total + 1))
   test=indexer_topk
   [[ $what != attention:* ]] || test=sparse_mla
+  [[ $what != fp8:* ]] || test=fp8_dequant
   if ! g++ -std=c++17 -O1 -DINDEXSCOPE_EMULATE -w -x c++ "$work/kernels/emulate/$test.cpp" -o "$work/test" 2>"$work/log"; then
     echo "error: '$what' does not compile: $(head -1 "$work/log")" >&2
     exit 1
