@@ -172,6 +172,8 @@ fn unsaved_work_is_put_aside_until_it_is_saved() {
     scene.type_keys("/5\n ");
     scene.wait(1900);
     assert!(!scene.asked.iter().any(|e| matches!(e, Effect::Autosave(_))), "{:?}", scene.asked);
+    // What goes on changing is put aside all the same.
+    scene.type_keys("/6\n ");
     scene.wait(200);
     let Some(Effect::Autosave(work)) = scene.asked.pop() else { panic!("{:?}", scene.asked) };
     assert_eq!(work.steps[work.current].pattern, scene.pattern());

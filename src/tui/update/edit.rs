@@ -90,10 +90,10 @@ pub fn moved(app: &mut App, what: String) -> Vec<Effect> {
     refresh(app)
 }
 
-/// Has unsaved work put aside once nothing has changed for a moment.
+/// Has unsaved work put aside in a moment, however much changes until then.
 pub fn put_aside_soon(app: &mut App) {
     if app.unsaved {
-        app.autosave = Some(app.now + AUTOSAVE);
+        app.autosave.get_or_insert(app.now + AUTOSAVE);
     }
 }
 
