@@ -141,12 +141,15 @@ fn check(args: &Args, sets: &ServedSets, meant: Option<Pattern>, differs: &[usiz
         return Ok(());
     }
     let layers: Vec<String> = differs.iter().map(ToString::to_string).collect();
-    let meant = meant.map_or_else(String::new, |p| p.to_string());
-    let what = format!("the server ran {ran}, not {meant}: it differs at layers {}", layers.join(", "));
+    let (meant, layers) = (meant.map_or_else(String::new, |p| p.to_string()), layers.join(", "));
     if args.pattern.is_none() {
-        args.output.warn(&format!("{what}, which is what SGLang should make of '{}'", args.config.display()));
+        let config = args.config.display();
+        args.output.warn(&format!(
+            "the server ran {ran}, and SGLang should make {meant} of '{config}': they differ at layers {layers}"
+        ));
         return Ok(());
     }
+    let what = format!("the server ran {ran}, not {meant}: they differ at layers {layers}");
     Err(CliError::run(what)
         .hint("'indexscope simulate CONFIG' says which engine reads the config how; the trace was written"))
 }
