@@ -8,7 +8,6 @@ use super::compare::Predictions;
 use super::data::Calibration;
 use super::device::Placement;
 use super::forward::{How, Runner};
-use super::measure::MIN_RUNS;
 use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, TrainingText};
 use crate::analysis::tally::Tally;
@@ -21,6 +20,9 @@ use crate::model::{Indices, Model, Ops};
 const CACHE_BYTES: usize = 1 << 30;
 /// Share of that budget that the reference's logits may take; states have the rest.
 const LOGITS_SHARE: f64 = 0.25;
+
+/// Fewest pairs of timed runs, unless the settings say otherwise.
+const MIN_RUNS: usize = 5;
 
 /// How a [`LocalBackend`] works.
 #[derive(Clone, Debug)]

@@ -34,6 +34,7 @@ mod states;
 mod stream;
 mod tally;
 mod targets;
+mod timing;
 mod trainer;
 mod training;
 #[cfg(test)]

@@ -1,0 +1,294 @@
+//! Forwards that are timed: of a pattern and of the reference in alternation.
+
+use std::time::{Duration, Instant};
+
+use super::local::LocalBackend;
+use super::{BackendError, Cancel};
+use crate::checkpoint::Config;
+use crate::domain::{Pattern, PhaseShare, Timing, median_mad};
+use crate::model::{Attend, Cache, Model, Ops, Pass, PhaseTimes, Rotary};
+
+/// Most pairs of runs.
+const MAX_RUNS: usize = 15;
+/// After this time no further pair is begun, once the fewest are done.
+const ENOUGH: Duration = Duration::from_secs(3);
+
+/// Tokens decoded per timed run.
+pub(super) const DECODE_TOKENS: usize = 16;
+
+/// Tokens at once where a cache is filled and nobody looks at the clock.
+const FILL: usize = 16 * 1024;
+
+/// Tokens in a forward below which a device would notice that every phase is waited for.
+const LAPPED: usize = 1024;
+
+/// Elements of a tensor that the kernels of candle can count.
+const COUNTED: usize = 1 << 31;
+
+/// What alternating runs gave.
+#[derive(Default)]
+pub(super) struct Runs {
+    pub seconds: Vec<f64>,
+    pub ratios: Vec<f64>,
+    pub phases: PhaseTimes,
+}
+
+pub(super) fn timing(values: &[f64]) -> Timing {
+    let (median, mad) = median_mad(values).unwrap_or((f64::NAN, f64::NAN));
+    Timing { median, mad, runs: values.len() }
+}
+
+/// The tokens that are timed.
+pub(super) struct Bench<'a> {
+    pub model: &'a Model,
+    ops: Ops,
+    cancel: &'a Cancel,
+    pub ids: Vec<u32>,
+    pub context: usize,
+    /// Tokens that are run at once in a prefill; `None` for all.
+    chunk: Option<usize>,
+    pub rotary: Rotary,
+    /// Fewest pairs of runs.
+    runs: usize,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(backend: &'a LocalBackend, context: usize, cancel: &'a Cancel) -> Result<Self, BackendError> {
+        let model = &backend.runner.model;
+        let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
+        let ids = all.cycle().take(context + DECODE_TOKENS).collect();
+        let (ops, chunk) = (backend.settings.ops, backend.settings.chunk);
+        let at_once = chunk.unwrap_or(context).min(context);
+        if !model.device().is_cpu() {
+            check_counted(model.config(), at_once, context, ops)?;
+        }
+        let runs = backend.settings.runs.max(1);
+        Ok(Self { model, ops, cancel, ids, context, chunk, rotary: model.rope(context)?, runs })
+    }
+
+    /// Returns whether the phases of a forward of so many tokens can be timed along with it.
+    pub(super) fn laps(&self, tokens: usize) -> bool {
+        self.model.device().is_cpu() || tokens >= LAPPED
+    }
+
+    /// Calls `run` with the pattern (0) and the reference (1) in alternation; the first pair warms caches and is thrown
+    /// away. The second argument is whether phases are to be timed; where they are not `lapped`, one more run does it.
+    ///
+    /// Where the two are the `same`, the ratio is 1 by what it means, and not the noise between two runs of one thing.
+    pub(super) fn alternate(
+        &self,
+        same: bool,
+        lapped: bool,
+        run: &mut dyn FnMut(usize, bool) -> Result<PhaseTimes, BackendError>,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Runs, BackendError> {
+        run(0, lapped)?;
+        if !same {
+            run(1, lapped)?;
+        }
+        let started = Instant::now();
+        let mut runs = Runs::default();
+        while runs.seconds.len() < self.runs || (runs.seconds.len() < MAX_RUNS && started.elapsed() < ENOUGH) {
+            // Which of the two goes first alternates, so that a drift of the clock favours neither.
+            let first = runs.seconds.len() % 2;
+            let mut times = [PhaseTimes::default(); 2];
+            if same {
+                times = [run(0, lapped)?; 2];
+            } else {
+                times[first] = run(first, lapped)?;
+                times[1 - first] = run(1 - first, lapped)?;
+            }
+            let [ours, theirs] = times;
+            runs.seconds.push(total(&ours).as_secs_f64());
+            runs.ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
+            runs.phases = add(runs.phases, ours);
+            let done = runs.seconds.len() as f64 / MAX_RUNS as f64;
+            progress(done.max(started.elapsed().div_duration_f64(ENOUGH)).min(1.0));
+        }
+        if !lapped {
+            runs.phases = run(0, true)?;
+        }
+        Ok(runs)
+    }
+
+    /// Runs the context, in chunks after one another where chunks are shorter.
+    pub(super) fn prefill(&self, pattern: Pattern, laps: bool) -> Result<PhaseTimes, BackendError> {
+        if let Some(chunk) = self.chunk.filter(|&chunk| chunk < self.context) {
+            let mut cache = self.model.cache(self.context)?;
+            return self.chunks(chunk, pattern, &mut cache, laps);
+        }
+        self.forward(&[self.ids[..self.context].to_vec()], &self.rotary, pattern, None, laps, &mut |_, _, _, _| {})
+    }
+
+    /// Runs `tokens` query tokens of each of `batch` sequences after a prefix, in chunks where those are shorter.
+    pub(super) fn step(
+        &self,
+        pattern: Pattern,
+        cache: &mut Cache,
+        (batch, tokens, prefix): (usize, usize, usize),
+        laps: bool,
+    ) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        let chunk = self.chunk.unwrap_or(tokens).min(tokens);
+        for start in (0..tokens).step_by(chunk.max(1)) {
+            let n = chunk.min(tokens - start);
+            let query = |b: usize| self.ids.iter().cycle().skip(prefix + start + b).take(n).copied().collect();
+            let ids: Vec<Vec<u32>> = (0..batch).map(query).collect();
+            let rotary = self.model.rope_at(prefix + start, n)?;
+            times = add(times, self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?);
+        }
+        cache.truncate(prefix);
+        Ok(times)
+    }
+
+    fn chunks(
+        &self,
+        chunk: usize,
+        pattern: Pattern,
+        cache: &mut Cache,
+        laps: bool,
+    ) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        for start in (0..self.context).step_by(chunk) {
+            let ids = self.ids[start..self.context.min(start + chunk)].to_vec();
+            let rotary = self.model.rope_at(start, ids.len())?;
+            times = add(times, self.forward(&[ids], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?);
+        }
+        Ok(times)
+    }
+
+    /// Returns the cache after the context.
+    pub(super) fn filled(&self, pattern: Pattern) -> Result<Cache, BackendError> {
+        let mut cache = self.model.cache(self.context + DECODE_TOKENS)?;
+        self.chunks(self.chunk.unwrap_or(FILL), pattern, &mut cache, false)?;
+        Ok(cache)
+    }
+
+    pub(super) fn decode(&self, pattern: Pattern, cache: &mut Cache, laps: bool) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        for position in self.context..self.ids.len() {
+            let rotary = self.model.rope_at(position, 1)?;
+            times = add(
+                times,
+                self.forward(&[vec![self.ids[position]]], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?,
+            );
+        }
+        cache.truncate(self.context);
+        Ok(times)
+    }
+
+    /// Runs every layer and the head for the last token; returns where the time went, all of it booked somewhere.
+    ///
+    /// Without `laps` it is all booked as the rest. `each` hears of every layer: when it began, how long it took, and its
+    /// phases.
+    pub(super) fn forward(
+        &self,
+        ids: &[Vec<u32>],
+        rotary: &Rotary,
+        pattern: Pattern,
+        mut cache: Option<&mut Cache>,
+        laps: bool,
+        each: &mut dyn FnMut(usize, Duration, Duration, &PhaseTimes),
+    ) -> Result<PhaseTimes, BackendError> {
+        let mut times = PhaseTimes::default();
+        let started = Instant::now();
+        let mut hidden = self.model.embed(ids)?;
+        let mut indices = None;
+        for layer in 0..pattern.len() {
+            if self.cancel.is_stale() {
+                return Err(BackendError::Cancelled);
+            }
+            let attend = match &indices {
+                Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
+                _ => Attend::Own,
+            };
+            let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
+            let (begin, mut spent) = (started.elapsed(), PhaseTimes::default());
+            let mut pass = Pass { ops: self.ops, cache, times: laps.then_some(&mut spent), ..Pass::new(attend) };
+            let output = self.model.layer(layer, &hidden, rotary, &mut pass)?;
+            (hidden, indices) = (output.hidden, output.indices);
+            each(layer, begin, started.elapsed().saturating_sub(begin), &spent);
+            times = add(times, spent);
+        }
+        let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
+        // Reading the logits waits for the device.
+        self.model.logits(&last)?.flatten_all()?.to_vec1::<f32>()?;
+        times.rest = Duration::ZERO;
+        times.rest = started.elapsed().saturating_sub(total(&times));
+        Ok(times)
+    }
+}
+
+/// Refuses tokens at once of which a tensor has more elements than a device's kernels can count.
+fn check_counted(config: &Config, tokens: usize, context: usize, ops: Ops) -> Result<(), BackendError> {
+    let scores = config.num_attention_heads * tokens * context;
+    if ops == Ops::Reference && scores >= COUNTED {
+        return Err(BackendError::Failed {
+            message: format!(
+                "{} heads' scores of {tokens} tokens and {context} keys are more than the device's kernels can count",
+                config.num_attention_heads
+            ),
+            hint: Some("use --attention fast, or a shorter --context or --chunk".to_owned()),
+        });
+    }
+    let heads = config.num_attention_heads * (config.qk_nope_head_dim + config.qk_rope_head_dim).max(config.v_head_dim);
+    let widest = heads.max(config.index_n_heads * config.index_head_dim).max(config.hidden_size);
+    if tokens * widest < COUNTED {
+        return Ok(());
+    }
+    Err(BackendError::Failed {
+        message: format!(
+            "{tokens} tokens at once, {widest} elements wide, are more than the device's kernels can count"
+        ),
+        hint: Some(format!("give --chunk {}, or fewer", ((COUNTED - 1) / widest + 1).next_power_of_two() / 2)),
+    })
+}
+
+fn total(t: &PhaseTimes) -> Duration {
+    t.indexer + t.topk + t.attention + t.mlp + t.rest
+}
+
+fn add(a: PhaseTimes, b: PhaseTimes) -> PhaseTimes {
+    PhaseTimes {
+        indexer: a.indexer + b.indexer,
+        topk: a.topk + b.topk,
+        attention: a.attention + b.attention,
+        mlp: a.mlp + b.mlp,
+        rest: a.rest + b.rest,
+    }
+}
+
+pub(super) fn shares(times: PhaseTimes) -> PhaseShare {
+    let of = |part: Duration| part.div_duration_f64(total(&times));
+    PhaseShare {
+        indexer: of(times.indexer),
+        topk: of(times.topk),
+        attention: of(times.attention),
+        mlp: of(times.mlp),
+        rest: of(times.rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::RandomModel;
+
+    #[test]
+    fn what_a_device_cannot_count_is_refused_with_a_chunk_that_it_can() {
+        let config = RandomModel::read("glm-4.7-flash-dsa", &[]).unwrap().config;
+        // The widest are attention's queries: 20 · 256.
+        let fast = |tokens| check_counted(&config, tokens, 1 << 20, Ops::Fast);
+        assert!(fast(419_430).is_ok());
+        let Err(BackendError::Failed { message, hint }) = fast(419_431) else { panic!("refused") };
+        assert!(message.contains("419431 tokens at once, 5120 elements wide"), "{message}");
+        assert_eq!(hint.as_deref(), Some("give --chunk 262144, or fewer"));
+        assert!(fast(262_144).is_ok());
+        // 20 heads: 10,362 squared times 20 is just below 2^31.
+        let reference = |tokens| check_counted(&config, tokens, tokens, Ops::Reference);
+        assert!(reference(10_362).is_ok());
+        let Err(BackendError::Failed { message, hint }) = reference(10_363) else { panic!("refused") };
+        assert!(message.contains("20 heads' scores of 10363 tokens and 10363 keys"), "{message}");
+        assert!(hint.is_some_and(|hint| hint.contains("--attention fast")));
+    }
+}
