@@ -5,7 +5,7 @@
 #
 # nvcc is that of PATH, of CUDA_HOME, or of a compile-only toolkit (kernels/toolkit, about 105 MB from PyPI, once); where
 # none can be had, one line says so and nothing fails. The table goes to target/kernels/table.txt too; what is unchanged
-# is not compiled again. Set NVCC_CCBIN for another host compiler. The dynamic shared memory is asked for at launch: src/model/ops/plan.rs has it.
+# is not compiled again. Set NVCC_CCBIN for another host compiler. The dynamic shared memory is asked for at launch: src/model/ops/plan has it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
