@@ -227,7 +227,8 @@ impl Attention {
         let keys = o.kept.dim(1)?;
         let mut selections = Vec::with_capacity(b);
         for n in 0..b {
-            let (q, kept, shared) = (o.q.get(n)?.detach(), o.kept.get(n)?.detach(), o.shared.get(n)?.detach());
+            let (q, kept, shared) =
+                (sequence(&o.q, n)?.detach(), sequence(&o.kept, n)?.detach(), sequence(&o.shared, n)?.detach());
             let mut selection = Selection::with_capacity(t, self.topk.min(keys));
             for start in (0..t).step_by(ORACLE_ROWS) {
                 pass.check()?;
@@ -262,5 +263,29 @@ impl Attention {
     fn scores(&self, o: &Operands, pass: &mut Pass) -> Result<Tensor> {
         let (indexer, p) = self.project(o, pass)?;
         Ok(indexer_scores(&p.q, &p.k, &p.w, indexer.scale())?)
+    }
+}
+
+/// Returns one sequence, `[B, …]` to `[…]`, as a view: `Tensor::get` copies what has no columns, as what grouped heads
+/// share, and a GPU allocates no zero bytes.
+fn sequence(x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
+    x.narrow(0, n, 1)?.squeeze(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_sequence_without_columns_is_a_view_and_allocates_nothing() {
+        let x = Tensor::zeros((2, 3, 4), DType::F32, &Device::Cpu).unwrap();
+        for columns in [4, 0] {
+            let one = sequence(&x.narrow(2, 0, columns).unwrap(), 1).unwrap();
+            assert_eq!(one.dims(), [3, columns]);
+            // A copy would begin at its own start.
+            assert_eq!(one.layout().start_offset(), 12);
+        }
     }
 }
