@@ -61,7 +61,7 @@ impl Model {
         for &l in layers {
             let scope = root.at("model.layers").at(l).at("self_attn.indexer");
             let indexer = Indexer::load(&scope, &self.config)?.ok_or(super::ModelError::NoIndexer(l))?;
-            model.layers[l].set_indexer(indexer);
+            model.layers[l].set_indexer(indexer)?;
         }
         Ok(model)
     }

@@ -22,6 +22,14 @@ pub enum ModelError {
     /// Layer 0, or a layer after no Full layer, was asked to reuse indices.
     #[error("layer {0} is Shared, but no earlier layer has selected anything")]
     NothingToShare(usize),
+    /// Models of this family do not support something.
+    #[error("{what} is not supported for models of type {family}")]
+    Unsupported {
+        /// `model_type` of config.json.
+        family: &'static str,
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A token id outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     Token {

@@ -1,59 +1,68 @@
-//! One decoder layer: attention and a dense or sparse MLP, each behind a norm and added to the residual stream.
+//! One decoder layer, whatever its family.
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::Result;
-use super::attention::Attention;
-use super::clock::Clock;
 use super::indexer::{Indexer, IndexerInput};
-use super::mlp::Mlp;
-use super::moe::Moe;
-use super::ops::{Rotary, rms_norm};
-use super::pass::{LayerOutput, Ops, Pass};
+use super::ops::Rotary;
+use super::pass::{LayerOutput, Pass};
 use super::weights::Scope;
-use crate::checkpoint::{Config, MlpKind};
+use super::{ModelError, Result, families};
+use crate::checkpoint::Config;
 
-#[derive(Clone, Debug)]
-enum Feed {
-    Dense(Mlp),
-    Sparse(Moe),
+/// What the layers of one family compute; what a family does not override, it does not support.
+pub(super) trait Block: Debug + Send + Sync {
+    /// Returns the family's name in errors.
+    fn family(&self) -> &'static str;
+
+    /// Returns whether the layer can choose keys by itself.
+    fn can_select(&self) -> bool;
+
+    /// Runs the layer; see [`Layer::forward`].
+    fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput>;
+
+    /// Returns the output of attention alone; see [`Layer::attention`].
+    fn attention(&self, _x: &Tensor, _rotary: &Rotary, _pass: &mut Pass) -> Result<Tensor> {
+        Err(ModelError::Unsupported { family: self.family(), what: "the output of attention alone" })
+    }
+
+    /// Returns head-averaged dense attention; see [`Layer::mean_attention`].
+    fn mean_attention(&self, _x: &Tensor, _rotary: &Rotary, _rows: &[usize]) -> Result<Tensor> {
+        Err(ModelError::Unsupported { family: self.family(), what: "head-averaged attention" })
+    }
+
+    /// Returns what a lightning indexer works on; see [`Layer::indexer_input`].
+    fn indexer_input(&self, _x: &Tensor) -> Result<IndexerInput> {
+        Err(ModelError::Unsupported { family: self.family(), what: "a lightning indexer of another model" })
+    }
+
+    /// Returns the layer with another lightning indexer.
+    fn with_indexer(&self, _indexer: Indexer) -> Result<Arc<dyn Block>> {
+        Err(ModelError::Unsupported { family: self.family(), what: "a lightning indexer of another model" })
+    }
 }
 
 /// The weights of one layer, with its indexer if the checkpoint has one.
 #[derive(Clone, Debug)]
-pub struct Layer {
-    attention_norm: Tensor,
-    attention: Attention,
-    feed_norm: Tensor,
-    feed: Feed,
-    eps: f64,
-}
+pub struct Layer(Arc<dyn Block>);
 
 impl Layer {
     /// Loads layer `l` of the model at `root`.
     pub(super) fn load(root: &Scope, config: &Config, l: usize) -> Result<Self> {
-        let scope = root.at("model.layers").at(l);
-        let hidden = config.hidden_size;
-        Ok(Self {
-            attention_norm: scope.get("input_layernorm.weight", &[hidden])?,
-            attention: Attention::load(&scope.at("self_attn"), config, l)?,
-            feed_norm: scope.get("post_attention_layernorm.weight", &[hidden])?,
-            feed: match config.mlp[l] {
-                MlpKind::Dense => Feed::Dense(Mlp::load(&scope.at("mlp"), hidden, config.intermediate_size)?),
-                MlpKind::Sparse => Feed::Sparse(Moe::load(&scope.at("mlp"), config)?),
-            },
-            eps: config.rms_norm_eps,
-        })
+        families::load(root, config, l).map(Self)
     }
 
     /// Puts another indexer in the place of the layer's own.
-    pub(super) fn set_indexer(&mut self, indexer: Indexer) {
-        self.attention.set_indexer(indexer);
+    pub(super) fn set_indexer(&mut self, indexer: Indexer) -> Result<()> {
+        self.0 = self.0.with_indexer(indexer)?;
+        Ok(())
     }
 
     /// Returns whether the layer can be Full.
     pub fn has_indexer(&self) -> bool {
-        self.attention.can_select()
+        self.0.can_select()
     }
 
     /// Runs the layer on the residual stream `x` `[B, T, hidden]`.
@@ -65,14 +74,14 @@ impl Layer {
     pub fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
         if x.device().is_cpu() {
             // From outside the thread pool every parallel loop would be handed over and waited for on its own.
-            return rayon::scope(|_| self.run(x, rotary, pass));
+            return rayon::scope(|_| self.0.forward(x, rotary, pass));
         }
         if pass.stop.listens() {
             // Launches return at once: without waiting, every layer would be under way before a stop is heard.
             x.device().synchronize()?;
             pass.check()?;
         }
-        self.run(x, rotary, pass)
+        self.0.forward(x, rotary, pass)
     }
 
     /// Returns the head-averaged dense causal attention of the queries at `rows`, `[R, T]` f32 on the CPU, detached.
@@ -81,54 +90,25 @@ impl Layer {
     /// are held for one head of a few rows at a time.
     ///
     /// # Errors
-    /// Where shapes disagree or a row is not below T.
+    /// Where shapes disagree or a row is not below T; [`super::ModelError::Unsupported`].
     pub fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
-        self.attention.mean_attention(&rms_norm(x, &self.attention_norm, self.eps)?, rotary, rows)
+        self.0.mean_attention(x, rotary, rows)
     }
 
     /// Returns the output of attention alone `[B, T, hidden]`, after its output projection, before the residual sum.
     ///
     /// # Errors
-    /// As [`Layer::forward`].
+    /// As [`Layer::forward`]; [`super::ModelError::Unsupported`].
     pub fn attention(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
-        let mut clock = Clock::new(None, x.device());
-        let normed = rms_norm(x, &self.attention_norm, self.eps)?;
-        Ok(self.attention.forward(&normed, rotary, pass, &mut clock)?.0)
+        self.0.attention(x, rotary, pass)
     }
 
     /// Returns what an indexer of this layer works on, from the residual stream `x` `[1, T, hidden]` at its entry.
     ///
     /// # Errors
-    /// Where shapes disagree.
+    /// Where shapes disagree; [`super::ModelError::Unsupported`].
     pub fn indexer_input(&self, x: &Tensor) -> Result<IndexerInput> {
-        self.attention.indexer_input(rms_norm(x, &self.attention_norm, self.eps)?)
-    }
-
-    fn run(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
-        let times = pass.times.take();
-        let mut clock = Clock::new(times, x.device());
-        let normed = rms_norm(x, &self.attention_norm, self.eps)?;
-        clock.lap(|t| &mut t.rest)?;
-        let (attended, extras) = self.attention.forward(&normed, rotary, pass, &mut clock)?;
-        let x = (x + attended)?;
-        let normed = rms_norm(&x, &self.feed_norm, self.eps)?;
-        clock.lap(|t| &mut t.rest)?;
-        let (fed, expert_load) = match &self.feed {
-            Feed::Dense(mlp) if pass.ops == Ops::Fast => (mlp.in_chunks(&normed, pass)?, None),
-            Feed::Dense(mlp) => (mlp.forward(&normed)?, None),
-            Feed::Sparse(moe) => moe.forward(&normed, pass)?,
-        };
-        clock.lap(|t| &mut t.mlp)?;
-        let hidden = (x + fed)?;
-        clock.lap(|t| &mut t.rest)?;
-        Ok(LayerOutput {
-            hidden,
-            indices: extras.indices,
-            own: extras.own,
-            scores: extras.scores,
-            probs: extras.probs,
-            expert_load,
-        })
+        self.0.indexer_input(x)
     }
 }
 

@@ -12,6 +12,8 @@ mod dispatch;
 mod ends;
 mod error;
 mod experts;
+mod families;
+mod feed;
 mod gqa;
 mod heads;
 mod indexer;
