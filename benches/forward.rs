@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use indexscope::analysis::cost::{Step, Widths};
 use indexscope::checkpoint::Checkpoint;
-use indexscope::domain::{Pattern, median_mad};
+use indexscope::domain::{Pattern, Subject, median_mad};
 use indexscope::engine::geometry;
-use indexscope::model::{Attend, Model, Ops, Pass, PhaseTimes};
+use indexscope::model::{At, Entry, Forward, Model, ModelError, Ops, Order, PhaseTimes, Ran, Walk, Weights};
 
 /// The program's own allocator, so that memory and time are those of the program.
 #[global_allocator]
@@ -68,21 +68,17 @@ fn main() -> Result<()> {
 fn forward(model: &Model, ids: &[u32], pattern: Pattern) -> Result<PhaseTimes> {
     let mut times = PhaseTimes::default();
     let rotary = model.rope(ids.len())?;
-    let mut hidden = model.embed(&[ids.to_vec()])?;
-    let mut indices = None;
-    for layer in 0..pattern.len() {
-        let attend = match &indices {
-            Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
-            _ => Attend::Own,
-        };
-        let output = model.layer(
-            layer,
-            &hidden,
-            &rotary,
-            &mut Pass { ops: Ops::Fast, times: Some(&mut times), ..Pass::new(attend) },
-        )?;
-        (hidden, indices) = (output.hidden, output.indices);
-    }
+    let entry = Entry::first(model.embed(&[ids.to_vec()])?);
+    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let subjects = [Subject::Pattern(pattern)];
+    let walk = Walk { laps: true, ..Walk::new(&subjects, Ops::Fast) };
+    let mut add = |_: &At, ran: &Ran| -> Result<(), ModelError> {
+        times += ran.times;
+        Ok(())
+    };
+    walk.run(Weights::Resident(model), Order::Sequences, &mut forward, &mut add)?;
+    let [forward] = forward;
+    let hidden = forward.into_hidden()?;
     std::hint::black_box(model.logits(&hidden)?);
     Ok(times)
 }

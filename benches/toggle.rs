@@ -15,7 +15,7 @@ use indexscope::domain::{Pattern, Role, Subject, median_mad};
 use indexscope::engine::{
     Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
 };
-use indexscope::model::{Attend, Model, Ops, Pass};
+use indexscope::model::{At, Entry, Forward, Model, ModelError, Ops, Order, Ran, Walk, Weights};
 
 /// The program's own allocator.
 #[global_allocator]
@@ -95,19 +95,19 @@ fn main() -> Result<()> {
 /// Seconds of the layers from `from` on and the head, in a full forward.
 fn tail(model: &Model, ids: &[u32], pattern: Pattern, from: usize) -> Result<f64> {
     let rotary = model.rope(ids.len())?;
-    let (mut hidden, mut indices) = (model.embed(&[ids.to_vec()])?, None);
+    let entry = Entry::first(model.embed(&[ids.to_vec()])?);
+    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
     let mut began = Instant::now();
-    for layer in 0..pattern.len() {
-        if layer == from {
-            began = Instant::now();
+    let mut note = |at: &At, ran: &Ran| -> Result<(), ModelError> {
+        if at.layer == from {
+            began = ran.begin;
         }
-        let attend = match &indices {
-            Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
-            _ => Attend::Own,
-        };
-        let output = model.layer(layer, &hidden, &rotary, &mut Pass { ops: Ops::Fast, ..Pass::new(attend) })?;
-        (hidden, indices) = (output.hidden, output.indices);
-    }
+        Ok(())
+    };
+    let subjects = [Subject::Pattern(pattern)];
+    Walk::new(&subjects, Ops::Fast).run(Weights::Resident(model), Order::Sequences, &mut forward, &mut note)?;
+    let [forward] = forward;
+    let hidden = forward.into_hidden()?;
     std::hint::black_box(model.logits(&hidden)?);
     Ok(began.elapsed().as_secs_f64())
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use indexscope::checkpoint::{Attention, Checkpoint};
-use indexscope::domain::Pattern;
-use indexscope::model::{Attend, Cache, Indices, Model, Ops, Pass};
+use indexscope::domain::{Pattern, Subject};
+use indexscope::model::{Attend, Cache, Entry, Forward, Model, ModelError, Ops, Order, Pass, Unseen, Walk, Weights};
 
 fn model(name: &str) -> Model {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
@@ -22,17 +22,13 @@ fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], cache: Option<&mu
 /// Runs some tokens of several sequences after those in the cache; returns their logits `[B, n, vocab]`.
 fn run_all(model: &Model, pattern: Pattern, ops: Ops, ids: &[Vec<u32>], mut cache: Option<&mut Cache>) -> Tensor {
     let rotary = model.rope_at(cache.as_ref().map_or(0, |c| c.len()), ids[0].len()).unwrap();
-    let mut x = model.embed(ids).unwrap();
-    let mut last: Option<Indices> = None;
-    for layer in 0..pattern.len() {
-        let attend = match &last {
-            Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
-            _ => Attend::Own,
-        };
-        let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
-        let out = model.layer(layer, &x, &rotary, &mut Pass { ops, cache, ..Pass::new(attend) }).unwrap();
-        (x, last) = (out.hidden, out.indices);
-    }
+    let forward = Forward::new(0, &rotary, 1, (0, Entry::first(model.embed(ids).unwrap())));
+    let mut forward = [Forward { cache: cache.as_deref_mut(), ..forward }];
+    let subjects = [Subject::Pattern(pattern)];
+    let walk = Walk::new(&subjects, ops);
+    walk.run::<ModelError>(Weights::Resident(model), Order::Sequences, &mut forward, &mut Unseen).unwrap();
+    let [forward] = forward;
+    let x = forward.into_hidden().unwrap();
     model.logits(&x).unwrap()
 }
 

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use candle_core::{D, DType, Tensor};
 
+use super::forward::Batch;
 use super::local::LocalBackend;
 use super::{BackendError, Cancel};
 use crate::analysis::mass_recall;
-use crate::domain::{Query, Selection};
-use crate::model::{Attend, Indices, Pass};
+use crate::domain::{Query, Selection, Subject};
+use crate::model::{At, Attend, Entry, Forward, Indices, Order, Pass, Ran, Stop, Walk, Weights};
 use crate::search::{Affinity, AffinityKind};
 
 /// Tokens that are enough for a mean per pair of layers; whole batches are run.
@@ -27,6 +28,7 @@ pub(super) fn affinity(
     let mut mass = mass_recall::Accumulator::new(layers, backend.info.index_topk);
     let mut cosines = Cosines { layers, sums: vec![0.0; layers * layers], queries: 0 };
     let (mut tokens, mut sequences) = (0, 0);
+    let (subjects, stale) = ([Subject::Pattern(backend.info.reference)], || cancel.is_stale());
     for batch in 0..backend.runner.batches.len() {
         if tokens >= TOKENS {
             break;
@@ -37,10 +39,18 @@ pub(super) fn affinity(
         }
         tokens += ids.iter().map(Vec::len).sum::<usize>();
         sequences += ids.len();
-        visit(backend, batch, cancel, &mut |layer, x, sets| match kind {
-            AffinityKind::MassRecall => add_mass(backend, batch, layer, x, sets, &mut mass),
-            AffinityKind::OutputCosine => cosines.add(backend, batch, layer, x, sets),
-        })?;
+        let mut sets: Vec<Indices> = Vec::new();
+        let mut add = |at: &At, ran: &Ran| {
+            sets.extend(ran.output.indices.clone());
+            match kind {
+                AffinityKind::MassRecall => add_mass(backend, at, &sets, &mut mass),
+                AffinityKind::OutputCosine => cosines.add(backend, at, &sets),
+            }
+        };
+        let Batch { ids, rotary, .. } = &backend.runner.batches[batch];
+        let mut forward = [Forward::new(batch, rotary, 1, (0, Entry::first(backend.runner.model.embed(ids)?)))];
+        let walk = Walk { stop: Stop::when(&stale), ..Walk::new(&subjects, backend.settings.ops) };
+        walk.run(Weights::Resident(&backend.runner.model), Order::Sequences, &mut forward, &mut add)?;
     }
     let values = match kind {
         AffinityKind::MassRecall => {
@@ -59,54 +69,25 @@ pub(super) fn affinity(
     Ok(Affinity { layers, values, layer_forwards: share * runs as f64, seconds: started.elapsed().as_secs_f64() })
 }
 
-/// What is done at a layer: its number, the residual stream at its entry, every layer's set up to its own.
-type Visit<'a> = dyn FnMut(usize, &Tensor, &[Indices]) -> Result<(), BackendError> + 'a;
-
-/// Runs the reference on a batch.
-fn visit(backend: &LocalBackend, batch: usize, cancel: &Cancel, visit: &mut Visit) -> Result<(), BackendError> {
-    let model = &backend.runner.model;
-    let reference = backend.info.reference;
-    let (ids, rotary) = (&backend.runner.batches[batch].ids, &backend.runner.batches[batch].rotary);
-    let mut x = model.embed(ids)?;
-    let mut sets: Vec<Indices> = Vec::new();
-    for layer in 0..reference.len() {
-        if cancel.is_stale() {
-            return Err(BackendError::Cancelled);
-        }
-        let attend = match sets.last() {
-            Some(indices) if !reference.is_full(layer) => Attend::Given(indices),
-            _ => Attend::Own,
-        };
-        let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(attend) };
-        let output = model.layer(layer, &x, rotary, &mut pass)?;
-        sets.extend(output.indices);
-        visit(layer, &x, &sets)?;
-        x = output.hidden;
-    }
-    Ok(())
-}
-
 fn add_mass(
     backend: &LocalBackend,
-    batch: usize,
-    layer: usize,
-    x: &Tensor,
+    at: &At,
     sets: &[Indices],
     mass: &mut mass_recall::Accumulator,
 ) -> Result<(), BackendError> {
+    let x = &at.entry.hidden;
     let (sequences, tokens, _) = x.dims3()?;
     let topk = backend.info.index_topk;
     // Evenly spread over the queries that see more than k keys.
     let drawn = QUERIES.min(tokens - topk);
     let rows: Vec<usize> = (0..drawn).map(|i| topk + i * (tokens - topk) / drawn).collect();
-    let rotary = &backend.runner.batches[batch].rotary;
     for sequence in 0..sequences {
-        let attention = backend.runner.model.mean_attention(layer, &x.narrow(0, sequence, 1)?, rotary, &rows)?;
+        let attention = at.weights.mean_attention(&x.narrow(0, sequence, 1)?, at.rotary, &rows)?;
         let attention: Vec<f32> = attention.flatten_all()?.to_vec1()?;
         let queries: Vec<Query> =
             rows.iter().map(|&p| Query { sequence: sequence as u32, position: p as u32 }).collect();
         let picked: Vec<Selection> = sets.iter().map(|set| set.picked(sequence, &rows)).collect::<Result<_, _>>()?;
-        mass.add(layer, &queries, &attention, &picked);
+        mass.add(at.layer, &queries, &attention, &picked);
     }
     Ok(())
 }
@@ -119,21 +100,13 @@ struct Cosines {
 
 impl Cosines {
     /// Compares the layer's attention output under every earlier layer's set with that under its own.
-    fn add(
-        &mut self,
-        backend: &LocalBackend,
-        batch: usize,
-        layer: usize,
-        x: &Tensor,
-        sets: &[Indices],
-    ) -> Result<(), BackendError> {
+    fn add(&mut self, backend: &LocalBackend, at: &At, sets: &[Indices]) -> Result<(), BackendError> {
+        let (x, layer) = (&at.entry.hidden, at.layer);
         let (sequences, tokens, _) = x.dims3()?;
         let topk = backend.info.index_topk;
-        let model = &backend.runner.model;
-        let rotary = &backend.runner.batches[batch].rotary;
         let output = |set: &Indices| -> Result<Tensor, BackendError> {
-            let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(Attend::Given(set)) };
-            let output = model.attention(layer, x, rotary, &mut pass)?;
+            let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(Attend::to(Some(set))) };
+            let output = at.weights.attention(x, at.rotary, &mut pass)?;
             Ok(output.narrow(1, topk, tokens - topk)?.to_dtype(DType::F32)?)
         };
         let own = output(&sets[layer])?;

@@ -4,6 +4,7 @@ use super::forward::How;
 use super::local::LocalBackend;
 use super::{BackendError, Cancel, Coverage, LayerCoverage};
 use crate::domain::{Estimate, Pattern, Selection, Subject, intersection_len};
+use crate::model::{At, Ran};
 
 /// Tokens that are enough for a mean per layer; whole batches are run.
 const TOKENS: usize = 2048;
@@ -28,9 +29,9 @@ pub(super) fn coverage(
         }
         tokens += backend.runner.batches[batch].ids.iter().map(Vec::len).sum::<usize>();
         let how = How { shadow: true, from: first_shared };
-        backend.runner.forward(batch, Subject::Pattern(pattern), how, cancel, &mut |layer, output| {
-            if let (Some(own), Some(used)) = (&output.own, &output.indices) {
-                values[layer].extend(shares(own.sets()?, used.sets()?, topk));
+        backend.runner.forward(batch, Subject::Pattern(pattern), how, cancel, &mut |at: &At, ran: &Ran| {
+            if let (Some(own), Some(used)) = (&ran.output.own, &ran.output.indices) {
+                values[at.layer].extend(shares(own.sets()?, used.sets()?, topk));
             }
             Ok(())
         })?;

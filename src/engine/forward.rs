@@ -3,10 +3,12 @@
 use candle_core::{Device, Tensor};
 
 use super::data::Calibration;
-use super::states::{Entry, States};
+use super::states::States;
 use super::{BackendError, Cancel};
 use crate::domain::{Pattern, Subject};
-use crate::model::{Attend, LayerOutput, Model, ModelError, Ops, Pass, Rotary, Stop};
+use crate::model::{
+    At, Entry, Forward, Model, ModelError, Ops, Order, Ran, Rotary, Route, Stop, Visitor, Walk, Weights,
+};
 
 /// Tokens per batch on the CPU: enough for the matrix products, few enough that numbers come early.
 const CPU_BATCH_TOKENS: usize = 1024;
@@ -77,9 +79,6 @@ impl How {
     pub(super) const FRESH: Self = Self { shadow: false, from: 0 };
 }
 
-/// Sees what a layer that was run has given.
-pub(super) type Visit<'a> = dyn FnMut(usize, &LayerOutput) -> Result<(), BackendError> + 'a;
-
 /// A model with its batches and the states kept between forwards.
 #[derive(Debug)]
 pub(super) struct Runner {
@@ -101,47 +100,54 @@ impl Runner {
         Ok(Self { model, batches, ops, states: States::new(cache_bytes, reference) })
     }
 
-    /// Runs one batch through the layers, calling `visit` after each layer that was run.
+    /// Runs one batch from the latest state that is kept for the subject; `visitor` sees the layers that run.
     pub(super) fn forward(
         &mut self,
         batch: usize,
         subject: Subject,
         how: How,
         cancel: &Cancel,
-        visit: &mut Visit,
+        visitor: &mut dyn Visitor<BackendError>,
     ) -> Result<Forwarded, BackendError> {
         let Batch { ids, rotary, .. } = &self.batches[batch];
-        let kept = match subject {
-            Subject::Pattern(pattern) => self.states.longest(batch, pattern, how.from),
-            Subject::Dense => None,
+        let pattern = if let Subject::Pattern(pattern) = subject { Some(pattern) } else { None };
+        let start = match pattern.and_then(|pattern| self.states.longest(batch, pattern, how.from)) {
+            Some(start) => start,
+            None => (0, Entry::first(self.model.embed(ids)?)),
         };
-        let (resumed_from, mut at) = match kept {
-            Some(kept) => kept,
-            None => (0, Entry { hidden: self.model.embed(ids)?, indices: None }),
-        };
+        let resumed_from = start.0;
+        let (subjects, stale) = ([subject], || cancel.is_stale());
+        let walk = Walk { shadow: how.shadow, stop: Stop::when(&stale), ..Walk::new(&subjects, self.ops) };
+        let mut forward = Forward::new(batch, rotary, 1, start);
         let layers = self.model.config().num_hidden_layers;
-        let stale = || cancel.is_stale();
-        for layer in resumed_from..layers {
-            if cancel.is_stale() {
-                return Err(BackendError::Cancelled);
-            }
-            let attend = match (subject, &at.indices) {
-                (Subject::Dense, _) => Attend::Dense,
-                (Subject::Pattern(pattern), Some(indices)) if !pattern.is_full(layer) => Attend::Given(indices),
-                _ => Attend::Own,
-            };
-            let mut pass = Pass { ops: self.ops, stop: Stop::when(&stale), ..Pass::new(attend) };
-            pass.shadow = how.shadow && matches!(attend, Attend::Given(_)) && self.model.has_indexer(layer);
-            let output = self.model.layer(layer, &at.hidden, rotary, &mut pass)?;
-            visit(layer, &output)?;
-            at = Entry { hidden: output.hidden, indices: output.indices };
-            if let Subject::Pattern(pattern) = subject
-                && layer + 1 < layers
-            {
-                self.states.insert(batch, layer + 1, pattern, at.clone());
-            }
+        let mut keep = Keep { states: &mut self.states, pattern, layers, visitor };
+        walk.run(Weights::Resident(&self.model), Order::Sequences, std::slice::from_mut(&mut forward), &mut keep)?;
+        Ok(Forwarded { hidden: forward.into_hidden()?, resumed_from })
+    }
+}
+
+/// Keeps the states between layers for later forwards.
+struct Keep<'a> {
+    states: &'a mut States,
+    /// Under what; nothing is kept of controls.
+    pattern: Option<Pattern>,
+    layers: usize,
+    visitor: &'a mut dyn Visitor<BackendError>,
+}
+
+impl Visitor<BackendError> for Keep<'_> {
+    fn enter(&mut self, at: &At, route: Route<'static>) -> Result<Route<'_>, BackendError> {
+        self.visitor.enter(at, route)
+    }
+
+    fn ran(&mut self, at: &At, ran: &Ran) -> Result<(), BackendError> {
+        self.visitor.ran(at, ran)?;
+        if let Some(pattern) = self.pattern
+            && at.layer + 1 < self.layers
+        {
+            self.states.insert(at.batch, at.layer + 1, pattern, at.entry.after(&ran.output));
         }
-        Ok(Forwarded { hidden: at.hidden, resumed_from })
+        Ok(())
     }
 }
 

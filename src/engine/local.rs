@@ -14,7 +14,7 @@ use crate::analysis::tally::Tally;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, Subject};
 use crate::model::ops::selects_in_fp8;
-use crate::model::{Indices, Model, Ops};
+use crate::model::{At, Indices, Model, Ops, Ran, Unseen};
 
 /// What is kept between evaluations, bytes.
 const CACHE_BYTES: usize = 1 << 30;
@@ -190,7 +190,7 @@ impl LocalBackend {
     pub fn logits(&mut self, subject: Subject, cancel: &Cancel) -> Result<Vec<Tensor>, BackendError> {
         let mut sequences = Vec::with_capacity(self.info.sequences);
         for batch in 0..self.runner.batches.len() {
-            let hidden = self.runner.forward(batch, subject, How::RESUMED, cancel, &mut |_, _| Ok(()))?.hidden;
+            let hidden = self.runner.forward(batch, subject, How::RESUMED, cancel, &mut Unseen)?.hidden;
             for sequence in 0..hidden.dim(0)? {
                 sequences.push(self.runner.model.logits(&hidden.narrow(0, sequence, 1)?)?.squeeze(0)?);
             }
@@ -218,10 +218,10 @@ impl LocalBackend {
         // Every layer must run for its selection to be seen.
         let how = if selections { How::FRESH } else { How::RESUMED };
         let subject = Subject::Pattern(self.info.reference);
-        let run = self.runner.forward(batch, subject, how, cancel, &mut |_, output| {
+        let run = self.runner.forward(batch, subject, how, cancel, &mut |_: &At, ran: &Ran| {
             if selections {
                 // Those of all layers and batches: more than a GPU has room for.
-                kept.extend(output.indices.as_ref().map(Indices::on_host).transpose()?);
+                kept.extend(ran.output.indices.as_ref().map(Indices::on_host).transpose()?);
             }
             Ok(())
         })?;
@@ -240,7 +240,7 @@ impl LocalBackend {
         let rows = if !self.foreign && tally.subject == Subject::Pattern(self.info.reference) {
             None
         } else {
-            let forwarded = self.runner.forward(batch, tally.subject, How::RESUMED, cancel, &mut |_, _| Ok(()))?;
+            let forwarded = self.runner.forward(batch, tally.subject, How::RESUMED, cancel, &mut Unseen)?;
             resumed_from = forwarded.resumed_from;
             run = layers - resumed_from;
             Some(targets.rows(&forwarded.hidden)?)

@@ -5,7 +5,7 @@ use super::local::{LocalBackend, Reference};
 use super::queries::head;
 use super::{BackendError, Cancel};
 use crate::domain::{Pattern, QuerySampling, Selection, Subject, Trace};
-use crate::model::Indices;
+use crate::model::{At, Indices, Ran};
 
 /// Records under `pattern`; what the reference's forwards have kept is used, and what is finished survives a cancel.
 pub(super) fn record(
@@ -56,8 +56,8 @@ fn run(
         }
     }
     let mut sets = Vec::with_capacity(pattern.len());
-    backend.runner.forward(batch, Subject::Pattern(pattern), How::FRESH, cancel, &mut |_, output| {
-        sets.extend(output.indices.as_ref().map(Indices::on_host).transpose()?);
+    backend.runner.forward(batch, Subject::Pattern(pattern), How::FRESH, cancel, &mut |_: &At, ran: &Ran| {
+        sets.extend(ran.output.indices.as_ref().map(Indices::on_host).transpose()?);
         Ok(())
     })?;
     Ok(sets)

@@ -2,19 +2,16 @@
 
 use std::io;
 
-use candle_core::Tensor;
-
 use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
 use super::queries::head;
-use super::states::Entry;
-use super::stream::each_layer;
+use super::stream::embed;
 use super::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace, choose};
-use crate::model::{Attend, Indices, Layer, Ops, Pass, Stop, Stream};
+use crate::model::{At, Entry, Forward, Indices, Ops, Order, Ran, Route, Stop, Stream, Visitor, Walk, Weights};
 
 /// Rows given away at once.
 const ROWS: usize = 4096;
@@ -75,15 +72,12 @@ impl Recording {
         sink: &mut Sink,
     ) -> Result<Recorded, BackendError> {
         let head = head(&backend.info, &backend.calibration, self.pattern, self.queries);
-        let mut recorder = Recorder::new(self, &head, backend.settings.ops, cancel, sink);
         let (model, batches) = (&backend.runner.model, &backend.runner.batches);
-        let steps = (batches.len() * head.meta.layers) as f64;
+        let mut recorder = Recorder::new(self, &head, batches, Order::Sequences, progress, sink);
         for (n, batch) in batches.iter().enumerate() {
-            let mut entry = Entry { hidden: model.embed(&batch.ids)?, indices: None };
-            for (layer, weights) in model.layers().iter().enumerate() {
-                progress((n * head.meta.layers + layer) as f64 / steps);
-                entry = recorder.advance(layer, weights, batch, entry)?;
-            }
+            let entry = Entry::first(model.embed(&batch.ids)?);
+            let mut forward = [Forward::new(n, &batch.rotary, 1, (0, entry))];
+            recorder.walk(Weights::Resident(model), backend.settings.ops, &mut forward, cancel)?;
         }
         Ok(recorder.finish())
     }
@@ -106,23 +100,9 @@ impl Recording {
         let stream = Stream::new(checkpoint.clone(), device.clone(), settings.placement.dtype);
         stream.prefetch(0);
         let batches = Batch::cut(calibration, device, |len| stream.rope(len))?;
-        let embedding = stream.embedding()?;
-        let embed = |batch: &Batch| -> Result<Entry, BackendError> {
-            Ok(Entry { hidden: embedding.embed(&batch.ids)?, indices: None })
-        };
-        let mut entries = batches.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
-        let mut recorder = Recorder::new(self, &head, settings.ops, cancel, sink);
-        recorder.peak.sample();
-        drop(embedding);
-        stream.release(None);
-        let steps = (batches.len() * head.meta.layers) as f64;
-        each_layer(&stream, &mut |layer, weights| {
-            for (n, (batch, entry)) in batches.iter().zip(&mut entries).enumerate() {
-                progress((layer * batches.len() + n) as f64 / steps);
-                *entry = recorder.advance(layer, weights, batch, entry.clone())?;
-            }
-            Ok(())
-        })?;
+        let mut recorder = Recorder::new(self, &head, &batches, Order::Layers, progress, sink);
+        let mut forwards = embed(&stream, &batches, 1, &mut recorder.peak)?;
+        recorder.walk(Weights::Streamed(&stream), settings.ops, &mut forwards, cancel)?;
         Ok(recorder.finish())
     }
 }
@@ -130,40 +110,39 @@ impl Recording {
 /// A recording under way.
 struct Recorder<'a> {
     head: &'a Trace,
-    ops: Ops,
-    cancel: &'a Cancel,
+    batches: &'a [Batch],
+    order: Order,
+    progress: &'a mut dyn FnMut(f64),
     sink: &'a mut Sink<'a>,
     mass: Option<Mass>,
     peak: Peak,
 }
 
 impl<'a> Recorder<'a> {
-    fn new(recording: &Recording, head: &'a Trace, ops: Ops, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Self {
+    fn new(
+        recording: &Recording,
+        head: &'a Trace,
+        batches: &'a [Batch],
+        order: Order,
+        progress: &'a mut dyn FnMut(f64),
+        sink: &'a mut Sink<'a>,
+    ) -> Self {
         let mass = recording.mass_recall.map(|per_sequence| Mass::new(head, per_sequence));
-        Self { head, ops, cancel, sink, mass, peak: Peak::default() }
+        Self { head, batches, order, progress, sink, mass, peak: Peak::default() }
     }
 
-    /// Takes one batch through one layer.
-    fn advance(&mut self, layer: usize, weights: &Layer, batch: &Batch, entry: Entry) -> Result<Entry, BackendError> {
-        let stale = || self.cancel.is_stale();
-        if stale() {
-            return Err(BackendError::Cancelled);
-        }
-        let attend = match &entry.indices {
-            Some(indices) if !self.head.meta.pattern.is_full(layer) => Attend::Given(indices),
-            _ => Attend::Own,
-        };
-        let mut pass = Pass { ops: self.ops, stop: Stop::when(&stale), ..Pass::new(attend) };
-        let output = weights.forward(&entry.hidden, &batch.rotary, &mut pass)?;
-        self.peak.sample();
-        if let Some(sets) = &output.indices {
-            self.give(layer, batch, sets)?;
-            if let Some(mass) = &mut self.mass {
-                mass.add(layer, weights, batch, &entry.hidden, sets)?;
-                self.peak.sample();
-            }
-        }
-        Ok(Entry { hidden: output.hidden, indices: output.indices })
+    /// Takes batches through all layers.
+    fn walk(
+        &mut self,
+        weights: Weights,
+        ops: Ops,
+        forwards: &mut [Forward],
+        cancel: &Cancel,
+    ) -> Result<(), BackendError> {
+        let stale = || cancel.is_stale();
+        let subjects = [Subject::Pattern(self.head.meta.pattern)];
+        let walk = Walk { stop: Stop::when(&stale), ..Walk::new(&subjects, ops) };
+        walk.run(weights, self.order, forwards, self)
     }
 
     /// Gives away one layer's sets of a batch.
@@ -190,6 +169,31 @@ impl<'a> Recorder<'a> {
     }
 }
 
+impl Visitor<BackendError> for Recorder<'_> {
+    fn enter(&mut self, at: &At, route: Route<'static>) -> Result<Route<'_>, BackendError> {
+        let (layers, batches) = (self.head.meta.layers, self.batches.len());
+        let step = match self.order {
+            Order::Sequences => at.batch * layers + at.layer,
+            Order::Layers => at.layer * batches + at.batch,
+        };
+        (self.progress)(step as f64 / (batches * layers) as f64);
+        Ok(route)
+    }
+
+    fn ran(&mut self, at: &At, ran: &Ran) -> Result<(), BackendError> {
+        self.peak.sample();
+        if let Some(sets) = &ran.output.indices {
+            let batch = &self.batches[at.batch];
+            self.give(at.layer, batch, sets)?;
+            if let Some(mass) = &mut self.mass {
+                mass.add(at, batch, sets)?;
+                self.peak.sample();
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Mass recall under way.
 struct Mass {
     per_sequence: usize,
@@ -213,15 +217,8 @@ impl Mass {
         Self { per_sequence, sets: vec![Vec::new(); drawn.len()], drawn, layers, sums: Accumulator::new(layers, topk) }
     }
 
-    /// Adds one layer of a batch that was entered with `hidden`.
-    fn add(
-        &mut self,
-        layer: usize,
-        weights: &Layer,
-        batch: &Batch,
-        hidden: &Tensor,
-        sets: &Indices,
-    ) -> Result<(), BackendError> {
+    /// Adds one layer of a batch.
+    fn add(&mut self, at: &At, batch: &Batch, sets: &Indices) -> Result<(), BackendError> {
         for n in 0..sets.sequences() {
             let queries = &self.drawn[batch.first + n];
             let positions: Vec<usize> = queries.iter().map(|q| q.position as usize).collect();
@@ -230,9 +227,10 @@ impl Mass {
             }
             let kept = &mut self.sets[batch.first + n];
             kept.push(sets.picked(n, &positions)?);
-            let attention = weights.mean_attention(&hidden.narrow(0, n, 1)?, &batch.rotary, &positions)?;
-            self.sums.add(layer, queries, &attention.flatten_all()?.to_vec1::<f32>()?, kept);
-            if layer + 1 == self.layers {
+            let hidden = at.entry.hidden.narrow(0, n, 1)?;
+            let attention = at.weights.mean_attention(&hidden, at.rotary, &positions)?;
+            self.sums.add(at.layer, queries, &attention.flatten_all()?.to_vec1::<f32>()?, kept);
+            if at.layer + 1 == self.layers {
                 kept.clear();
             }
         }

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use candle_core::Tensor;
+
 use super::{
     BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Recorded, Recording,
     Sequence, Settings,
 };
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Estimate, QuerySampling, Selection};
-use crate::model::{Attend, Pass};
+use crate::domain::{Estimate, QuerySampling, Selection, Subject};
+use crate::model::{At, Attend, Entry, Forward, ModelError, Ops, Order, Pass, Ran, Walk, Weights};
 
 fn checkpoint() -> Checkpoint {
     Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny")).unwrap()
@@ -102,20 +104,21 @@ fn mass_recall_is_that_of_dense_attention() {
     let (mut ratios, mut own) = (vec![Vec::new(); 36], vec![Vec::new(); 6]);
     for sequence in &calibration().sequences()[..3] {
         let rotary = model.rope(sequence.ids.len()).unwrap();
-        let mut x = model.embed(std::slice::from_ref(&sequence.ids)).unwrap();
-        let mut sets: Vec<Selection> = Vec::new();
+        let (mut entered, mut sets): (Vec<Tensor>, Vec<Selection>) = (Vec::new(), Vec::new());
+        let mut keep = |at: &At, ran: &Ran| -> Result<(), ModelError> {
+            entered.push(at.entry.hidden.clone());
+            sets.push(ran.output.indices.as_ref().unwrap().sets()?[0].clone());
+            Ok(())
+        };
+        let entry = Entry::first(model.embed(std::slice::from_ref(&sequence.ids)).unwrap());
+        let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+        let subjects = [Subject::Pattern("FFSFFF".parse().unwrap())];
+        let walk = Walk::new(&subjects, Ops::Reference);
+        walk.run(Weights::Resident(&model), Order::Sequences, &mut forward, &mut keep).unwrap();
         for layer in 0..6 {
             let mut dense = Pass { want_probs: true, ..Pass::new(Attend::Dense) };
-            let probs = model.layer(layer, &x, &rotary, &mut dense).unwrap().probs.unwrap();
+            let probs = model.layer(layer, &entered[layer], &rotary, &mut dense).unwrap().probs.unwrap();
             let probs: Vec<Vec<f32>> = probs.squeeze(0).unwrap().to_vec2().unwrap();
-            let borrowed = sets.last().map(|set| crate::model::Indices::from(vec![set.clone()]));
-            let attend = match &borrowed {
-                Some(indices) if layer == 2 => Attend::Given(indices),
-                _ => Attend::Own,
-            };
-            let output = model.layer(layer, &x, &rotary, &mut Pass::new(attend)).unwrap();
-            sets.push(output.indices.unwrap().sets().unwrap()[0].clone());
-            x = output.hidden;
             let kept = |set: &Selection, q: usize| -> f64 {
                 set.row(q).iter().map(|&key| f64::from(probs[q][key as usize])).sum()
             };

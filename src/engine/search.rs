@@ -7,6 +7,7 @@ use super::forward::How;
 use super::local::{Baseline, LocalBackend, Settings};
 use super::{Backend, BackendError, Cancel, ModelInfo};
 use crate::domain::{Subject, block_ends, block_means};
+use crate::model::Unseen;
 use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
 
 /// Returns the calibration set in parts, one per batch.
@@ -43,8 +44,7 @@ pub(super) fn losses(
         let losses = if is_reference {
             None
         } else {
-            let run =
-                backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut |_, _| Ok(()))?;
+            let run = backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut Unseen)?;
             layers += pattern.len() - run.resumed_from;
             Some(targets.losses(backend.runner.model.head(), &run.hidden, cancel)?)
         };
@@ -80,7 +80,7 @@ fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Res
         return Ok(0);
     }
     let subject = Subject::Pattern(backend.info.reference);
-    let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut |_, _| Ok(()))?;
+    let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut Unseen)?;
     let (fixed, eligible) = backend.targets(part).split(backend.info.index_topk);
     let head = backend.runner.model.head();
     let fixed = fixed.losses(head, &run.hidden, cancel)?.iter().flatten().sum();

@@ -2,25 +2,13 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
-
 use crate::domain::{Pattern, Role};
-use crate::model::Indices;
+use crate::model::{Entry, Indices};
 
-/// What a layer is entered with.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    /// The residual stream `[B, T, hidden]`.
-    pub hidden: Tensor,
-    /// The selection of the nearest earlier Full layer.
-    pub indices: Option<Indices>,
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        let selections = self.indices.as_ref().map_or(0, Indices::bytes);
-        self.hidden.elem_count() * self.hidden.dtype().size_in_bytes() + selections
-    }
+/// Returns the bytes that an entry holds.
+fn size(entry: &Entry) -> usize {
+    let selections = entry.indices.as_ref().map_or(0, Indices::bytes);
+    entry.hidden.elem_count() * entry.hidden.dtype().size_in_bytes() + selections
 }
 
 /// Which batch, which layer is entered, and the roles of the layers before it.
@@ -55,20 +43,20 @@ impl States {
 
     /// Keeps the state at the entry of `layer`, unless it alone exceeds the budget.
     pub(super) fn insert(&mut self, batch: usize, layer: usize, pattern: Pattern, entry: Entry) {
-        let bytes = entry.bytes();
+        let bytes = size(&entry);
         if bytes > self.budget {
             return;
         }
         self.clock += 1;
         if let Some((old, _)) = self.entries.insert((batch, layer, prefix(pattern, layer)), (entry, self.clock)) {
-            self.bytes -= old.bytes();
+            self.bytes -= size(&old);
         }
         self.bytes += bytes;
         while self.bytes > self.budget {
             let last = |&(_, layer, roles): &Key| roles == prefix(self.reference, layer);
             let oldest = self.entries.iter().min_by_key(|(key, (_, used))| (last(key), *used)).map(|(key, _)| *key);
             let Some((entry, _)) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
-            self.bytes -= entry.bytes();
+            self.bytes -= size(&entry);
         }
     }
 }
@@ -81,7 +69,7 @@ fn prefix(pattern: Pattern, layer: usize) -> Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Tensor};
 
     fn entry(value: f32) -> Entry {
         let hidden = Tensor::full(value, (1, 1, 4), &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use super::local::LocalBackend;
 use super::{BackendError, Cancel};
 use crate::checkpoint::Config;
-use crate::domain::{Pattern, PhaseShare, Timing, median_mad};
-use crate::model::{Attend, Cache, Model, Ops, Pass, PhaseTimes, Rotary};
+use crate::domain::{Pattern, PhaseShare, Subject, Timing, median_mad};
+use crate::model::{
+    At, Cache, Entry, Forward, Model, Ops, Order, PhaseTimes, Ran, Rotary, Route, Visitor, Walk, Weights,
+};
 
 /// Most pairs of runs.
 const MAX_RUNS: usize = 15;
@@ -99,9 +101,9 @@ impl<'a> Bench<'a> {
                 times[1 - first] = run(1 - first, lapped)?;
             }
             let [ours, theirs] = times;
-            runs.seconds.push(total(&ours).as_secs_f64());
-            runs.ratios.push(total(&theirs).as_secs_f64() / total(&ours).as_secs_f64());
-            runs.phases = add(runs.phases, ours);
+            runs.seconds.push(ours.total().as_secs_f64());
+            runs.ratios.push(theirs.total().as_secs_f64() / ours.total().as_secs_f64());
+            runs.phases += ours;
             let done = runs.seconds.len() as f64 / MAX_RUNS as f64;
             progress(done.max(started.elapsed().div_duration_f64(ENOUGH)).min(1.0));
         }
@@ -135,7 +137,7 @@ impl<'a> Bench<'a> {
             let query = |b: usize| self.ids.iter().cycle().skip(prefix + start + b).take(n).copied().collect();
             let ids: Vec<Vec<u32>> = (0..batch).map(query).collect();
             let rotary = self.model.rope_at(prefix + start, n)?;
-            times = add(times, self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?);
+            times += self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
         }
         cache.truncate(prefix);
         Ok(times)
@@ -152,7 +154,7 @@ impl<'a> Bench<'a> {
         for start in (0..self.context).step_by(chunk) {
             let ids = self.ids[start..self.context.min(start + chunk)].to_vec();
             let rotary = self.model.rope_at(start, ids.len())?;
-            times = add(times, self.forward(&[ids], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?);
+            times += self.forward(&[ids], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
         }
         Ok(times)
     }
@@ -168,10 +170,8 @@ impl<'a> Bench<'a> {
         let mut times = PhaseTimes::default();
         for position in self.context..self.ids.len() {
             let rotary = self.model.rope_at(position, 1)?;
-            times = add(
-                times,
-                self.forward(&[vec![self.ids[position]]], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?,
-            );
+            let ids = [vec![self.ids[position]]];
+            times += self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
         }
         cache.truncate(self.context);
         Ok(times)
@@ -179,43 +179,55 @@ impl<'a> Bench<'a> {
 
     /// Runs every layer and the head for the last token; returns where the time went, all of it booked somewhere.
     ///
-    /// Without `laps` it is all booked as the rest. `each` hears of every layer: when it began, how long it took, and its
+    /// Unless `lapped` it is all booked as the rest. `each` hears of every layer: when it began, how long it took, and its
     /// phases.
     pub(super) fn forward(
         &self,
         ids: &[Vec<u32>],
         rotary: &Rotary,
         pattern: Pattern,
-        mut cache: Option<&mut Cache>,
-        laps: bool,
+        cache: Option<&mut Cache>,
+        lapped: bool,
         each: &mut dyn FnMut(usize, Duration, Duration, &PhaseTimes),
     ) -> Result<PhaseTimes, BackendError> {
-        let mut times = PhaseTimes::default();
         let started = Instant::now();
-        let mut hidden = self.model.embed(ids)?;
-        let mut indices = None;
-        for layer in 0..pattern.len() {
-            if self.cancel.is_stale() {
-                return Err(BackendError::Cancelled);
-            }
-            let attend = match &indices {
-                Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
-                _ => Attend::Own,
-            };
-            let cache = cache.as_mut().map(|c| &mut c.layers[layer]);
-            let (begin, mut spent) = (started.elapsed(), PhaseTimes::default());
-            let mut pass = Pass { ops: self.ops, cache, times: laps.then_some(&mut spent), ..Pass::new(attend) };
-            let output = self.model.layer(layer, &hidden, rotary, &mut pass)?;
-            (hidden, indices) = (output.hidden, output.indices);
-            each(layer, begin, started.elapsed().saturating_sub(begin), &spent);
-            times = add(times, spent);
-        }
+        let entry = Entry::first(self.model.embed(ids)?);
+        let forward = Forward { cache, ..Forward::new(0, rotary, 1, (0, entry)) };
+        let mut laps = Laps { started, cancel: self.cancel, times: PhaseTimes::default(), each };
+        let subjects = [Subject::Pattern(pattern)];
+        let walk = Walk { laps: lapped, ..Walk::new(&subjects, self.ops) };
+        let mut forwards = [forward];
+        walk.run(Weights::Resident(self.model), Order::Sequences, &mut forwards, &mut laps)?;
+        let mut times = laps.times;
+        let [forward] = forwards;
+        let hidden = forward.into_hidden()?;
         let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
         // Reading the logits waits for the device.
         self.model.logits(&last)?.flatten_all()?.to_vec1::<f32>()?;
         times.rest = Duration::ZERO;
-        times.rest = started.elapsed().saturating_sub(total(&times));
+        times.rest = started.elapsed().saturating_sub(times.total());
         Ok(times)
+    }
+}
+
+/// Adds up the times of the layers of a forward.
+struct Laps<'a> {
+    started: Instant,
+    cancel: &'a Cancel,
+    times: PhaseTimes,
+    each: &'a mut dyn FnMut(usize, Duration, Duration, &PhaseTimes),
+}
+
+impl Visitor<BackendError> for Laps<'_> {
+    fn enter(&mut self, _: &At, route: Route<'static>) -> Result<Route<'_>, BackendError> {
+        // Not by the walk's own stop: inside a layer it would wait for the device.
+        if self.cancel.is_stale() { Err(BackendError::Cancelled) } else { Ok(route) }
+    }
+
+    fn ran(&mut self, at: &At, ran: &Ran) -> Result<(), BackendError> {
+        (self.each)(at.layer, ran.begin - self.started, ran.begin.elapsed(), &ran.times);
+        self.times += ran.times;
+        Ok(())
     }
 }
 
@@ -244,22 +256,8 @@ fn check_counted(config: &Config, tokens: usize, context: usize, ops: Ops) -> Re
     })
 }
 
-fn total(t: &PhaseTimes) -> Duration {
-    t.indexer + t.topk + t.attention + t.mlp + t.rest
-}
-
-fn add(a: PhaseTimes, b: PhaseTimes) -> PhaseTimes {
-    PhaseTimes {
-        indexer: a.indexer + b.indexer,
-        topk: a.topk + b.topk,
-        attention: a.attention + b.attention,
-        mlp: a.mlp + b.mlp,
-        rest: a.rest + b.rest,
-    }
-}
-
 pub(super) fn shares(times: PhaseTimes) -> PhaseShare {
-    let of = |part: Duration| part.div_duration_f64(total(&times));
+    let of = |part: Duration| part.div_duration_f64(times.total());
     PhaseShare {
         indexer: of(times.indexer),
         topk: of(times.topk),

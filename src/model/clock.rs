@@ -21,6 +21,23 @@ pub struct PhaseTimes {
     pub rest: Duration,
 }
 
+impl PhaseTimes {
+    /// Returns the time of all phases.
+    pub fn total(&self) -> Duration {
+        self.indexer + self.topk + self.attention + self.mlp + self.rest
+    }
+}
+
+impl std::ops::AddAssign for PhaseTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.indexer += other.indexer;
+        self.topk += other.topk;
+        self.attention += other.attention;
+        self.mlp += other.mlp;
+        self.rest += other.rest;
+    }
+}
+
 /// A stopwatch that costs nothing when nobody asked for times.
 pub(super) struct Clock<'a> {
     times: Option<(&'a mut PhaseTimes, Instant)>,

@@ -26,6 +26,9 @@ mod pass;
 mod rope;
 mod stream;
 pub mod tokenizer;
+mod walk;
+#[cfg(test)]
+mod walk_tests;
 mod weights;
 
 pub use cache::{Cache, LayerCache};
@@ -38,4 +41,5 @@ pub use layer::Layer;
 pub use ops::{Indices, Rotary, Stop};
 pub use pass::{Attend, LayerOutput, Ops, Pass};
 pub use stream::Stream;
+pub use walk::{At, Entry, Forward, Group, Order, Ran, Route, Unseen, Visitor, Walk, Weights};
 pub use weights::{CheckpointSource, TensorSource};

@@ -18,6 +18,13 @@ pub enum Attend<'a> {
     Given(&'a Indices),
 }
 
+impl<'a> Attend<'a> {
+    /// Attends to these keys; to every visible one for `None`.
+    pub fn to(indices: Option<&'a Indices>) -> Self {
+        indices.map_or(Self::Dense, Self::Given)
+    }
+}
+
 /// Which form of attention over a selection runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ops {

@@ -1,13 +1,19 @@
 //! A checkpoint of which only one layer at a time is in memory.
 
+use std::ops::Range;
+use std::thread::{Builder, JoinHandle};
+
 use candle_core::{DType, Device};
 
 use super::ends::{Embedding, Head};
 use super::layer::Layer;
 use super::ops::Rotary;
 use super::weights::{CheckpointSource, Scope};
-use super::{Result, rope};
+use super::{ModelError, Result, rope};
 use crate::checkpoint::{Checkpoint, Config, layer_of};
+
+/// Bytes of stack of the thread that reads ahead: it calls the system and nothing else.
+const READER_STACK: usize = 128 << 10;
 
 /// Loads the pieces of a model one by one; the caller drops each before it asks for the next.
 #[derive(Clone, Debug)]
@@ -41,6 +47,32 @@ impl Stream {
     /// As [`Stream::embedding`].
     pub fn layer(&self, layer: usize) -> Result<Layer> {
         Layer::load(&self.root(), self.config(), layer)
+    }
+
+    /// Calls `each` with one layer after the other; a layer is dropped before the next is loaded, but read ahead.
+    ///
+    /// # Errors
+    /// As [`Stream::embedding`], and those of `each`.
+    pub(super) fn each_layer<E: From<ModelError>>(
+        &self,
+        layers: Range<usize>,
+        each: &mut dyn FnMut(usize, &Layer) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reader: Option<JoinHandle<()>> = None;
+        for layer in layers {
+            let weights = self.layer(layer)?;
+            // Reading ahead may wait for the disk; its thread ends by itself and reports nothing. Where it is slower
+            // than the layers, more threads would not help, and each would hold memory.
+            if reader.as_ref().is_none_or(JoinHandle::is_finished) {
+                let ahead = self.clone();
+                let spawned = Builder::new().stack_size(READER_STACK).spawn(move || ahead.prefetch(layer + 1));
+                reader = spawned.ok();
+            }
+            each(layer, &weights)?;
+            drop(weights);
+            self.release(Some(layer));
+        }
+        Ok(())
     }
 
     /// Loads the final norm and the head.
