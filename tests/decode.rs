@@ -20,10 +20,10 @@ fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], cache: Option<&mu
 }
 
 /// Runs some tokens of several sequences after those in the cache; returns their logits `[B, n, vocab]`.
-fn run_all(model: &Model, pattern: Pattern, ops: Ops, ids: &[Vec<u32>], mut cache: Option<&mut Cache>) -> Tensor {
+fn run_all(model: &Model, pattern: Pattern, ops: Ops, ids: &[Vec<u32>], cache: Option<&mut Cache>) -> Tensor {
     let rotary = model.rope_at(cache.as_ref().map_or(0, |c| c.len()), ids[0].len()).unwrap();
     let forward = Forward::new(0, &rotary, 1, (0, Entry::first(model.embed(ids).unwrap())));
-    let mut forward = [Forward { cache: cache.as_deref_mut(), ..forward }];
+    let mut forward = [Forward { cache, ..forward }];
     let subjects = [Subject::Pattern(pattern)];
     let walk = Walk::new(&subjects, ops);
     walk.run::<ModelError>(Weights::Resident(model), Order::Sequences, &mut forward, &mut Unseen).unwrap();

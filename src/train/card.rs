@@ -7,16 +7,15 @@ use rayon::prelude::*;
 
 use super::TrainError;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Estimate, Pattern, Role, Selection, median_mad};
+use crate::domain::{Estimate, Pattern, Role, Selection, Subject, median_mad};
 use crate::model::ops::cross_entropy;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::{Attend, Indices, Model, Ops, Pass};
+use crate::model::{At, Entry, Forward, Indices, Model, Ops, Order, Ran, Route, Visitor, Walk, Weights};
 
 /// What each layer attends to.
 #[derive(Clone, Copy)]
 enum Keys {
-    Dense,
-    Pattern(Pattern),
+    Subject(Subject),
     /// The last `index_topk` tokens, in every layer.
     Window,
 }
@@ -59,8 +58,8 @@ impl Card {
             return Err(TrainError::Short { path: "the text".into(), tokens: ids.len(), needed: length });
         }
         let all_full = Pattern::all_full(layers)?;
-        let dense = losses(&model, &sequences, Keys::Dense)?;
-        let full = losses(&model, &sequences, Keys::Pattern(all_full))?;
+        let dense = losses(&model, &sequences, Keys::Subject(Subject::Dense))?;
+        let full = losses(&model, &sequences, Keys::Subject(Subject::Pattern(all_full)))?;
         let mean =
             |nll: &[Vec<f64>]| nll.iter().flatten().sum::<f64>() / nll.iter().map(Vec::len).sum::<usize>() as f64;
         let bytes = sequences.iter().map(|s| tokenizer.byte_len(&s[1..])).sum::<Result<usize, _>>()?;
@@ -75,9 +74,9 @@ impl Card {
             dense_loss: mean(&dense),
             full_loss: mean(&full),
             window: delta(Keys::Window)?,
-            uniform4: delta(Keys::Pattern(Pattern::uniform(layers, 4)?))?,
+            uniform4: delta(Keys::Subject(Subject::Pattern(Pattern::uniform(layers, 4)?)))?,
             flips: (1..layers)
-                .map(|layer| delta(Keys::Pattern(all_full.with(layer, Role::Shared)?)))
+                .map(|layer| delta(Keys::Subject(Subject::Pattern(all_full.with(layer, Role::Shared)?))))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -139,25 +138,32 @@ fn losses(model: &Model, sequences: &[Vec<u32>], keys: Keys) -> Result<Vec<Vec<f
 }
 
 fn sequence_losses(model: &Model, ids: &[u32], keys: Keys) -> Result<Vec<f64>, TrainError> {
-    let mut x = model.embed(&[ids.to_vec()])?;
+    let (subject, window) = match keys {
+        Keys::Subject(subject) => (subject, None),
+        Keys::Window => (Subject::Dense, Some(window(ids.len(), model.config().index_topk))),
+    };
     let rotary = model.rope(ids.len())?;
-    let mut held: Option<Indices> = matches!(keys, Keys::Window).then(|| window(ids.len(), model.config().index_topk));
-    for layer in 0..model.config().num_hidden_layers {
-        let attend = match (keys, &held) {
-            (Keys::Dense, _) => Attend::Dense,
-            (Keys::Pattern(pattern), _) if pattern.is_full(layer) => Attend::Own,
-            (_, Some(indices)) => Attend::Given(indices),
-            (_, None) => Attend::Own,
-        };
-        let mut pass = Pass::new(attend);
-        pass.ops = Ops::Fast;
-        let out = model.layer(layer, &x, &rotary, &mut pass)?;
-        x = out.hidden;
-        held = out.indices.or(held);
-    }
+    let mut forward = [Forward::new(0, &rotary, 1, (0, Entry::first(model.embed(&[ids.to_vec()])?)))];
+    let walk = Walk::new(std::slice::from_ref(&subject), Ops::Fast);
+    walk.run::<TrainError>(Weights::Resident(model), Order::Sequences, &mut forward, &mut Given(window))?;
+    let [forward] = forward;
+    let x = forward.into_hidden()?;
     let logits = model.logits(&x)?.squeeze(0)?;
     let nll = cross_entropy(&logits.narrow(0, 0, ids.len() - 1)?, &ids[1..])?.to_vec1::<f32>()?;
     Ok(nll.into_iter().map(f64::from).collect())
+}
+
+/// Gives every layer the same keys, where there are any.
+struct Given(Option<Indices>);
+
+impl Visitor<TrainError> for Given {
+    fn enter(&mut self, _: &At, route: Route<'static>) -> Result<Route<'_>, TrainError> {
+        Ok(self.0.as_ref().map_or(route, Route::Given))
+    }
+
+    fn ran(&mut self, _: &At, _: &Ran) -> Result<(), TrainError> {
+        Ok(())
+    }
 }
 
 fn window(length: usize, topk: usize) -> Indices {

@@ -7,8 +7,9 @@ use super::optimizer::Gradients;
 use super::params::Params;
 use super::{Stage, TrainError};
 use crate::checkpoint::Config;
+use crate::domain::{Pattern, Subject};
 use crate::model::ops::{Allowed, cross_entropy, kl};
-use crate::model::{Attend, Indices, Model, Pass};
+use crate::model::{At, Entry, Forward, Indices, Model, Ops, Order, Ran, Route, Visitor, Walk, Weights};
 
 /// What a step, or a part of it, found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,28 +48,20 @@ pub fn losses(
     given: &[Option<Indices>],
 ) -> Result<Losses, TrainError> {
     let ids: Vec<Vec<u32>> = sequences.iter().map(|s| s.ids.clone()).collect();
-    let layers = model.config().num_hidden_layers;
-    let mut x = model.embed(&ids)?;
+    let x = model.embed(&ids)?;
     let rotary = model.rope(x.dim(1)?)?;
-    let (mut divergence, mut load, mut indices) = (None, Vec::new(), Vec::new());
-    for layer in 0..layers {
-        let attend = match (stage, given.get(layer)) {
-            (Stage::Sparse, Some(Some(given))) => Attend::Given(given),
-            (Stage::Sparse, _) => Attend::Own,
-            (Stage::Dense | Stage::Warmup, _) => Attend::Dense,
-        };
-        let mut pass = Pass::new(attend);
-        (pass.want_scores, pass.want_probs) = (stage != Stage::Dense, stage != Stage::Dense);
-        let out = model.layer(layer, &x, &rotary, &mut pass)?;
-        if let (Some(scores), Some(probs)) = (&out.scores, &out.probs) {
-            let support = out.indices.clone().map_or(Allowed::Causal, Allowed::Selected);
-            let term = kl(scores, probs, &support)?;
-            divergence = Some(divergence.map_or(Ok(term.clone()), |sum| term + sum)?);
-        }
-        load.push(out.expert_load);
-        indices.push(out.indices);
-        x = out.hidden;
-    }
+    let subject = match stage {
+        Stage::Sparse => Subject::Pattern(Pattern::all_full(model.config().num_hidden_layers)?),
+        Stage::Dense | Stage::Warmup => Subject::Dense,
+    };
+    let walk = Walk { want_scores: stage != Stage::Dense, ..Walk::new(std::slice::from_ref(&subject), Ops::Reference) };
+    let mut forward = [Forward::new(0, &rotary, 1, (0, Entry::first(x)))];
+    let given = if stage == Stage::Sparse { given } else { &[] };
+    let mut sums = Sums { given, kl: None, load: Vec::new(), indices: Vec::new() };
+    walk.run(Weights::Resident(model), Order::Sequences, &mut forward, &mut sums)?;
+    let Sums { kl, load, indices, .. } = sums;
+    let [forward] = forward;
+    let x = forward.into_hidden()?;
     let lm = match stage {
         Stage::Warmup => None,
         Stage::Dense | Stage::Sparse => {
@@ -77,7 +70,33 @@ pub fn losses(
             Some(cross_entropy(&logits, &targets)?.mean_all()?)
         }
     };
-    Ok(Losses { lm, kl: divergence, load, indices })
+    Ok(Losses { lm, kl, load, indices })
+}
+
+/// Sums the divergences of the layers of a forward.
+struct Sums<'a> {
+    given: &'a [Option<Indices>],
+    kl: Option<Tensor>,
+    load: Vec<Option<Vec<u32>>>,
+    indices: Vec<Option<Indices>>,
+}
+
+impl Visitor<TrainError> for Sums<'_> {
+    fn enter(&mut self, at: &At, route: Route<'static>) -> Result<Route<'_>, TrainError> {
+        Ok(self.given.get(at.layer).and_then(Option::as_ref).map_or(route, Route::Given))
+    }
+
+    fn ran(&mut self, _: &At, ran: &Ran) -> Result<(), TrainError> {
+        let out = &ran.output;
+        if let (Some(scores), Some(probs)) = (&out.scores, &out.probs) {
+            let support = out.indices.clone().map_or(Allowed::Causal, Allowed::Selected);
+            let term = kl(scores, probs, &support)?;
+            self.kl = Some(self.kl.take().map_or(Ok(term.clone()), |sum| term + sum)?);
+        }
+        self.load.push(out.expert_load.clone());
+        self.indices.push(out.indices.clone());
+        Ok(())
+    }
 }
 
 /// Computes gradients of `stage`'s losses for one micro-batch, times `share`, its part of the batch.

@@ -89,7 +89,7 @@ impl Rest {
                 return Err(TrainError::Stopped);
             }
             let x = Var::from_tensor(x)?;
-            let mut pass = Pass::new(indices.map_or(Attend::Dense, Attend::Given));
+            let mut pass = Pass::new(Attend::to(indices));
             let y = model.layer(layer, &x, rotary, &mut pass)?.hidden;
             let mut store = (y * slope)?.sum_all()?.backward()?;
             slope = of(&mut store, &x)?;

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::recipe::IndexerRecipe;
 use crate::checkpoint::Config;
-use crate::domain::Selection;
+use crate::domain::{Selection, Subject};
 use crate::model::ops::RowTargets;
-use crate::model::{Attend, Indexer, IndexerInput, Indices, Model, Ops, Pass};
+use crate::model::{
+    At, Entry, Forward, Indexer, IndexerInput, Indices, Model, Ops, Order, Ran, Rotary, Route, Visitor, Walk, Weights,
+};
 use crate::train::TrainError;
 use crate::train::optimizer::Gradients;
 use crate::train::params::Params;
@@ -138,62 +140,99 @@ pub fn step(
     params: &[Params],
     (ids, rows, sparse): (&[u32], &[usize], bool),
     stop: &dyn Fn() -> bool,
-    mut trail: Option<&mut Trail>,
+    trail: Option<&mut Trail>,
 ) -> Result<Found, TrainError> {
-    let mut x = model.embed(&[ids.to_vec()])?.detach();
     let rotary = model.rope(ids.len())?;
-    let (rows, width) = (Arc::new(rows.to_vec()), ids.len());
+    let layers = model.config().num_hidden_layers;
     let last = recipe.layers.iter().map(|&l| recipe.served(l).end).max().unwrap_or(0);
-    let mut found = Vec::with_capacity(recipe.layers.len());
-    let (mut open, mut held): (Option<Open>, Option<Indices>) = (None, None);
-    let end = if trail.is_some() { model.config().num_hidden_layers } else { last };
-    for layer in 0..end {
-        if stop() {
+    let subject = if sparse { Subject::Pattern(recipe.pattern) } else { Subject::Dense };
+    let walk = Walk {
+        detach: true,
+        // What the last served layer gives is needed only by a way back.
+        end: Some(if trail.is_some() { layers } else { last.saturating_sub(1) }),
+        ..Walk::new(std::slice::from_ref(&subject), Ops::Fast)
+    };
+    let entry = Entry::first(model.embed(&[ids.to_vec()])?.detach());
+    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let (rows, width) = (Arc::new(rows.to_vec()), ids.len());
+    let found = Vec::with_capacity(recipe.layers.len());
+    let mut step =
+        Step { model, config, recipe, params, rows, width, sparse, stop, own: None, open: None, found, trail };
+    walk.run(Weights::Resident(model), Order::Sequences, &mut forward, &mut step)?;
+    let [forward] = forward;
+    if step.trail.is_none() && last > 0 {
+        step.meet(last - 1, &forward.groups[0].entry.hidden, &rotary)?;
+    }
+    if let Some(trail) = step.trail {
+        trail.streams.push(forward.into_hidden()?);
+    }
+    Ok(step.found)
+}
+
+/// A step under way.
+struct Step<'a> {
+    model: &'a Model,
+    config: &'a Config,
+    recipe: &'a IndexerRecipe,
+    params: &'a [Params],
+    rows: Arc<Vec<usize>>,
+    width: usize,
+    sparse: bool,
+    stop: &'a dyn Fn() -> bool,
+    /// What the indexer under training selected for the layer that is entered.
+    own: Option<Indices>,
+    open: Option<Open>,
+    found: Found,
+    trail: Option<&'a mut Trail>,
+}
+
+impl Step<'_> {
+    /// Lets the indexer that is open meet the attention of a layer that is entered with `x`.
+    fn meet(&mut self, layer: usize, x: &Tensor, rotary: &Rotary) -> Result<(), TrainError> {
+        if (self.stop)() {
             return Err(TrainError::Stopped);
         }
-        let mut own = None;
+        let Self { model, recipe, rows, width, .. } = self;
+        self.own = None;
         if let Ok(index) = recipe.layers.binary_search(&layer) {
-            let (indexer, leaves) = leaves(&params[index], config, layer)?;
-            let input = model.indexer_input(layer, &x)?;
-            if sparse {
-                own = Some(indexer.select(&input, &rotary, recipe.index_topk)?);
+            let (indexer, leaves) = leaves(&self.params[index], self.config, layer)?;
+            let input = model.indexer_input(layer, x)?;
+            if self.sparse {
+                self.own = Some(indexer.select(&input, rotary, recipe.index_topk)?);
             }
-            let support = own.as_ref().map(|own| own.picked(0, &rows)).transpose()?.map(Arc::new);
-            let average = Average::new(rows.len() * width);
-            open = Some(Open { index, indexer, leaves, input, support, average });
+            let support = self.own.as_ref().map(|own| own.picked(0, rows)).transpose()?.map(Arc::new);
+            let average = Average::new(rows.len() * *width);
+            self.open = Some(Open { index, indexer, leaves, input, support, average });
         }
         let serves = |open: &Open| recipe.served(recipe.layers[open.index]);
-        if let Some(current) = open.as_mut().filter(|open| serves(open).contains(&layer)) {
-            let probs = model.mean_attention(layer, &x, &rotary, &rows)?.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(current) = self.open.as_mut().filter(|open| serves(open).contains(&layer)) {
+            let probs = model.mean_attention(layer, x, rotary, rows)?.flatten_all()?.to_vec1::<f32>()?;
             let alone = serves(current).len() == 1;
-            current.average.add(&probs, width, current.support.as_deref(), alone);
+            current.average.add(&probs, *width, current.support.as_deref(), alone);
         }
-        if let Some(done) = open.take_if(|open| serves(open).end == layer + 1) {
-            found.push(done.finish(&rows, &rotary)?);
+        if let Some(done) = self.open.take_if(|open| serves(open).end == layer + 1) {
+            self.found.push(done.finish(rows, rotary)?);
         }
-        if layer + 1 == last && trail.is_none() {
-            break;
-        }
-        let attend = match (&own, &held) {
-            _ if !sparse => Attend::Dense,
-            (Some(own), _) => Attend::Given(own),
-            (None, _) if recipe.pattern.is_full(layer) && model.has_indexer(layer) => Attend::Own,
-            (None, Some(held)) if !recipe.pattern.is_full(layer) => Attend::Given(held),
-            (None, _) => Attend::Dense,
-        };
-        let mut pass = Pass { ops: Ops::Fast, ..Pass::new(attend) };
-        let out = model.layer(layer, &x, &rotary, &mut pass)?;
-        if let Some(trail) = &mut trail {
-            trail.streams.push(x);
-            trail.indices.push(out.indices.clone());
-        }
-        // No graph reaches from one layer into the next.
-        (x, held) = (out.hidden.detach(), out.indices);
+        Ok(())
     }
-    if let Some(trail) = trail {
-        trail.streams.push(x);
+}
+
+impl Visitor<TrainError> for Step<'_> {
+    fn enter(&mut self, at: &At, route: Route<'static>) -> Result<Route<'_>, TrainError> {
+        self.meet(at.layer, &at.entry.hidden, at.rotary)?;
+        let source = self.recipe.pattern.source(at.layer);
+        // What has neither a trained indexer nor one of its own attends to everything, and so do the layers it serves.
+        let selects = self.recipe.layers.contains(&source) || self.model.has_indexer(source);
+        Ok(self.own.as_ref().map_or(if selects { route } else { Route::Dense }, Route::Given))
     }
-    Ok(found)
+
+    fn ran(&mut self, at: &At, ran: &Ran) -> Result<(), TrainError> {
+        if let Some(trail) = &mut self.trail {
+            trail.streams.push(at.entry.hidden.clone());
+            trail.indices.push(ran.output.indices.clone());
+        }
+        Ok(())
+    }
 }
 
 /// Builds an indexer whose weights are leaves of a graph.
@@ -205,11 +244,7 @@ fn leaves(params: &Params, config: &Config, layer: usize) -> Result<(Indexer, Ve
 
 impl Open {
     /// Computes loss and gradients, once every served layer has passed.
-    fn finish(
-        self,
-        rows: &Arc<Vec<usize>>,
-        rotary: &crate::model::Rotary,
-    ) -> Result<(Divergence, Gradients), TrainError> {
+    fn finish(self, rows: &Arc<Vec<usize>>, rotary: &Rotary) -> Result<(Divergence, Gradients), TrainError> {
         let choice = |r: usize| self.support.as_ref().map_or(rows[r] + 1, |s| s.row(r).len()) > 1;
         let counted = (0..rows.len()).filter(|&r| choice(r)).count();
         let (probs, floor) = self.average.finish(counted);
