@@ -34,14 +34,14 @@
 //! | `queries` | i32 `[Q, 2]` | sequence and position of every recorded query, in this order, none twice |
 //! | `layer.<l>.topk` | i32 `[Q, k]` | the keys that layer l used: positions in the sequence, at most the query's own, ascending, padded with −1; a Shared layer has the set that it borrowed |
 //!
-//! The string metadata `indexscope` is JSON: `schema` 1; `model`, `fingerprint` (hex, or empty); `pattern` of the
+//! The string metadata `indexscope` is JSON: `schema` 1; `model`, `fingerprint` (`v2:` and hex; hex alone from versions before 0.2; or empty); `pattern` of the
 //! recording; `index_topk` = k; `layers`; `unit` `"token"`; `heads`; `queries` `"all"` or `{"sampled": {"per_sequence": n,
 //! "seed": s}}`; `tokens_hash`, which is checked where it begins with `fnv1a:` ([`domain::hash_ids`]). Further fields, such
 //! as `mass_recall`, may be missing. Only queries that see more than k keys enter an overlap. `*.trace` is the same,
 //! packed; its bytes are described where they are written, in `session::packed`.
 //!
 //! **Sessions** are TOML: `schema` 1, the current `pattern`, `calibration` (hash of the token ids), `current` (entry of the
-//! history), `[model]` with `name` and `fingerprint`, `[overlap]` ([`domain::OverlapMatrix`]: its upper triangle, row by
+//! history), `[model]` with `name`, `fingerprint` and `former` (fingerprints of earlier versions), `[overlap]` ([`domain::OverlapMatrix`]: its upper triangle, row by
 //! row), `[[searches]]` ([`domain::SearchRecord`]), `[[named]]` with `name` and `pattern`, and `[[history]]`, parents
 //! before children: `pattern`, `parent`, `change`, `evaluation` ([`domain::Evaluation`]) and `speed` (a list of
 //! [`domain::Speed`]). Keys of other versions are kept when a file is rewritten. Files of older schemas stay readable:

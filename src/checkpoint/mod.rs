@@ -10,6 +10,7 @@ mod download;
 mod dsa;
 mod dtype;
 mod error;
+mod fingerprint;
 mod fp8;
 mod gguf;
 mod gguf_config;

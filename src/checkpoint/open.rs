@@ -1,23 +1,17 @@
 //! A checkpoint: config, headers of every shard, access to bytes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-
-use sha2::{Digest, Sha256};
 
 use super::dtype::Tensors;
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
-    Blocks, CheckpointError, Config, Demand, Dtype, Part, PartSize, TensorInfo, Vocabulary, gguf_config, is_scale,
-    layer_of, layout, parts,
+    Blocks, CheckpointError, Config, Demand, Dtype, PartSize, TensorInfo, Vocabulary, fingerprint, gguf_config,
+    is_scale, layer_of, layout, parts,
 };
-use crate::domain::{Constraints, IndexSource, Pattern, Role};
-
-/// Bytes of each tensor that enter the fingerprint.
-const SAMPLE: usize = 256;
+use crate::domain::{Constraints, Pattern, Role};
 
 /// Where a checkpoint comes from.
 #[derive(Clone, Debug)]
@@ -244,28 +238,15 @@ impl Checkpoint {
         pieces.into_values().max().unwrap_or(0)
     }
 
-    /// Returns a short hash that tells checkpoints apart: config, header, and samples of every tensor but experts.
+    /// Returns a short hash that tells checkpoints apart, `v2:` and 16 hex digits: what it covers stands in
+    /// `checkpoint::fingerprint`.
     pub fn fingerprint(&self) -> &str {
-        self.0.fingerprint.get_or_init(|| {
-            let mut hash = Sha256::new();
-            // Another name of a sidecar is no other model; its tensors are told apart below.
-            let index = match self.config().index.clone() {
-                IndexSource::Sidecar(_) => IndexSource::Sidecar(String::new()),
-                other => other,
-            };
-            hash.update(format!("{:?}", Config { index, ..self.config().clone() }));
-            for (name, info) in self.tensors() {
-                hash.update(format!("{name} {} {:?}", info.dtype, info.shape));
-                if Part::of(self.config(), name) != Part::Experts {
-                    let bytes = self.bytes(name).unwrap_or_default();
-                    hash.update(&bytes[..bytes.len().min(SAMPLE)]);
-                }
-            }
-            hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
-        })
+        self.0.fingerprint.get_or_init(|| fingerprint::fingerprint(self))
+    }
+
+    /// Returns the fingerprints by which files of earlier versions name this checkpoint.
+    pub fn former_fingerprints(&self) -> Vec<String> {
+        vec![fingerprint::before_0_2(self)]
     }
 
     /// Compares the tensors with what the config demands.

@@ -17,6 +17,16 @@ use crate::session::{
 };
 use crate::tui::{Files, Opened, Problem, Step, Work};
 
+/// Returns a checkpoint as sessions name it.
+pub(super) fn session_model(checkpoint: &Checkpoint) -> SessionModel {
+    SessionModel {
+        name: checkpoint.name().to_owned(),
+        fingerprint: checkpoint.fingerprint().to_owned(),
+        former: checkpoint.former_fingerprints(),
+        other: toml::Table::new(),
+    }
+}
+
 /// Sessions of one model, and the one that is open.
 pub(super) struct SessionFiles {
     model: SessionModel,
@@ -36,11 +46,7 @@ pub(super) struct SessionFiles {
 impl SessionFiles {
     /// Returns the files of work on a checkpoint.
     pub(super) fn of_model(checkpoint: &Checkpoint, calibration: String, folder: PathBuf) -> Self {
-        let model = SessionModel {
-            name: checkpoint.name().to_owned(),
-            fingerprint: checkpoint.fingerprint().to_owned(),
-            ..SessionModel::default()
-        };
+        let model = session_model(checkpoint);
         Self { calibration, target: Some(Target::of(checkpoint)), ..Self::without_model(model, folder) }
     }
 
@@ -89,6 +95,10 @@ impl SessionFiles {
         // Fields that this version does not know go along, to a new name too.
         let session = self.session.clone();
         let mut session = session.unwrap_or_else(|| Session::new(self.model.clone(), current(work)));
+        if self.target.is_some() {
+            // A session of an earlier version gets today's fingerprint.
+            session.model = SessionModel { other: std::mem::take(&mut session.model.other), ..self.model.clone() };
+        }
         update(&mut session, &self.calibration, work);
         session
     }
@@ -162,7 +172,7 @@ impl Files for SessionFiles {
 
     fn open(&mut self, path: &Path) -> Result<Opened, Problem> {
         let session = Session::read(path).map_err(file_problem)?;
-        if session.model.fingerprint != self.model.fingerprint {
+        if !self.model.is(&session.model.fingerprint) {
             return Err(Problem {
                 message: format!("'{}' belongs to model '{}'", path.display(), session.model.name),
                 hint: Some(format!("open it by 'indexscope {}'", path.display())),

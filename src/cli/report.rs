@@ -169,7 +169,7 @@ fn overlap(path: &Path, session: &Session) -> Result<OverlapMatrix, CliError> {
         TraceFile::Whole(trace) => &trace.meta,
         TraceFile::Packed(trace) => trace.meta(),
     };
-    if meta.fingerprint != session.model.fingerprint {
+    if !session.model.is(&meta.fingerprint) {
         let message =
             format!("'{}' is of model '{}', the session of '{}'", path.display(), meta.model, session.model.name);
         return Err(CliError::run(message).hint("record the session's model: indexscope record MODEL --out TRACE"));

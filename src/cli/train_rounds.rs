@@ -83,8 +83,11 @@ pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Res
     }
     let most = rounds.rounds.map_or(1, std::num::NonZeroU64::get);
     let journal = beside(begin.out, "rounds.json");
-    let about = about(&begin, rounds, args);
-    let steps = open(&journal, &about, args.resume)?;
+    let about = about(begin.checkpoint.fingerprint(), &begin, rounds, args);
+    let former = begin.checkpoint.former_fingerprints();
+    let abouts: Vec<String> =
+        former.iter().map(|f| self::about(f, &begin, rounds, args)).chain([about.clone()]).collect();
+    let steps = open(&journal, &abouts, args.resume)?;
     let (searched, judging) = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
     let topk = args.topk(begin.checkpoint);
     let reference = backend(begin.checkpoint, begin.sidecar, topk, judging)?;
@@ -199,11 +202,10 @@ impl Watch for Stopper<'_> {
 }
 
 /// Returns everything that decides the result, to tell runs apart.
-fn about(begin: &Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> String {
-    let Begin { checkpoint, sidecar, pattern, targets, .. } = begin;
+fn about(fingerprint: &str, begin: &Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> String {
+    let Begin { sidecar, pattern, targets, .. } = begin;
     format!(
-        "{} {sidecar:?} {pattern} {} {:?} {} {}",
-        checkpoint.fingerprint(),
+        "{fingerprint} {sidecar:?} {pattern} {} {:?} {} {}",
         targets.name(),
         rounds.search_text,
         rounds.search_sequences,

@@ -17,9 +17,19 @@ pub struct SessionModel {
     pub name: String,
     /// Fingerprint of the checkpoint.
     pub fingerprint: String,
+    /// Fingerprints by which files of earlier versions name the same checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
     /// Fields of other versions, kept when the file is rewritten.
     #[serde(flatten)]
     pub other: toml::Table,
+}
+
+impl SessionModel {
+    /// Returns whether a file with this fingerprint is about the same checkpoint.
+    pub fn is(&self, fingerprint: &str) -> bool {
+        self.fingerprint == fingerprint || self.former.iter().any(|former| former == fingerprint)
+    }
 }
 
 /// A pattern with a name.
@@ -226,7 +236,7 @@ mod tests {
             validation: Some(Validation { loss: 2.6, delta: None, sequences: 3, data: "v.txt".into() }),
             other: toml::Table::new(),
         };
-        let model = SessionModel { name: "m".into(), fingerprint: "f".into(), other: toml::Table::new() };
+        let model = SessionModel { name: "m".into(), fingerprint: "f".into(), ..SessionModel::default() };
         let named = NamedPattern { name: "safe".into(), pattern, other: toml::Table::new() };
         Session { current: 1, named: vec![named], history: vec![first, second], ..Session::new(model, pattern) }
     }

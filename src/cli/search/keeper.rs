@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::Args;
 use crate::checkpoint::Checkpoint;
 use crate::cli::CliError;
+use crate::cli::files::session_model;
 use crate::cli::progress::Progress;
 use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchState};
 use crate::engine::ModelInfo;
@@ -47,11 +48,17 @@ impl Keeper {
         let before = session(&path, checkpoint, info)?;
         let journal = path.with_extension("journal");
         // Measurements of another model, set or arithmetic are none of this search.
-        let about = format!(
-            "indexscope journal 1: {} {} {} {} {}",
-            info.fingerprint, info.calibration, info.device, info.dtype, info.ops
-        );
-        let (journal, known) = if args.resume { resume(&journal, &about)? } else { (begin(&journal, &about)?, vec![]) };
+        let about = |fingerprint: &str| {
+            let ModelInfo { calibration, device, dtype, ops, .. } = info;
+            format!("indexscope journal 1: {fingerprint} {calibration} {device} {dtype} {ops}")
+        };
+        let (journal, known) = if args.resume {
+            let former = checkpoint.former_fingerprints();
+            let abouts: Vec<String> = former.iter().chain([&info.fingerprint]).map(|f| about(f)).collect();
+            resume(&journal, &abouts)?
+        } else {
+            (begin(&journal, &about(&info.fingerprint))?, vec![])
+        };
         Ok(Self {
             known,
             path,
@@ -122,18 +129,19 @@ fn reach(session: &mut Session, pattern: Pattern, parent: Option<usize>, change:
 
 /// Returns the session that is there, or a new one.
 fn session(path: &Path, checkpoint: &Checkpoint, info: &ModelInfo) -> Result<Session, CliError> {
-    let (name, fingerprint) = (checkpoint.name().to_owned(), checkpoint.fingerprint().to_owned());
+    let model = session_model(checkpoint);
     if !path.exists() {
-        let model = SessionModel { name, fingerprint, ..SessionModel::default() };
         return Ok(Session { calibration: info.calibration.clone(), ..Session::new(model, info.reference) });
     }
     let session = Session::read(path)?;
-    if session.model.fingerprint != fingerprint {
-        let (path, other) = (path.display(), &session.model.name);
+    if !model.is(&session.model.fingerprint) {
+        let (path, other, name) = (path.display(), &session.model.name, &model.name);
         return Err(CliError::run(format!("'{path}' is a session of another model, '{other}', not of this '{name}'"))
             .hint("name another file with --session"));
     }
-    Ok(session)
+    // A session of an earlier version gets today's fingerprint beside the one that it had.
+    let model = SessionModel { other: session.model.other.clone(), ..model };
+    Ok(Session { model, ..session })
 }
 
 fn begin(path: &Path, about: &str) -> Result<Journal, CliError> {
@@ -145,13 +153,13 @@ fn begin(path: &Path, about: &str) -> Result<Journal, CliError> {
     Ok(Journal::create(path, about)?)
 }
 
-fn resume(path: &Path, about: &str) -> Result<(Journal, Vec<Measured>), CliError> {
+fn resume(path: &Path, abouts: &[String]) -> Result<(Journal, Vec<Measured>), CliError> {
     if !path.exists() {
         return Err(CliError::run(format!("there is no search to resume: '{}' does not exist", path.display()))
             .hint("start it without --resume, or name its session with --session"));
     }
     let (journal, found, lines) = Journal::resume(path)?;
-    if found != about {
+    if !abouts.contains(&found) {
         return Err(CliError::run(format!(
             "'{}' was measured with another model, calibration set, device, dtype or attention",
             path.display()

@@ -57,8 +57,8 @@ pub(super) fn next(steps: &[Done], rounds: u64) -> Option<(What, u64)> {
     }
 }
 
-/// Reads the steps of an earlier run; none for a new one.
-pub(super) fn open(path: &Path, about: &str, resume: bool) -> Result<Vec<Done>, CliError> {
+/// Reads the steps of an earlier run, which may name the model as earlier versions did; none for a new one.
+pub(super) fn open(path: &Path, abouts: &[String], resume: bool) -> Result<Vec<Done>, CliError> {
     match (path.exists(), resume) {
         (false, _) => Ok(Vec::new()),
         (true, false) => Err(CliError::run(format!("'{}' already holds a run", path.display()))
@@ -67,7 +67,7 @@ pub(super) fn open(path: &Path, about: &str, resume: bool) -> Result<Vec<Done>, 
             let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
             let journal: Journal =
                 serde_json::from_str(&text).map_err(|e| CliError::file("cannot go on with", path, e))?;
-            if journal.about == about {
+            if abouts.contains(&journal.about) {
                 return Ok(journal.steps);
             }
             Err(CliError::run(format!("the run in '{}' was begun with other options", path.display()))
