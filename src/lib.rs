@@ -45,7 +45,7 @@
 //! row), `[[searches]]` ([`domain::SearchRecord`]), `[[named]]` with `name` and `pattern`, and `[[history]]`, parents
 //! before children: `pattern`, `parent`, `change`, `evaluation` ([`domain::Evaluation`]) and `speed` (a list of
 //! [`domain::Speed`]). Keys of other versions are kept when a file is rewritten. Files of older schemas stay readable:
-//! `tests/formats.rs` reads some that were written then.
+//! `tests/suite/formats.rs` reads some that were written then.
 
 pub mod analysis;
 mod atomic;

@@ -1,6 +1,5 @@
 //! Downloads from a Hub that the tests serve themselves: layout of the cache, broken connections, damaged files.
 
-#![cfg(feature = "hub")]
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

@@ -1,8 +1,6 @@
 //! A training of indexers that is killed goes on to the same bits: in both stages, and in the midst of saving its state.
 //! One that the dashboard was left in the midst of is offered by the next one.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -2,8 +2,6 @@
 //!
 //! `tests/data/make_fixtures.py` and `make_dense_fixtures.py` say how they were made, and what the keys of `expected.safetensors` hold.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,5 @@
 //! What a server tells of its forwards, played by the program's own recordings and logits in the servers' formats.
 
-#![allow(clippy::unwrap_used)] // a helper that fails fails the test
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -1,7 +1,5 @@
 //! Checkpoints written for a pattern: what is left out, what is shared with the original, what is refused.
 
-#![allow(clippy::unwrap_used)] // a helper that fails fails the test
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

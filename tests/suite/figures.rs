@@ -1,7 +1,5 @@
 //! Figures as files: every figure of the tour's session as SVG, PDF and PNG, of the sizes asked for, saying the same.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Cursor, Read};

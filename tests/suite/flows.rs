@@ -2,8 +2,6 @@
 //!
 //! Two flows need an engine that fails on purpose; there this very test binary is started in the terminal, as [`child`].
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,7 +131,7 @@ fn open(folder: &Path, size: (u16, u16)) -> Terminal {
 fn open_child(mode: &str) -> Terminal {
     terminal((80, 24))
         .env("FLOW", mode)
-        .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "flows::child", "--ignored", "--nocapture", "--test-threads=1"])
         .spawn(std::env::current_exe().unwrap())
         .unwrap()
 }

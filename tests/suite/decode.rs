@@ -1,7 +1,5 @@
 //! Prefill then decode gives the logits of prefill alone, and Shared layers keep no index keys.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};

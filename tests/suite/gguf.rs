@@ -1,7 +1,5 @@
 //! GGUF files written here from the folders whose logits are known.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

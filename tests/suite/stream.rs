@@ -1,7 +1,5 @@
 //! Streaming: the same numbers bit for bit, with one layer in memory at a time.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;

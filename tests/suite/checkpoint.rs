@@ -1,7 +1,5 @@
 //! Opening checkpoints: what is read, and what each kind of bad input is called.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 
 use indexscope::checkpoint::{Checkpoint, CheckpointError, Config, Dtype, Family, HubId, MlpKind, Part};

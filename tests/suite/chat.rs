@@ -1,7 +1,5 @@
 //! `--chat`: conversations through a chat template, with the assistant's tokens scored only.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,7 +1,5 @@
 //! `indexscope search` as scripts see it: the JSON contract, interrupted searches, every method on a small model.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

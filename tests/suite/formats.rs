@@ -1,7 +1,5 @@
 //! Files of older versions, and of other programs, are read as what they were: traces and sessions.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 
 use indexscope::domain::{Query, QuerySampling};

@@ -1,7 +1,5 @@
 //! What README.md says about keys and commands is what the program does.
 
-#![allow(clippy::unwrap_used)]
-
 use std::process::Command;
 
 fn readme() -> String {

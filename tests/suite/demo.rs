@@ -1,7 +1,5 @@
 //! The demo model at the command line: evaluated by name, written as a folder, judged by its card.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

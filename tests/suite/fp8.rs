@@ -1,7 +1,5 @@
 //! FP8 checkpoints: a stored fixture is quantised here, and what is loaded is held against a dequantisation of its own.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

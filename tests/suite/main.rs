@@ -1,0 +1,26 @@
+//! Integration tests of the library and the program, in one binary: each further binary is one more to link after every
+//! edit. `cargo test --test suite import` runs one file.
+//!
+//! Separate binaries are `memory` (it replaces the allocator), `hub` (needs the feature) and `house` (needs no library).
+
+#![allow(clippy::unwrap_used)] // a helper that fails fails the test
+
+mod bench;
+mod chat;
+mod checkpoint;
+mod cli;
+mod decode;
+mod demo;
+mod export;
+mod figures;
+mod flows;
+mod formats;
+mod fp8;
+mod gguf;
+mod import;
+mod readme;
+mod reference;
+mod resume;
+mod search;
+mod stream;
+mod worth;
