@@ -70,7 +70,7 @@ impl Tokenizer {
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
         let failed = |reason: String| TokenizerError::Read { path: path.into(), reason };
         let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-        tokenizers::Tokenizer::from_bytes(bytes).map(Self).map_err(|e| failed(e.to_string()))
+        Self::loaded(&bytes).map_err(failed)
     }
 
     /// Reads the contents of a `tokenizer.json`.
@@ -78,9 +78,33 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Read`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        tokenizers::Tokenizer::from_bytes(bytes)
-            .map(Self)
-            .map_err(|e| TokenizerError::Read { path: "tokenizer.json".into(), reason: e.to_string() })
+        Self::loaded(bytes).map_err(|reason| TokenizerError::Read { path: "tokenizer.json".into(), reason })
+    }
+
+    /// Reads a `tokenizer.json` without the settings that it carries for training batches.
+    ///
+    /// Truncation and padding change how many tokens a text has; BPE dropout and unigram sampling draw other tokens at
+    /// every call.
+    fn loaded(bytes: &[u8]) -> Result<Self, String> {
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+        tokenizer.with_truncation(None).map_err(|e| e.to_string())?.with_padding(None);
+        let model = match tokenizer.get_model() {
+            ModelWrapper::BPE(bpe) if bpe.dropout.is_some() => {
+                let mut bpe = bpe.clone();
+                bpe.dropout = None;
+                Some(ModelWrapper::BPE(bpe))
+            }
+            ModelWrapper::Unigram(unigram) if unigram.alpha.is_some() || unigram.nbest_size.is_some() => {
+                let mut unigram = unigram.clone();
+                (unigram.alpha, unigram.nbest_size) = (None, None);
+                Some(ModelWrapper::Unigram(unigram))
+            }
+            _ => None,
+        };
+        if let Some(model) = model {
+            tokenizer.with_model(model);
+        }
+        Ok(Self(tokenizer))
     }
 
     /// Trains a byte-level BPE of `vocab_size` tokens, without special tokens.
@@ -211,6 +235,37 @@ mod tests {
         assert_eq!(tokenizer.vocab_size(), 280);
         let again = Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes()).unwrap();
         assert_eq!(again.encode(text).unwrap(), ids);
+    }
+
+    /// What `tokenizer.json` carries beside the tokenizer: batches of 5 tokens, padded to 500, with dropout.
+    #[test]
+    fn settings_for_training_batches_are_switched_off() {
+        let plain = trained();
+        let text = "the cat sat on the mat; the dog sat on the log.\n\n".repeat(20);
+        let json: serde_json::Value = serde_json::from_str(&plain.to_json().unwrap()).unwrap();
+        let with = |key: &str, value: serde_json::Value| {
+            let mut json = json.clone();
+            json[key] = value;
+            Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
+        };
+        let mut model = json["model"].clone();
+        model["dropout"] = 0.5.into();
+        for other in [
+            with(
+                "truncation",
+                serde_json::json!({"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}),
+            ),
+            with(
+                "padding",
+                serde_json::json!({"strategy": {"Fixed": 500}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "x"}),
+            ),
+            with("model", model),
+        ] {
+            assert_eq!(other.encode(&text).unwrap(), plain.encode(&text).unwrap());
+            assert_eq!(other.encode_with_places(&text).unwrap(), plain.encode_with_places(&text).unwrap());
+            assert_eq!(other.encode_long(&text).unwrap(), plain.encode_long(&text).unwrap());
+        }
     }
 
     #[test]
