@@ -32,10 +32,9 @@ pub(super) fn before_0_2(checkpoint: &Checkpoint) -> String {
 fn digest(checkpoint: &Checkpoint, config: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(config);
-    for (name, info) in checkpoint.tensors() {
+    for (name, (info, bytes)) in checkpoint.identifying() {
         hash.update(format!("{name} {} {:?}", info.dtype, info.shape));
         if Part::of(checkpoint.config(), name) != Part::Experts {
-            let bytes = checkpoint.bytes(name).unwrap_or_default();
             hash.update(&bytes[..bytes.len().min(SAMPLE)]);
         }
     }

@@ -4,6 +4,7 @@
 //! name, dtype, shape and bytes (memory-mapped, never read as a whole), and which layers have an indexer.
 
 mod config;
+mod copies;
 mod dense;
 #[cfg(feature = "hub")]
 mod download;

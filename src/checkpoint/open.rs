@@ -8,10 +8,10 @@ use super::dtype::Tensors;
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
-    Blocks, CheckpointError, Config, Demand, Dtype, PartSize, TensorInfo, Vocabulary, fingerprint, gguf_config,
-    is_scale, layer_of, layout, parts,
+    Blocks, CheckpointError, Config, Demand, Dtype, PartSize, TensorInfo, Vocabulary, copies, fingerprint, gguf_config,
+    is_indexer_tensor, is_scale, layer_of, layout, parts,
 };
-use crate::domain::{Constraints, Pattern, Role};
+use crate::domain::{Constraints, LayerSet, Pattern, Role};
 
 /// Where a checkpoint comes from.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ struct Inner {
     weights: Weights,
     /// Tensors of MTP layers, which are not part of the model here.
     skipped: Tensors,
+    /// Indexers of Shared layers that repeat their source's, which are not part of the model either.
+    copies: Tensors,
     /// The checkpoint before another index source or k was chosen.
     base: Option<Checkpoint>,
     fingerprint: OnceLock<String>,
@@ -88,6 +90,10 @@ impl Checkpoint {
         let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
         let (skipped, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_mtp(name));
         weights.tensors = tensors;
+        let copied = copies::copied(&weights, &config.roles);
+        let is_copy = |name: &str| is_indexer_tensor(name) && layer_of(name).is_some_and(|l| copied.contains(&l));
+        let (copies, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_copy(name));
+        weights.tensors = tensors;
         Self(Arc::new(Inner {
             name,
             place,
@@ -95,6 +101,7 @@ impl Checkpoint {
             blocks,
             weights,
             skipped,
+            copies,
             base: None,
             fingerprint: OnceLock::new(),
         }))
@@ -110,7 +117,7 @@ impl Checkpoint {
 
     /// Returns the same weights with another config.
     pub(super) fn with(&self, config: Config, weights: Weights) -> Self {
-        let Inner { name, place, blocks, skipped, .. } = &*self.0;
+        let Inner { name, place, blocks, skipped, copies, .. } = &*self.0;
         Self(Arc::new(Inner {
             name: name.clone(),
             place: place.clone(),
@@ -118,6 +125,7 @@ impl Checkpoint {
             blocks: *blocks,
             weights,
             skipped: skipped.clone(),
+            copies: copies.clone(),
             base: Some(self.base().clone()),
             fingerprint: OnceLock::new(),
         }))
@@ -162,7 +170,7 @@ impl Checkpoint {
         self.0.blocks
     }
 
-    /// Returns a tensor's dtype and shape; MTP tensors are not found.
+    /// Returns a tensor's dtype and shape; those of MTP layers and copied indexers are not found.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.0.weights.tensors.get(name)
     }
@@ -181,6 +189,13 @@ impl Checkpoint {
         Ok(&self.0.weights.shards[info.shard].as_slice()[info.start..info.end])
     }
 
+    /// Returns every tensor that tells the checkpoint from others with its bytes, by name: copied indexers included.
+    pub(super) fn identifying(&self) -> BTreeMap<&str, (&TensorInfo, &[u8])> {
+        let Weights { tensors, shards } = &self.0.weights;
+        let bytes = |info: &TensorInfo| &shards[info.shard].as_slice()[info.start..info.end];
+        tensors.iter().chain(&self.0.copies).map(|(name, info)| (name.as_str(), (info, bytes(info)))).collect()
+    }
+
     /// Has the system read a tensor's bytes ahead.
     pub fn prefetch(&self, info: &TensorInfo) {
         self.0.weights.shards[info.shard].prefetch(info.start..info.end);
@@ -197,7 +212,17 @@ impl Checkpoint {
             || layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.tensor(&demand.name).is_some())
     }
 
-    /// Returns which patterns are possible: layers without an indexer are locked Shared.
+    /// Returns the Shared layers whose stored indexer only repeats their source's, bit for bit.
+    pub fn copied_indexers(&self) -> LayerSet {
+        self.0.copies.keys().filter_map(|name| layer_of(name)).collect()
+    }
+
+    /// Returns whether the files hold an indexer for `layer`, a copy of its source's included.
+    pub fn stores_indexer(&self, layer: usize) -> bool {
+        self.has_indexer(layer) || self.copied_indexers().contains(layer)
+    }
+
+    /// Returns which patterns are possible: layers without an indexer of their own are locked Shared.
     pub fn constraints(&self) -> Constraints {
         let layers = self.config().num_hidden_layers;
         Constraints { layers, locked_shared: (0..layers).filter(|&layer| !self.has_indexer(layer)).collect() }
@@ -212,9 +237,9 @@ impl Checkpoint {
         Ok(Pattern::from_fn(roles.len(), |layer| roles[layer])?)
     }
 
-    /// Returns bytes and elements by part, the skipped MTP layers included.
+    /// Returns bytes and elements by part, the skipped MTP layers and copied indexers included.
     pub fn parts(&self) -> Vec<PartSize> {
-        let skipped = self.0.skipped.iter().map(|(name, info)| (name.as_str(), info));
+        let skipped = self.0.skipped.iter().chain(&self.0.copies).map(|(name, info)| (name.as_str(), info));
         parts::sum(self.config(), self.tensors().chain(skipped))
     }
 

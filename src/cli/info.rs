@@ -9,7 +9,7 @@ use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
 use super::target;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, Part};
-use crate::domain::IndexSource;
+use crate::domain::{IndexSource, LayerSet};
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
@@ -65,6 +65,7 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "shared": native.shared_count(),
         "reference": constraints.reference()?,
         "locked_shared": constraints.locked_shared.iter().collect::<Vec<_>>(),
+        "copied_indexers": checkpoint.copied_indexers().iter().collect::<Vec<_>>(),
         "dtypes": dtypes(checkpoint),
         "bytes": parts.iter().map(|p| p.bytes).sum::<u64>(),
         "params": parts.iter().map(|p| p.params).sum::<u64>(),
@@ -86,7 +87,6 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
     let config = checkpoint.config();
     let native = checkpoint.native().map_err(target::told)?;
     let sparse = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
-    let locked: Vec<String> = checkpoint.constraints().locked_shared.iter().map(|l| l.to_string()).collect();
     let parts = checkpoint.parts();
     let main = |bytes: bool| {
         let of = |p: &&crate::checkpoint::PartSize| p.part != Part::Mtp;
@@ -110,10 +110,7 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
             chooser(config)
         ),
         format!("native pattern: {native} ({} Full, {} Shared)", native.full_count(), native.shared_count()),
-        match locked.len() {
-            0 => "locked Shared: none".to_owned(),
-            n => format!("locked Shared (no indexer in the checkpoint): {n} layers: {}", locked.join(", ")),
-        },
+        locked(checkpoint),
         format!("stored as: {}", stored.join(", ")),
     ];
     for part in &parts {
@@ -131,6 +128,21 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
         "100.0 %".to_owned(),
     ]);
     Ok(table)
+}
+
+/// Returns which layers are locked Shared, and why.
+fn locked(checkpoint: &Checkpoint) -> String {
+    let (all, copied) = (checkpoint.constraints().locked_shared, checkpoint.copied_indexers());
+    let absent = all.iter().filter(|&layer| !copied.contains(layer)).collect();
+    let listed = |why: &str, layers: LayerSet| {
+        let numbers: Vec<String> = layers.iter().map(|l| l.to_string()).collect();
+        (!layers.is_empty()).then(|| format!("({why}): {} layers: {}", layers.len(), numbers.join(", ")))
+    };
+    let copied: LayerSet = all.iter().filter(|&layer| copied.contains(layer)).collect();
+    let reasons =
+        [listed("no indexer in the checkpoint", absent), listed("indexer copied from the source layer", copied)];
+    let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+    if reasons.is_empty() { "locked Shared: none".to_owned() } else { format!("locked Shared {}", reasons.join("; ")) }
 }
 
 /// Returns stored bytes by dtype, MTP layers apart.

@@ -47,7 +47,7 @@ impl Target {
             index_topk: config.index_topk,
             constraints: checkpoint.constraints(),
             config: written.unwrap_or_else(known),
-            indexers: Some((0..layers).filter(|&layer| checkpoint.has_indexer(layer)).collect()),
+            indexers: Some((0..layers).filter(|&layer| checkpoint.stores_indexer(layer)).collect()),
         }
     }
 
