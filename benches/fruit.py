@@ -14,6 +14,7 @@ import sys
 
 CONFIG = {
     "model_type": "glm_moe_dsa", "torch_dtype": "bfloat16", "vocab_size": 154880, "hidden_size": 1024,
+    "indexer_rope_interleave": True,
     "num_hidden_layers": 13, "num_attention_heads": 16, "q_lora_rank": 1024, "kv_lora_rank": 512,
     "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 256, "intermediate_size": 4096,
     "moe_intermediate_size": 512, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8,

@@ -10,6 +10,7 @@ use super::output::{OutputArgs, Table};
 use super::target;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, Part};
 use crate::domain::{IndexSource, LayerSet};
+use crate::interop::{Target, indexer_rope_warning};
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,9 @@ pub fn run(args: Args) -> Result<(), CliError> {
             args.output.warn(&error.to_string());
         }
         Err(error) => return Err(target::told(error)),
+    }
+    if let Some(warning) = indexer_rope_warning(&Target::of(&checkpoint)) {
+        args.output.warn(&format!("{}; {}", warning.what, warning.advice));
     }
     args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)
 }

@@ -1,7 +1,8 @@
 //! The keys of config.json that make every reader agree.
 //!
 //! vLLM reads `index_topk_pattern` and never `indexer_types`; transformers, SGLang and Automodel put `indexer_types`
-//! first; ROCm ATOM and vllm-ascend for V4 also want `use_index_cache`, which the others ignore.
+//! first; ROCm ATOM and vllm-ascend for V4 also want `use_index_cache`, which the others ignore. GLM's indexers rotate
+//! interleaved pairs; engines that read `indexer_rope_interleave` rotate by halves where it is absent.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,13 +16,20 @@ use crate::domain::Pattern;
 /// Keys of the frequency rule, which would contradict an explicit pattern, and which as nulls make transformers fail.
 pub(super) const STALE: [&str; 2] = ["index_topk_freq", "index_skip_topk_offset"];
 
-/// Returns the keys to set for a pattern.
-pub(super) fn keys(pattern: Pattern) -> Map<String, Value> {
-    Map::from_iter([
+/// Whether the indexer rotates the pairs (2j, 2j + 1), rather than (j, j + half).
+pub(super) const ROPE_KEY: &str = "indexer_rope_interleave";
+
+/// Returns the keys to set for a pattern of a model of this type.
+pub(super) fn keys(pattern: Pattern, model_type: &str) -> Map<String, Value> {
+    let mut keys = Map::from_iter([
         ("indexer_types".to_owned(), json!(words(pattern))),
         ("index_topk_pattern".to_owned(), json!(pattern.to_string())),
         ("use_index_cache".to_owned(), json!(true)),
-    ])
+    ]);
+    if model_type == "glm_moe_dsa" {
+        keys.insert(ROPE_KEY.to_owned(), json!(true));
+    }
+    keys
 }
 
 /// Changes a config so that every reader finds these keys; everything else stays as it is.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::engines::{automodel, megatron, sglang, transformers, vllm, vllm_ascend};
 use super::recipe::Route;
 use super::served::{Family, Served};
-use super::simulate::read_by;
+use super::simulate::{read_by, rope_warning};
 use super::strip::{Mark, Strip};
 use super::{ExportError, Target, config};
 use crate::checkpoint::{self, CONFIG_FILE};
@@ -156,6 +156,7 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
         .map(|w| format!("{} {}: {}; {}", strip.engine, strip.version, w.what, w.advice))
         .collect();
     warnings.extend(recipe.warnings);
+    warnings.extend(rope_warning(&served).map(|w| format!("{}; {}", w.what, w.advice)));
     if target.indexers.is_none() && pattern.shared_count() > 0 {
         warnings.push(
             "only config.json was looked at: whether Full layers have indexer weights, and Shared ones have none where \
@@ -287,7 +288,7 @@ mod tests {
             let [patch] = &out.files[..] else { panic!("one file expected") };
             assert_eq!(
                 patch.set.keys().collect::<Vec<_>>(),
-                ["indexer_types", "index_topk_pattern", "use_index_cache"]
+                ["indexer_types", "index_topk_pattern", "use_index_cache", "indexer_rope_interleave"]
             );
             assert!(patch.set.values().all(|value| !value.is_null()));
             assert_eq!(patch.remove, ["index_topk_freq", "index_skip_topk_offset"]);

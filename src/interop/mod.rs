@@ -30,7 +30,7 @@ pub use export::{Engine, Export, FilePatch, export};
 pub use prune::{Pruned, prune, prune_retrained, prune_with};
 pub use retrained::{Retrained, can_retrain};
 pub use served::{Family, Served};
-pub use simulate::{SimulateError, Simulation, simulate, simulate_pattern};
+pub use simulate::{SimulateError, Simulation, indexer_rope_warning, simulate, simulate_pattern};
 pub use strip::{Failure, Mark, Strip, Warning};
 pub use target::Target;
 

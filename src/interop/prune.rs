@@ -145,7 +145,8 @@ impl Work {
             self.report.skipped.push(name);
         } else if name == CONFIG_FILE {
             let mut json = read_object(&path)?;
-            config::patch(&mut json, config::keys(self.pattern));
+            let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+            config::patch(&mut json, config::keys(self.pattern, &model_type));
             self.write_json(name, &Value::Object(json))?;
         } else if Path::new(&name).extension().is_some_and(|ext| ext == "safetensors") {
             self.shard(&path, &to, name)?;

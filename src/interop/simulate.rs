@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::engines::{NOT_SIMULATED, READERS, Reader};
+use super::config::ROPE_KEY;
+use super::engines::{NOT_SIMULATED, READERS, Reader, sglang, transformers, vllm};
 use super::rules::{SHARING, asked, entries, given};
 use super::served::{Family, Served};
 use super::strip::{Mark, Strip, Warning};
@@ -96,9 +97,44 @@ fn missing(served: &Served, marks: &[Mark]) -> Vec<usize> {
     full.map(|(layer, _)| layer).filter(|&layer| !present.contains(layer)).collect()
 }
 
+/// Returns a warning where engines rotate the indexer's dimensions in different pairs.
+pub(super) fn rope_warning(served: &Served) -> Option<Warning> {
+    let by_key = || format!("vLLM {} and SGLang {}", vllm::VERSION, sglang::VERSION);
+    let (transformers, key) = (transformers::VERSION, ROPE_KEY);
+    let value = served.late(key);
+    let is_true = value == Some(&Value::Bool(true));
+    let effect = "beyond index_topk tokens they select other keys";
+    let warning = match served.family {
+        Family::Glm if !is_true => Warning::new(
+            format!(
+                "{key} is {}: {} rotate the indexer by halves, transformers {transformers} interleaved as GLM was \
+                 trained; {effect}",
+                value.map_or("absent".to_owned(), Value::to_string),
+                by_key()
+            ),
+            format!("set \"{key}\": true in config.json"),
+        ),
+        Family::DeepseekV32 if is_true => Warning::new(
+            format!(
+                "{key} is true: {} rotate the indexer interleaved, transformers {transformers} by halves as DeepSeek-V3.2 \
+                 was trained; {effect}",
+                by_key()
+            ),
+            format!("remove {key} from config.json, unless this model was trained so"),
+        ),
+        _ => return None,
+    };
+    Some(warning)
+}
+
+/// Returns a warning where engines would rotate the indexer of `target` in different pairs.
+pub fn indexer_rope_warning(target: &Target) -> Option<Warning> {
+    rope_warning(&Served::new(target.config.clone()).ok()?)
+}
+
 /// Returns what is wrong with the config itself.
 fn general(served: &Served, strips: &[Strip]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Warning> = rope_warning(served).into_iter().collect();
     let mut warn = |what: String, advice: &str| warnings.push(Warning::new(what, advice));
     let n = served.layers;
     let listed = |key: &str| given(served.late(key)).and_then(|value| entries(value, key, "").ok());

@@ -228,19 +228,16 @@ fn other_families_and_engines_follow_their_own_rules() {
     );
 }
 
+/// Every warning of a simulation.
+fn said(served: &Served) -> String {
+    let simulation = simulate(served);
+    let own = simulation.engines.iter().flat_map(|strip| &strip.warnings);
+    let all = simulation.warnings.iter().chain(own).map(|w| format!("{}; {}", w.what, w.advice));
+    all.collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn what_is_wrong_with_a_config_is_said() {
-    let said = |served: &Served| -> String {
-        let simulation = simulate(served);
-        let own = simulation.engines.iter().flat_map(|strip| &strip.warnings);
-        simulation
-            .warnings
-            .iter()
-            .chain(own)
-            .map(|w| format!("{}; {}", w.what, w.advice))
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
     let pattern = "FSSSFS";
     for (model_type, keys, words) in [
         ("glm_moe_dsa", json!({"index_topk_pattern": "FFS"}), "3 entries for 6 layers"),
@@ -254,6 +251,9 @@ fn what_is_wrong_with_a_config_is_said() {
         ("glm_moe_dsa", json!({"index_topk_pattern": pattern, "index_topk": 2048}), "at most 2048 visible tokens"),
         ("glm_moe_dsa", json!({"index_topk_pattern": pattern, "num_nextn_predict_layers": 1}), "MTP"),
         ("glm_moe_dsa", json!({"index_topk_pattern": pattern}), "--enable-dbo"),
+        ("glm_moe_dsa", json!({}), "indexer_rope_interleave is absent: vLLM 0.33.0 and SGLang 0.5.23 rotate"),
+        ("glm_moe_dsa", json!({"indexer_rope_interleave": false}), "indexer_rope_interleave is false"),
+        ("deepseek_v32", json!({"indexer_rope_interleave": true}), "indexer_rope_interleave is true"),
         ("glm_moe_dsa", json!({"index_topk_pattern": pattern}), "--enable-two-batch-overlap"),
         ("deepseek_v32", json!({"index_topk_pattern": "fsssfs"}), "upper-case"),
         ("deepseek_v4", json!({"index_topk_pattern": pattern}), "count either"),
@@ -274,6 +274,18 @@ fn what_is_wrong_with_a_config_is_said() {
     let nested = json!({"model_type": "wrapper", "text_config": {"model_type": "glm_moe_dsa", "num_hidden_layers": 6}});
     let nested = Served::parse(&nested.to_string()).unwrap().with_overrides(r#"{"index_topk_freq": 2}"#).unwrap();
     assert!(said(&nested).contains("not nested in text_config"), "{}", said(&nested));
+}
+
+#[test]
+fn the_pairs_that_the_model_was_trained_with_are_no_warning() {
+    for (model_type, keys) in [
+        ("glm_moe_dsa", json!({"indexer_rope_interleave": true})),
+        ("deepseek_v32", json!({})),
+        ("deepseek_v32", json!({"indexer_rope_interleave": false})),
+    ] {
+        let text = said(&served(model_type, 6, &keys));
+        assert!(!text.contains("indexer_rope_interleave"), "{text}");
+    }
 }
 
 #[test]

@@ -39,7 +39,11 @@ impl Target {
         let known = || {
             let keys =
                 json!({ "model_type": model_type, "num_hidden_layers": layers, "index_topk": config.index_topk });
-            keys.as_object().cloned().unwrap_or_default()
+            let mut keys = keys.as_object().cloned().unwrap_or_default();
+            if config.index_rope_interleaved {
+                keys.insert(super::config::ROPE_KEY.to_owned(), json!(true));
+            }
+            keys
         };
         Self {
             model: dir.unwrap_or_else(|| checkpoint.name().to_owned()),
@@ -106,7 +110,7 @@ impl Target {
 
     /// Returns the keys of config.json for a pattern.
     pub(super) fn keys(&self, pattern: Pattern) -> Map<String, Value> {
-        let mut keys = super::config::keys(pattern);
+        let mut keys = super::config::keys(pattern, &self.model_type);
         if self.model_type == "deepseek_v4" {
             // Its letters count the layers that have an indexer, which `indexer_types` does not.
             keys.remove("indexer_types");

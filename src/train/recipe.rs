@@ -171,7 +171,12 @@ impl Recipe {
     /// Returns the checkpoint's config.json.
     pub fn config_json(&self) -> String {
         // `{:#}` of a JSON value cannot fail; dates, which JSON lacks, become their text.
-        format!("{:#}\n", serde_json::json!(self.model))
+        let mut model = serde_json::json!(self.model);
+        if model["model_type"] == "glm_moe_dsa" {
+            // This is how it is trained; engines that read the key rotate by halves where it is absent.
+            model["indexer_rope_interleave"] = true.into();
+        }
+        format!("{model:#}\n")
     }
 
     /// Returns why a run of `earlier`, stopped at `step` of stage number `stage`, cannot go on with this recipe.
@@ -269,6 +274,9 @@ model_type = "glm_moe_dsa"
     #[test]
     fn the_model_table_becomes_config_json() {
         let recipe = Recipe::parse(RECIPE).unwrap();
-        assert_eq!(recipe.config_json(), "{\n  \"model_type\": \"glm_moe_dsa\"\n}\n");
+        assert_eq!(
+            recipe.config_json(),
+            "{\n  \"model_type\": \"glm_moe_dsa\",\n  \"indexer_rope_interleave\": true\n}\n"
+        );
     }
 }

@@ -150,7 +150,10 @@ fn the_command_prints_exactly_what_to_paste() {
     let (code, out, err) = indexscope(&["export", &model, "--engine", "sglang", "--pattern", "native", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["engine"], &json["version"]), (0, &json!("sglang"), &json!("0.5.23")));
-    assert!(json["warnings"].as_array().unwrap().is_empty() && err.is_empty(), "{out}{err}");
+    // transformers wrote the fixture without the key that other engines need.
+    let [warning] = &json["warnings"].as_array().unwrap()[..] else { panic!("{out}") };
+    assert!(warning.as_str().unwrap().starts_with("indexer_rope_interleave is absent"), "{warning}");
+    assert_eq!(err.lines().count(), 1, "{err}");
     let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
     let wanted = ["schema", "engine", "version", "argument", "files", "warnings", "environment", "launch", "verified"];
     assert_eq!(keys, wanted);
