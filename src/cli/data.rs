@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::{CliError, chat, model};
+use super::output::OutputArgs;
+use super::tokens::read_tokens;
+use super::{CliError, chat, json_lines, model};
 use crate::checkpoint::Checkpoint;
 use crate::domain::splitmix;
 use crate::engine::{Calibration, Sequence};
@@ -17,14 +17,15 @@ const MIN_PIECE: usize = 512;
 /// Which tokens patterns are judged on.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct DataArgs {
-    /// JSON array of arrays of token ids, or of objects {ids, mask?}; or random:N for N random tokens.
+    /// Token ids as JSON: an array of arrays, or of objects {ids, mask?} or {input_ids, labels?} (-100: not scored), or
+    /// one of these a line; or random:N for N random tokens.
     #[arg(long, value_name = "FILE|random:N", conflicts_with_all = ["text", "chat"])]
     tokens: Option<String>,
     /// UTF-8 text, tokenised with the checkpoint's tokenizer.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// JSONL of conversations, arrays of messages {role, content}, through the checkpoint's chat template; only the
-    /// assistant's tokens are scored.
+    /// Conversations as JSON lines or one array, messages {role, content} or ShareGPT's {from, value}, through the
+    /// checkpoint's chat template; only the assistant's tokens are scored.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     chat: Option<PathBuf>,
     /// Which of the demo's own texts.
@@ -123,6 +124,17 @@ impl DataArgs {
         Ok((cut(0, searched).map_err(told)?, unseen))
     }
 
+    /// Says so where `--text` names a file that holds JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn note(&self, output: &OutputArgs) -> Result<(), CliError> {
+        if let Some(note) = self.text.as_deref().map(note_of_json).transpose()?.flatten() {
+            output.note(&note);
+        }
+        Ok(())
+    }
+
     /// Returns whether tokens or text were named.
     pub fn is_given(&self) -> bool {
         self.tokens.is_some() || self.text.is_some() || self.chat.is_some()
@@ -187,57 +199,19 @@ fn random(count: usize, len: Option<NonZeroUsize>, vocab: usize) -> Vec<Sequence
     ids.chunks(len.map_or(count, NonZeroUsize::get)).map(|piece| Sequence::of(piece.to_vec())).collect()
 }
 
-pub(super) fn read_tokens(path: &Path) -> Result<Vec<Sequence>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
-    let wrong = |reason: String| {
-        CliError::run(format!("'{}' does not hold tokens: {reason}", path.display()))
-            .hint("it must be a JSON array of arrays of token ids, or of objects {\"ids\": […], \"mask\": […]}")
-    };
-    let value: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    let entries = value.as_array().ok_or_else(|| wrong("it is not an array".to_owned()))?;
-    entries
-        .iter()
-        .enumerate()
-        .map(|(i, entry)| sequence(entry).map_err(|reason| wrong(format!("entry {i} {reason}"))))
-        .collect()
-}
-
-fn sequence(entry: &Value) -> Result<Sequence, String> {
-    let ids = entry.get("ids").unwrap_or(entry).as_array().ok_or("is neither an array nor an object with 'ids'")?;
-    let id = |(at, value): (usize, &Value)| {
-        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| format!("has {value} at position {at}, which is no token id"))
-    };
-    let flag = |(at, value): (usize, &Value)| match value {
-        Value::Bool(flag) => Ok(*flag),
-        Value::Number(n) if n.as_u64().is_some_and(|n| n < 2) => Ok(n.as_u64() == Some(1)),
-        _ => Err(format!("has {value} at position {at} of its mask, which is neither 0 nor 1")),
-    };
-    let mask = match entry.get("mask") {
-        None | Some(Value::Null) => None,
-        Some(mask) => Some(mask.as_array().ok_or("has a 'mask' that is not an array")?),
-    };
-    Ok(Sequence {
-        ids: ids.iter().enumerate().map(id).collect::<Result<_, _>>()?,
-        mask: mask.map(|m| m.iter().enumerate().map(flag).collect::<Result<_, _>>()).transpose()?,
-        bytes: None,
-    })
+/// Returns whether `--text` names a file of JSON values, and what to do about it.
+fn note_of_json(path: &Path) -> Result<Option<String>, CliError> {
+    let note = format!(
+        "'{}' looks like JSON, and --text measures its syntax as text; give conversations by --chat, token ids by --tokens, \
+         or the text alone",
+        path.display()
+    );
+    Ok(json_lines::looks_like_json(path)?.then_some(note))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn sequences_come_with_and_without_masks() {
-        assert_eq!(sequence(&json!([1, 2])), Ok(Sequence::of(vec![1, 2])));
-        let masked = sequence(&json!({"ids": [1, 2, 3], "mask": [0, true, 1], "group": "x"})).unwrap();
-        assert_eq!(masked.mask, Some(vec![false, true, true]));
-        assert!(sequence(&json!([1, -2])).unwrap_err().contains("-2 at position 1"));
-        assert!(sequence(&json!({"ids": [1], "mask": [2]})).unwrap_err().contains("neither 0 nor 1"));
-        assert!(sequence(&json!(5)).unwrap_err().contains("neither an array"));
-    }
 
     #[test]
     fn random_tokens_are_the_same_every_time_and_cut_on_request() {

@@ -20,7 +20,8 @@ use crate::session::write_atomic;
 pub struct Args {
     /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
     model: String,
-    /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], dense, @FILE or session:FILE; may be repeated.
+    /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], dense, paper:NAME, @FILE,
+    /// session:FILE, or what a config or a launch script has; may be repeated.
     #[arg(long = "pattern", required = true, value_name = "P")]
     patterns: Vec<PatternSpec>,
     /// Also write the logits of every position to this safetensors file.
@@ -47,6 +48,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), CliError> {
     let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
+    args.data.note(&args.output)?;
     let calibration = args.data.load(&checkpoint)?;
     let cancel = cancel_on_interrupt()?;
     if args.stream {

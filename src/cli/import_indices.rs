@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::output::{OutputArgs, Table};
 use super::served::{read, read_config, told, topk};
-use super::{CliError, data, record};
+use super::tokens::read_tokens;
+use super::{CliError, record};
 use crate::domain::{Pattern, PatternSpec, QuerySampling};
 use crate::interop::import::{Importer, ServedSets, read_by_sglang, responses};
 use crate::interop::{Family, Served};
@@ -57,11 +58,11 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     let (layers, k) = (served.layers, topk(args.index_topk, Some(&served))?);
     let meant = expected(&args, &served)?;
-    let prompts = args.tokens.as_deref().map(data::read_tokens).transpose()?.unwrap_or_default();
+    let prompts = args.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
     let mut importer = Importer::new(layers, k, args.queries);
     for path in &args.files {
         let bytes = read(path)?;
-        for response in responses(&bytes).map_err(|e| told(path, e))? {
+        for response in responses(&bytes, &[]).map_err(|e| told(path, e))? {
             let ids = prompts.get(importer.responses()).map(|p| p.ids.as_slice());
             importer.add(&response, ids).map_err(|e| told(path, e))?;
         }

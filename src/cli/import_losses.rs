@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::output::{OutputArgs, Table};
 use super::served::{read, read_config, told, topk};
+use super::tokens::read_tokens;
 use crate::analysis::tally::{Row, Scored, Tally};
 use crate::domain::{Estimate, Evaluation, Origin, Subject};
 use crate::interop::import::{ImportError, Pair, Prompt, compare, responses};
@@ -29,6 +30,9 @@ pub struct Args {
     /// k: targets whose query sees more keys can differ.
     #[arg(long, value_name = "K")]
     index_topk: Option<usize>,
+    /// The prompts' token ids, where the responses do not tell them: as --tokens of eval, in order.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -49,10 +53,12 @@ struct Compared {
 pub fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.as_deref().map(read_config).transpose()?;
     let k = topk(args.index_topk, config.as_ref())?;
-    let reference = prompts(&args.reference)?;
+    let sent = args.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
+    let sent: Vec<Vec<u32>> = sent.into_iter().map(|sequence| sequence.ids).collect();
+    let reference = prompts(&args.reference, &sent)?;
     let mut all = Vec::new();
     for path in &args.runs {
-        let pairs = compare(&reference, &prompts(path)?).map_err(|e| told(path, e))?;
+        let pairs = compare(&reference, &prompts(path, &sent)?).map_err(|e| told(path, e))?;
         all.push(measure(path, &pairs, k));
     }
     let base = compare(&reference, &reference).map_err(|e| told(&args.reference, e))?;
@@ -72,10 +78,10 @@ pub fn run(args: Args) -> Result<(), CliError> {
     args.output.print(&to_json(&args, k, &base, &all), &to_table(&args, k, &base, &all))
 }
 
-/// Reads the prompts of a file's responses.
-fn prompts(path: &Path) -> Result<Vec<Prompt>, CliError> {
+/// Reads the prompts of a file's responses; `sent` are their token ids, where they are known.
+fn prompts(path: &Path, sent: &[Vec<u32>]) -> Result<Vec<Prompt>, CliError> {
     let bytes = read(path)?;
-    let all = responses(&bytes).map_err(|e| told(path, e))?;
+    let all = responses(&bytes, sent).map_err(|e| told(path, e))?;
     let prompt = |(i, r): (usize, crate::interop::import::Response)| r.prompt.ok_or(ImportError::NoLosses(i));
     all.into_iter().enumerate().map(prompt).collect::<Result<_, _>>().map_err(|e| told(path, e))
 }

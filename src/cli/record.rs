@@ -72,6 +72,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         },
     };
     let recording = Recording { pattern, queries: args.queries, mass_recall: args.mass_recall.map(NonZeroUsize::get) };
+    args.data.note(&args.output)?;
     let calibration = args.data.load(&checkpoint)?;
     let settings = args.run.settings()?;
     let mut trace = recording.head(&checkpoint, &calibration, &settings)?;

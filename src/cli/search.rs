@@ -103,6 +103,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let settings = settings(&args, &checkpoint)?;
     let space = Space::new(&checkpoint.constraints(), &settings).map_err(usage)?;
+    args.data.note(&args.output)?;
     let (calibration, unseen) =
         args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
     let cancel = cancel_on_interrupt()?;

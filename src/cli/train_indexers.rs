@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{OutputArgs, Table};
 use super::train_progress::{Progress, stop_on_signal};
-use super::{CliError, bytes, data, model, target};
+use super::{CliError, bytes, model, target, tokens};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Pattern, Role, Targets};
 use crate::interop::Pruned;
@@ -304,7 +304,7 @@ pub(super) fn print(
 fn texts(args: &TrainingArgs, checkpoint: &Checkpoint) -> Result<Vec<(String, Vec<u32>)>, CliError> {
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     if let Some(path) = &args.tokens {
-        let ids = data::read_tokens(path)?.into_iter().flat_map(|s| s.ids).collect();
+        let ids = tokens::read_tokens(path)?.into_iter().flat_map(|s| s.ids).collect();
         return Ok(vec![(name(path), ids)]);
     }
     let tokenizer = model::tokenizer(checkpoint)?;

@@ -13,7 +13,7 @@ use self::steps::{Done, Journal, What, beside, next, open, told};
 use super::output::{OutputArgs, Table};
 use super::train_indexers::{Training, TrainingArgs, train};
 use super::train_progress::stop_on_signal;
-use super::{CliError, data, model, target};
+use super::{CliError, model, target, tokens};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Estimate, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};
 use crate::engine::{
@@ -215,8 +215,8 @@ fn about(fingerprint: &str, begin: &Begin, rounds: &RoundsArgs, args: &TrainingA
 
 /// Returns the sequences that are searched on, and those that judge.
 fn sets(begin: &Begin, text: &Path, length: usize, count: usize) -> Result<(Calibration, Calibration), CliError> {
-    let ids = if text.extension().is_some_and(|e| e == "json") {
-        data::read_tokens(text)?.into_iter().flat_map(|s| s.ids).collect()
+    let ids = if text.extension().is_some_and(|e| e == "json" || e == "jsonl") {
+        tokens::read_tokens(text)?.into_iter().flat_map(|s| s.ids).collect()
     } else {
         model::tokenizer(begin.checkpoint)?.encode_long(&read_text(text)?)?
     };

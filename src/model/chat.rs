@@ -3,7 +3,8 @@
 //! Templates are Jinja, rendered as transformers renders them: blocks are trimmed, `tojson` writes Python's JSON,
 //! `raise_exception` refuses. What the date is (`strftime_now`) is not told, so that the same file always gives the same
 //! tokens. The assistant's part is what the template marks by `{% generation %}`; where it marks nothing, it is what a
-//! turn adds to the rendering of everything before it with the generation prompt.
+//! turn adds to the rendering of everything before it with the generation prompt. A prompt may open what the turn then
+//! closes otherwise (`<think>` before an answer without thoughts): the turn's part begins where the two part.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -170,6 +171,11 @@ impl ChatTemplate {
         if let Some(mark) = MARKS.into_iter().find(|&mark| said.contains(mark)) {
             return Err(ChatError::Mark(mark as u32));
         }
+        // As vLLM does; a template that writes arguments as text gets them as they came.
+        let chat = &match with_parsed_arguments(chat) {
+            Some(parsed) if self.text(&parsed, parsed.messages.len(), false).is_ok() => parsed,
+            _ => chat.clone(),
+        };
         let whole = self.text(chat, chat.messages.len(), false)?;
         let answers = if self.marked { take_marks(&whole) } else { (whole.clone(), self.turns(chat, &whole)?) };
         if answers.1.is_empty() { Err(ChatError::NoAssistant) } else { Ok(answers) }
@@ -180,10 +186,18 @@ impl ChatTemplate {
         let assistants = (0..chat.messages.len()).filter(|&i| chat.messages[i]["role"] == "assistant");
         assistants
             .map(|i| {
-                let before = self.text(chat, i, true)?;
+                let prompt = self.text(chat, i, true)?;
                 let after = self.text(chat, i + 1, false)?;
-                let known = whole.starts_with(&after) && after.starts_with(&before);
-                if known { Ok(before.len()..after.len()) } else { Err(ChatError::Ambiguous(i)) }
+                if !whole.starts_with(&after) {
+                    return Err(ChatError::Ambiguous(i));
+                }
+                let start = common_prefix(&prompt, &after);
+                // What differs must be the prompt's own end, not what was said before.
+                let known = start == prompt.len() || {
+                    let before = self.text(chat, i, false)?;
+                    start >= before.len() && after.starts_with(&before)
+                };
+                if known { Ok(start..after.len()) } else { Err(ChatError::Ambiguous(i)) }
             })
             .collect()
     }
@@ -200,6 +214,28 @@ impl ChatTemplate {
         set("add_generation_prompt", prompt.into());
         template.render(Serde(context)).map_err(refused)
     }
+}
+
+/// Returns the length of what two texts begin with alike, in whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b).map_or(a.len().min(b.len()), |((at, _), _)| at)
+}
+
+/// Returns a conversation in which calls of tools have their arguments as objects, which most templates expect, where
+/// some have them as JSON text, as OpenAI's API does.
+fn with_parsed_arguments(chat: &Conversation) -> Option<Conversation> {
+    let mut parsed = chat.clone();
+    let mut changed = false;
+    let calls = parsed.messages.iter_mut().filter_map(|message| message.get_mut("tool_calls")?.as_array_mut());
+    for call in calls.flatten() {
+        let function = if call.get("function").is_some() { &mut call["function"] } else { call };
+        let object = function.get("arguments").and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
+        if let Some(object @ Value::Object(_)) = object {
+            function["arguments"] = object;
+            changed = true;
+        }
+    }
+    changed.then_some(parsed)
 }
 
 /// Returns the one template, or that named `default` where there are several.

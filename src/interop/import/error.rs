@@ -59,6 +59,9 @@ pub enum ImportError {
         /// How many tokens there are.
         candidates: usize,
     },
+    /// Tokens as text, whose ids nobody tells.
+    #[error("response {0} tells its prompt's tokens as text, not as ids")]
+    NoTokenIds(usize),
     /// A log-probability that is none.
     #[error("the log-probability at position {position} of response {response} is {value}")]
     NotFinite {
@@ -95,7 +98,8 @@ impl ImportError {
                 "give the responses as the server sent them: one JSON object, an array of them, or one per line"
             }
             Self::NoSets(_) => {
-                "start SGLang with --enable-return-indexer-topk, and ask /generate with \"return_indexer_topk\": true"
+                "start SGLang with --enable-return-indexer-topk, and ask /generate with \"return_indexer_topk\": true, or \
+                 /v1/chat/completions with \"return_meta_info\": true too"
             }
             Self::Size { .. } => "give the config.json that was served, with the index_topk that was served",
             Self::Tokens { .. } => {
@@ -105,7 +109,11 @@ impl ImportError {
                 "start SGLang with SGLANG_DSA_FUSE_TOPK=0 (it returns cache slots otherwise) and use prompts longer than index_topk"
             }
             Self::NoLosses(_) => {
-                "ask SGLang with \"return_logprob\": true, \"logprob_start_len\": 0, vLLM with \"prompt_logprobs\": 0"
+                "ask SGLang with \"return_logprob\": true, \"logprob_start_len\": 0, vLLM with \"prompt_logprobs\": 0, others' \
+                 /v1/completions with \"echo\": true, \"logprobs\": 1"
+            }
+            Self::NoTokenIds(_) => {
+                "ask with \"return_tokens_as_token_ids\": true, or give the prompts' token ids by --tokens FILE"
             }
             Self::NoIds { .. } => "ask vLLM with \"return_token_ids\": true, or with \"prompt_logprobs\": 0",
             Self::NotFinite { .. } => {

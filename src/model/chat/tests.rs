@@ -80,6 +80,43 @@ fn what_python_templates_use_is_there() {
     assert_eq!(parts(&lines, &nested).0, "[\n  \"<é>\"\n]");
 }
 
+/// In the manner of GLM-5: the generation prompt opens thoughts, and an answer without any closes them at once.
+const THINKS: &str = "{% for m in messages %}<|{{ m.role }}|>\
+    {% if m.role == 'assistant' %}{% if m.thoughts %}<think>{{ m.thoughts }}{% endif %}</think>{% endif %}\
+    {{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}\
+    {% for key, value in call.function.arguments.items() %}[{{ key }}={{ value }}]{% endfor %}{% endfor %}{% endfor %}\
+    {% if add_generation_prompt %}<|assistant|><think>{% endif %}";
+
+#[test]
+fn an_answer_without_the_thoughts_that_its_prompt_opens_is_found() {
+    let turns = chat(&[("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]);
+    let (text, answers) = parts(&template(THINKS), &turns);
+    assert_eq!(text, "<|user|>q<|assistant|></think>a<|user|>r<|assistant|></think>b");
+    // "<" is both's; a tokenizer that has </think> as one token scores it whole.
+    assert_eq!(answers, ["/think>a", "/think>b"]);
+    let mut thoughtful = chat(&[("user", "q"), ("assistant", "a")]);
+    thoughtful.messages[1]["thoughts"] = json!("hm");
+    assert_eq!(parts(&template(THINKS), &thoughtful).1, ["hm</think>a"]);
+}
+
+#[test]
+fn arguments_of_calls_may_be_json_text() {
+    let call = |arguments: Value| {
+        let mut turns = chat(&[("user", "q"), ("assistant", "")]);
+        turns.messages[1]["tool_calls"] = json!([{"function": {"name": "f", "arguments": arguments}}]);
+        turns
+    };
+    let text = |chat: &Conversation, by: &str| template(by).render(chat).map(|(text, _)| text);
+    let object = text(&call(json!({"x": 1})), THINKS).unwrap();
+    assert_eq!(object, "<|user|>q<|assistant|></think>f[x=1]");
+    assert_eq!(text(&call(json!("{\"x\": 1}")), THINKS).unwrap(), object);
+    // A template that writes text refuses an object, and gets the text.
+    let plain = "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}{{ '' + m.tool_calls[0].function.arguments }}\
+        {% endif %}{% endfor %}{% if add_generation_prompt %}{% endif %}";
+    assert_eq!(text(&call(json!("{\"x\": 1}")), plain).unwrap(), "q{\"x\": 1}");
+    assert!(text(&call(json!("x")), THINKS).is_err());
+}
+
 #[test]
 fn what_cannot_be_told_is_refused() {
     let refusal = |text: &str, turns: &[(&str, &str)]| template(text).render(&chat(turns)).unwrap_err().to_string();
