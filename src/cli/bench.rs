@@ -40,7 +40,8 @@ pub struct Args {
     /// phase by phase, as a Chrome trace.
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
-    /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE; may be repeated.
+    /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], paper:NAME, @FILE, session:FILE,
+    /// or what a config has; may be repeated.
     #[arg(long = "pattern", required_unless_present = "gpu_check", value_name = "P")]
     patterns: Vec<PatternSpec>,
     /// Tokens in context; from three on, a cost model is fitted and projected to longer ones.

@@ -19,7 +19,8 @@ pub struct Args {
     /// The engine that will run it.
     #[arg(long, value_enum, value_name = "ENGINE")]
     engine: Option<EngineArg>,
-    /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE.
+    /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], paper:NAME, @FILE,
+    /// session:FILE, or what a config has.
     #[arg(long, value_name = "PATTERN")]
     pattern: PatternSpec,
     /// Layers of every pipeline stage, such as 14,6x8,16: some engines cannot begin a stage with a Shared layer.

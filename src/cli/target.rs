@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError, HubId, hub_cache};
-use crate::domain::{Constraints, Pattern, PatternSpec};
+use crate::domain::{Constraints, Pattern, PatternSpec, SpecError};
 use crate::session::Session;
 use crate::train::demo;
 
@@ -89,10 +89,17 @@ pub fn pattern_of(spec: &PatternSpec, native: Pattern) -> Result<Option<Pattern>
     })
 }
 
-/// Reads a pattern from the first line of a file.
+/// Reads a pattern from a file: from its first line where that holds one alone, else from all of it, such as JSON.
 fn read(path: &Path) -> Result<PatternSpec, CliError> {
     let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read the pattern file", path, e))?;
-    let spec: PatternSpec = text.lines().next().unwrap_or_default().trim().parse()?;
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let first = text.lines().next().unwrap_or_default().trim_end();
+    // A list may go on over lines; letters and names do not.
+    let is_word = !first.contains(|c: char| c.is_whitespace() || ",[{".contains(c));
+    let spec: PatternSpec = if is_word { first } else { text }.parse().map_err(|e: SpecError| {
+        CliError::usage(format!("pattern file '{}': {}", path.display(), e.reason))
+            .hint("'session:FILE' takes the pattern of a session")
+    })?;
     if matches!(spec, PatternSpec::File(_) | PatternSpec::Session(_)) {
         return Err(CliError::file("pattern file", path, format!("'{spec}' names yet another file")));
     }

@@ -1,16 +1,22 @@
-//! Patterns as a person names them: letters, `all-full`, `native`, `uniform:N`, `freq:N[,OFFSET]`, `dense`, files.
+//! Patterns as a person names them: letters, `all-full`, `native`, `uniform:N`, `freq:N[,OFFSET]`, `dense`, published ones,
+//! files, and whatever [`super::posted`] takes.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Pattern, PatternError};
+use super::posted;
+use super::{Pattern, PatternError, Role};
 
 /// A pattern as asked for, not yet bound to a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PatternSpec {
-    /// F/S letters.
+    /// F/S letters, one per layer that selects keys; `-` stands for a layer that does not.
     Letters(String),
+    /// The Full layers, ascending.
+    FullLayers(Vec<usize>),
+    /// A pattern of [`PAPER`], by its place there.
+    Paper(usize),
     /// Every layer runs its indexer.
     AllFull,
     /// The checkpoint's own pattern.
@@ -32,6 +38,16 @@ pub enum PatternSpec {
     Session(PathBuf),
 }
 
+/// Published patterns: those of the paper's 30B model (47 layers), by its authors' search, and those of GLM-5 (78 layers),
+/// from the paper's repository and SGLang's pull request 21925.
+pub const PAPER: [(&str, &str); 5] = [
+    ("30b-1/2", "FSFSFSSSSFSFFFFSFFSSFFSFFFSSFFSSFSSSSFSFFFSFSSF"),
+    ("30b-1/4", "FSFSFSSSSFSSSFSSFFSSFSSFSSSSFSSSFSSSSFSSSSSSSSS"),
+    ("30b-1/8", "FSSSFSSSSSSSSFSSSFSSSSSFSSSSFSSSSSSSSFSSSSSSSSS"),
+    ("glm-5-1/2", "FFSFSSSFSSFFFSSSFFFSFSSSSSSFFSFFSFFSSFFFFFFSFFFFFSFFSSSSSSFSFFFSFSSSFSFFSFFSSS"),
+    ("glm-5-1/4", "FFSFSSSFSSFSFSSSSSSSFSSSSSSFSSSFSFSSSSFFFFFSSSFFSSSFSSSSSSSSFSSSFSSSSSSFSFSSSS"),
+];
+
 /// Why a pattern's name cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a pattern: {reason}")]
@@ -52,7 +68,15 @@ impl PatternSpec {
     pub fn resolve(&self, native: Pattern) -> Result<Option<Pattern>, PatternError> {
         let layers = native.len();
         Ok(Some(match self {
+            Self::Letters(text) if text.contains('-') => Pattern::parse(&text.replace('-', ""), layers)?,
             Self::Letters(text) => Pattern::parse(text, layers)?,
+            Self::FullLayers(full) => {
+                if let Some(&layer) = full.iter().find(|&&layer| layer >= layers) {
+                    return Err(PatternError::NoLayer { layer, last: layers - 1 });
+                }
+                Pattern::from_fn(layers, |l| if full.contains(&l) { Role::Full } else { Role::Shared })?
+            }
+            Self::Paper(place) => Pattern::parse(PAPER[*place].1, layers)?,
             Self::AllFull => Pattern::all_full(layers)?,
             Self::Native => native,
             Self::Uniform(every) => Pattern::uniform(layers, *every)?,
@@ -67,6 +91,7 @@ impl FromStr for PatternSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
+        let text = text.trim();
         let wrong = |reason: &str| SpecError { text: text.to_owned(), reason: reason.to_owned() };
         let number = |s: &str, what: &str| match s.parse::<usize>() {
             Ok(n) if n > 0 => Ok(n),
@@ -84,11 +109,14 @@ impl FromStr for PatternSpec {
         match text.split_once(':') {
             Some(("uniform", n)) => return Ok(Self::Uniform(number(n, "N of uniform:N")?)),
             Some(("freq", rest)) => {
-                let (freq, offset) = rest.split_once(',').unwrap_or((rest, "2"));
-                return Ok(Self::Freq {
-                    freq: number(freq, "N of freq:N")?,
-                    offset: number(offset, "the offset of freq:N,OFFSET")?,
-                });
+                let (freq, offset) = rest.split_once(',').map_or((rest, None), |(freq, offset)| (freq, Some(offset)));
+                let offset = offset.map(|offset| number(offset, "the offset of freq:N,OFFSET")).transpose()?;
+                return Ok(Self::Freq { freq: number(freq, "N of freq:N")?, offset: offset.unwrap_or(posted::OFFSET) });
+            }
+            Some(("paper", name)) => {
+                let place = PAPER.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
+                let names = PAPER.map(|(name, _)| name).join(", ");
+                return place.map(Self::Paper).ok_or_else(|| wrong(&format!("the published ones are {names}")));
             }
             Some(("session", path)) => return Ok(Self::Session(path.into())),
             _ => {}
@@ -96,12 +124,7 @@ impl FromStr for PatternSpec {
         if text.is_empty() {
             return Err(wrong("it is empty"));
         }
-        match text.chars().enumerate().find(|(_, c)| !matches!(c, 'F' | 'S' | 'f' | 's')) {
-            None => Ok(Self::Letters(text.to_ascii_uppercase())),
-            Some((at, letter)) => Err(wrong(&format!(
-                "'{letter}' at position {at} is neither F nor S, and it is none of all-full, native, uniform:N, freq:N[,OFFSET], dense, @FILE, session:FILE"
-            ))),
-        }
+        posted::read(text).map_err(|reason| wrong(&reason))
     }
 }
 
@@ -109,6 +132,11 @@ impl fmt::Display for PatternSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Letters(text) => f.write_str(text),
+            Self::FullLayers(layers) => {
+                let numbers: Vec<String> = layers.iter().map(ToString::to_string).collect();
+                f.write_str(&numbers.join(","))
+            }
+            Self::Paper(place) => write!(f, "paper:{}", PAPER[*place].0),
             Self::AllFull => f.write_str("all-full"),
             Self::Native => f.write_str("native"),
             Self::Uniform(n) => write!(f, "uniform:{n}"),
@@ -142,8 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn published_patterns_fit_their_models() {
+        for (name, letters) in PAPER {
+            let spec: PatternSpec = format!("paper:{name}").parse().unwrap();
+            let layers = if name.starts_with("30b") { 47 } else { 78 };
+            let pattern = spec.resolve(Pattern::all_full(layers).unwrap()).unwrap().unwrap();
+            assert_eq!((pattern.to_string().as_str(), spec.to_string()), (letters, format!("paper:{name}")));
+            assert!(spec.resolve(Pattern::all_full(12).unwrap()).is_err());
+        }
+        let full = |name: &str| PAPER.iter().find(|(n, _)| *n == name).unwrap().1.matches('F').count();
+        assert_eq!(["30b-1/2", "30b-1/4", "30b-1/8", "glm-5-1/2", "glm-5-1/4"].map(full), [24, 12, 7, 40, 22]);
+    }
+
+    #[test]
     fn nonsense_is_named() {
-        for text in ["", "FXS", "uniform:0", "uniform:x", "freq:-1", "everything"] {
+        for text in ["", "FXS", "uniform:0", "uniform:x", "freq:-1", "everything", "paper:7b-1/2"] {
             let error = text.parse::<PatternSpec>().unwrap_err();
             assert!(error.to_string().contains(&format!("'{text}'")), "{error}");
         }
