@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use indexscope::analysis::{Accumulator, Metric};
-use indexscope::domain::{Query, QuerySampling, Selection, TraceMeta, Unit, median_mad};
+use indexscope::domain::{LayerSet, Query, QuerySampling, Selection, SelectionUnit, TraceMeta, median_mad};
 
 const LAYERS: usize = 78;
 const QUERIES: usize = 4096;
@@ -51,7 +51,9 @@ fn meta() -> TraceMeta {
         pattern: "F".repeat(LAYERS).parse().expect("a pattern"),
         index_topk: TOPK,
         layers: LAYERS,
-        unit: Unit::Token,
+        sites: LayerSet::default(),
+        unit: SelectionUnit::Token,
+        groups: 1,
         heads: 1,
         queries: QuerySampling::All,
         tokens_hash: String::new(),

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::domain::{Estimate, MassRecall, Query, Selection, block_means};
+use crate::domain::{Estimate, MassRecall, Query, Selection, SelectionUnit, block_means};
 
 /// A mean under way.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,7 @@ impl Accumulator {
             self.pairs[source * self.layers + layer].add(&values);
         }
         self.own[layer].add(&column(&|_, kept| kept[layer]));
-        let random = |q: usize| self.topk as f64 / queries[q].visible() as f64;
+        let random = |q: usize| self.topk as f64 / queries[q].visible(SelectionUnit::Token) as f64;
         self.chance[layer].add(&column(&|q, kept| relative(random(q), kept[layer])));
     }
 

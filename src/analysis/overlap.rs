@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::pairs::{Scratch, intersections, pair_count};
-use crate::domain::{Estimate, Query, Selection, Trace, TraceMeta, block_ends};
+use crate::domain::{Estimate, Query, Selection, TopK, Trace, TraceMeta, block_ends};
 pub use crate::domain::{Metric, OverlapMatrix};
 
 /// Compares sets of `a` and `b` members, `both` of which are common; sets have up to `k` members.
@@ -32,7 +32,9 @@ const TOGETHER: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Accumulator {
     metric: Metric,
-    topk: usize,
+    topk: TopK,
+    /// Sets per query and layer.
+    groups: usize,
     layers: usize,
     borrowed: Vec<usize>,
     tokens_hash: String,
@@ -56,12 +58,12 @@ pub struct Accumulator {
 impl Accumulator {
     /// Returns an accumulator for all `queries` of a recording, in their order.
     pub fn new(meta: &TraceMeta, queries: &[Query], metric: Metric) -> Self {
-        let (topk, layers) = (meta.index_topk, meta.layers);
+        let (topk, layers) = (meta.topk(), meta.sites().len());
         let mut ends = Vec::new();
         let mut counted = 0;
         // Blocks never straddle sequences.
         for sequence in queries.chunk_by(|a, b| a.sequence == b.sequence) {
-            let n = sequence.iter().filter(|q| q.visible() > topk).count();
+            let n = sequence.iter().filter(|q| topk.counts(q.position as usize)).count();
             ends.extend(block_ends(n).into_iter().map(|end| (counted + end, end == n)));
             counted += n;
         }
@@ -70,6 +72,7 @@ impl Accumulator {
         Self {
             metric,
             topk,
+            groups: meta.groups,
             layers,
             borrowed: (0..layers).filter(|&l| !meta.pattern.is_full(l)).collect(),
             tokens_hash: meta.tokens_hash.clone(),
@@ -88,9 +91,10 @@ impl Accumulator {
     /// Adds the next queries: one selection per layer, all with as many rows.
     pub fn add(&mut self, selections: &[Selection]) {
         debug_assert_eq!(selections.len(), self.layers, "one selection per layer");
-        let rows = selections.first().map_or(0, Selection::len);
+        let rows = selections.first().map_or(0, Selection::len) / self.groups;
         let here = &self.queries[self.added..];
-        let counted: Vec<usize> = (0..rows.min(here.len())).filter(|&q| here[q].visible() > self.topk).collect();
+        let counted: Vec<usize> =
+            (0..rows.min(here.len())).filter(|&q| self.topk.counts(here[q].position as usize)).collect();
         self.added += rows;
         let pairs = self.total.len();
         let mut values = vec![0.0; TOGETHER.min(counted.len()) * pairs];
@@ -103,7 +107,7 @@ impl Accumulator {
         }
     }
 
-    /// Compares every pair of layers at one query.
+    /// Compares every pair of layers at one query; of several groups of heads, layers are compared group by group.
     fn compare(
         &self,
         query: usize,
@@ -111,13 +115,17 @@ impl Accumulator {
         (scratch, counts): &mut (Scratch, Vec<u32>),
         values: &mut [f64],
     ) {
-        let rows: Vec<&[u32]> = selections.iter().map(|s| s.row(query)).collect();
         counts.resize(values.len(), 0);
-        intersections(&rows, scratch, counts);
-        let mut pair = values.iter_mut().zip(counts);
-        for (i, a) in rows.iter().enumerate() {
-            for (b, (value, &mut both)) in rows[i..].iter().zip(&mut pair) {
-                *value = similarity(self.metric, a.len(), b.len(), both as usize, self.topk);
+        values.fill(0.0);
+        for group in 0..self.groups {
+            let rows: Vec<&[u32]> = selections.iter().map(|s| s.row(query * self.groups + group)).collect();
+            intersections(&rows, scratch, counts);
+            let mut pair = values.iter_mut().zip(&mut *counts);
+            for (i, a) in rows.iter().enumerate() {
+                for (b, (value, &mut both)) in rows[i..].iter().zip(&mut pair) {
+                    *value +=
+                        similarity(self.metric, a.len(), b.len(), both as usize, self.topk.k) / self.groups as f64;
+                }
             }
         }
     }
@@ -174,8 +182,9 @@ impl Accumulator {
 
 /// Returns what random sets would reach: the mean of k/n over counted queries for overlap; for Jaccard that of the
 /// expected intersection. `None` where no query is counted.
-fn chance(queries: &[Query], topk: usize, metric: Metric) -> Option<f64> {
-    let shares = queries.iter().map(|q| q.visible()).filter(|&n| n > topk).map(|n| topk as f64 / n as f64);
+fn chance(queries: &[Query], topk: TopK, metric: Metric) -> Option<f64> {
+    let seen = queries.iter().map(|q| q.visible(topk.unit)).filter(|&n| n > topk.k);
+    let shares = seen.map(|n| topk.k as f64 / n as f64);
     let (sum, n) = shares.fold((0.0, 0usize), |(sum, n), share| match metric {
         Metric::Overlap => (sum + share, n + 1),
         Metric::Jaccard => (sum + share / (2.0 - share), n + 1),
@@ -186,7 +195,7 @@ fn chance(queries: &[Query], topk: usize, metric: Metric) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{QuerySampling, Unit, intersection_len};
+    use crate::domain::{LayerSet, QuerySampling, SelectionUnit, intersection_len};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -207,7 +216,9 @@ mod tests {
                 pattern: pattern.parse().unwrap(),
                 index_topk: 2,
                 layers: rows.len(),
-                unit: Unit::Token,
+                sites: LayerSet::default(),
+                unit: SelectionUnit::Token,
+                groups: 1,
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),
@@ -272,7 +283,7 @@ mod tests {
                     let want = naive(&trace, metric, i.min(j), i.max(j));
                     prop_assert_eq!(matrix.estimate(i, j).filter(|e| e.n > 0), want);
                 }
-                prop_assert_eq!(matrix.chance, chance(&trace.queries, k, metric));
+                prop_assert_eq!(matrix.chance, chance(&trace.queries, trace.meta.topk(), metric));
                 let mut pieces = Accumulator::new(&trace.meta, &trace.queries, metric);
                 for queries in (0..trace.queries.len()).collect::<Vec<_>>().chunks(cut) {
                     let part = |selection: &Selection| {
@@ -303,8 +314,8 @@ mod tests {
             *selection = Selection::default();
             for query in &trace.queries {
                 let mut row = std::collections::BTreeSet::new();
-                while row.len() < k.min(query.visible()) {
-                    row.insert(next(query.visible()) as u32);
+                while row.len() < k.min(query.visible(SelectionUnit::Token)) {
+                    row.insert(next(query.visible(SelectionUnit::Token)) as u32);
                 }
                 selection.push(&row.into_iter().collect::<Vec<_>>());
             }

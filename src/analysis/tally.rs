@@ -1,6 +1,6 @@
 //! From scored targets to an [`Evaluation`].
 
-use crate::domain::{Agreement, Bucket, Estimate, Evaluation, Origin, Subject, WorstSequence};
+use crate::domain::{Agreement, Bucket, Estimate, Evaluation, Origin, Subject, TopK, WorstSequence};
 
 /// End of the first position bucket; each further one doubles the context.
 const FIRST_BUCKET: usize = 32;
@@ -35,7 +35,7 @@ pub struct Tally {
     /// What is evaluated.
     pub subject: Subject,
     /// k: a query that sees more keys is eligible.
-    pub topk: usize,
+    pub topk: TopK,
     /// Sequences of the whole set.
     pub total: usize,
     /// Bytes of text behind each sequence's targets, where all are text.
@@ -89,7 +89,7 @@ impl Tally {
     }
 
     fn is_eligible(&self, row: &Row) -> bool {
-        row.position >= self.topk
+        self.topk.counts(row.position)
     }
 
     fn differences(&self, rows: &[Row]) -> Vec<f64> {
@@ -151,6 +151,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::SelectionUnit;
 
     fn row(position: usize, nll: f64, reference: f64) -> Row {
         Row { position, nll, reference, kl: nll - reference, same_top: nll == reference }
@@ -161,7 +162,7 @@ mod tests {
         // k = 2: positions 2 and 3 are eligible.
         let tally = Tally {
             subject: Subject::Dense,
-            topk: 2,
+            topk: TopK { unit: SelectionUnit::Token, k: 2 },
             total: 3,
             bytes: Some(vec![10, 5, 99]),
             scored: vec![
@@ -195,7 +196,7 @@ mod tests {
     fn without_eligible_targets_there_is_no_delta() {
         let tally = Tally {
             subject: Subject::Dense,
-            topk: 8,
+            topk: TopK { unit: SelectionUnit::Token, k: 8 },
             total: 1,
             bytes: None,
             scored: vec![Scored { index: 0, rows: vec![row(0, 1.0, 1.0), row(1, f64::NAN, 1.0)] }],

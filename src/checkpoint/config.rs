@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{CheckpointError, Rope};
-use crate::domain::{IndexSource, Role};
+use crate::domain::{IndexSource, Role, SelectionUnit, Sites, TopK};
 
 /// The supported architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -152,6 +152,26 @@ impl Config {
             Attention::Mla => self.q_lora_rank,
             Attention::Gqa { .. } => self.hidden_size,
         }
+    }
+
+    /// Returns the layers that select keys: every layer of today's families.
+    pub fn sites(&self) -> Sites {
+        Sites::every(self.num_hidden_layers)
+    }
+
+    /// Returns what one selected index stands for.
+    pub fn unit(&self) -> SelectionUnit {
+        SelectionUnit::Token
+    }
+
+    /// Returns how many units a query may select.
+    pub fn topk(&self) -> TopK {
+        TopK { unit: self.unit(), k: self.index_topk }
+    }
+
+    /// Returns the sets per query and site: one, or one per group of key-value heads.
+    pub fn index_groups(&self) -> usize {
+        1
     }
 
     /// Returns the per-head width of queries and keys, rotated part included.

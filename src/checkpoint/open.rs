@@ -224,8 +224,9 @@ impl Checkpoint {
 
     /// Returns which patterns are possible: layers without an indexer of their own are locked Shared.
     pub fn constraints(&self) -> Constraints {
-        let layers = self.config().num_hidden_layers;
-        Constraints { layers, locked_shared: (0..layers).filter(|&layer| !self.has_indexer(layer)).collect() }
+        let sites = self.config().sites();
+        let locked = sites.iter().enumerate().filter(|&(_, layer)| !self.has_indexer(layer));
+        Constraints { sites, locked_shared: locked.map(|(site, _)| site).collect() }
     }
 
     /// Returns the checkpoint's own pattern.

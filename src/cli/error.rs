@@ -129,6 +129,7 @@ impl From<PatternError> for CliError {
             PatternError::Length { .. } => {
                 "give one letter per layer ('indexscope info MODEL' prints their number), or uniform:N"
             }
+            PatternError::NotASite { .. } => "'indexscope info MODEL' shows which layers select",
             PatternError::FirstShared => "start the pattern with F",
             PatternError::NoIndexer(_) => "make that layer Shared; 'indexscope info MODEL' lists the locked layers",
             PatternError::NoLayer { .. } => "'indexscope info MODEL' lists the layers",

@@ -119,7 +119,7 @@ fn open(args: &Args) -> Result<(Target, Pattern, Option<Checkpoint>), CliError> 
     let path = Path::new(&args.model);
     if path.is_file() && path.extension().is_some_and(|ext| ext == "json") {
         let target = Target::of_config(path)?;
-        let pattern = target::pattern_of(&args.pattern, target.native()?)?.ok_or_else(dense)?;
+        let pattern = target::pattern_of(&args.pattern, target.native()?, target.sites())?.ok_or_else(dense)?;
         target.constraints.check(pattern)?;
         return Ok((target, pattern, None));
     }

@@ -8,7 +8,7 @@ use super::output::{OutputArgs, Table};
 use super::served::{read, read_config, told, topk};
 use super::tokens::read_tokens;
 use super::{CliError, record};
-use crate::domain::{Pattern, PatternSpec, QuerySampling};
+use crate::domain::{Pattern, PatternSpec, QuerySampling, Sites};
 use crate::interop::import::{Importer, ServedSets, read_by_sglang, responses};
 use crate::interop::{Family, Served};
 use crate::session::write_trace;
@@ -82,7 +82,7 @@ fn expected(args: &Args, served: &Served) -> Result<Option<Pattern>, CliError> {
     let read = read_by_sglang(served);
     let Some(spec) = &args.pattern else { return Ok(read) };
     let native = read.map_or_else(|| Pattern::all_full(layers), Ok)?;
-    let pattern = super::target::pattern_of(spec, native)?;
+    let pattern = super::target::pattern_of(spec, native, Sites::every(native.len()))?;
     pattern.map(Some).ok_or_else(|| CliError::usage("dense attention selects nothing that could be imported"))
 }
 

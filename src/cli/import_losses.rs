@@ -9,7 +9,7 @@ use super::output::{OutputArgs, Table};
 use super::served::{read, read_config, told, topk};
 use super::tokens::read_tokens;
 use crate::analysis::tally::{Row, Scored, Tally};
-use crate::domain::{Estimate, Evaluation, Origin, Subject};
+use crate::domain::{Estimate, Evaluation, Origin, SelectionUnit, Subject, TopK};
 use crate::interop::import::{ImportError, Pair, Prompt, compare, responses};
 
 /// Standard errors beyond which what no pattern can change has changed.
@@ -91,7 +91,7 @@ fn measure(path: &Path, pairs: &[Vec<Pair>], topk: usize) -> Compared {
     let scored = |(index, pairs): (usize, &Vec<Pair>)| Scored { index, rows: pairs.iter().map(row).collect() };
     let tally = Tally {
         subject: Subject::Dense,
-        topk,
+        topk: TopK { unit: SelectionUnit::Token, k: topk },
         total: pairs.len(),
         bytes: None,
         scored: pairs.iter().enumerate().map(scored).collect(),

@@ -133,7 +133,7 @@ pub fn warn(checkpoint: &Checkpoint, calibration: &Calibration, output: &OutputA
     if let Some(note) = oracle_note(checkpoint) {
         output.note(&note);
     }
-    if calibration.eligible(config.index_topk) == 0 {
+    if calibration.eligible(config.topk()) == 0 {
         output.warn(&format!(
             "no query sees more than index_topk = {} keys (the longest sequence has {} tokens), so no pattern can differ from another",
             config.index_topk,

@@ -130,7 +130,8 @@ fn write(out: &Path, trace: &mut Trace, run: &mut Run) -> Result<Recorded, CliEr
     if is_packed(out) {
         return write_pieces(out, trace, run);
     }
-    trace.selections = vec![Selection::with_capacity(trace.queries.len(), trace.meta.index_topk); trace.meta.layers];
+    trace.selections =
+        vec![Selection::with_capacity(trace.queries.len(), trace.meta.index_topk); trace.meta.sites().len()];
     let recorded = run(&mut |layer, _, rows| {
         rows.rows().for_each(|row| trace.selections[layer].push(row));
         Ok(())

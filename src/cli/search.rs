@@ -145,7 +145,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliError> {
-    let layers = checkpoint.constraints().layers;
+    let layers = checkpoint.constraints().len();
     if args.pieces.is_some() && !args.method.strategy.has_order() {
         return Err(CliError::usage(format!("--split compares flip orders, and '{}' has none", args.method))
             .hint("use --method greedy, lazy or racing"));

@@ -10,7 +10,7 @@ use super::CliError;
 use super::output::{Format, OutputArgs, Table, print};
 use super::served::read_config;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{PatternSpec, Stages};
+use crate::domain::{PatternSpec, Sites, Stages};
 use crate::interop::{self, Mark, Served, SimulateError, Simulation, Strip};
 
 /// Arguments of `simulate`.
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 /// Returns the marks of a pattern.
 fn wanted(spec: &PatternSpec, layers: usize) -> Result<Vec<Mark>, CliError> {
     let native = crate::domain::Pattern::all_full(layers)?;
-    let pattern = super::target::pattern_of(spec, native)?;
+    let pattern = super::target::pattern_of(spec, native, Sites::every(native.len()))?;
     let pattern = pattern.ok_or_else(|| {
         CliError::usage("dense attention has no layers to compare with").hint("give F/S letters, or uniform:N")
     })?;

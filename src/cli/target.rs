@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError, HubId, hub_cache};
-use crate::domain::{Constraints, Pattern, PatternSpec, SpecError};
+use crate::domain::{Constraints, Pattern, PatternSpec, Sites, SpecError};
 use crate::session::Session;
 use crate::train::demo;
 
@@ -70,7 +70,7 @@ pub fn resolve(spec: &PatternSpec, checkpoint: &Checkpoint) -> Result<Option<Pat
 /// # Errors
 /// As [`resolve`].
 pub fn bind(spec: &PatternSpec, native: Pattern, constraints: &Constraints) -> Result<Option<Pattern>, CliError> {
-    let pattern = pattern_of(spec, native)?;
+    let pattern = pattern_of(spec, native, constraints.sites)?;
     if let Some(pattern) = pattern {
         constraints.check(pattern)?;
     }
@@ -81,11 +81,11 @@ pub fn bind(spec: &PatternSpec, native: Pattern, constraints: &Constraints) -> R
 ///
 /// # Errors
 /// When the model cannot have the pattern, or a file that should hold one cannot be read.
-pub fn pattern_of(spec: &PatternSpec, native: Pattern) -> Result<Option<Pattern>, CliError> {
+pub fn pattern_of(spec: &PatternSpec, native: Pattern, sites: Sites) -> Result<Option<Pattern>, CliError> {
     Ok(match spec {
-        PatternSpec::File(path) => read(path)?.resolve(native)?,
+        PatternSpec::File(path) => read(path)?.resolve(native, sites)?,
         PatternSpec::Session(path) => Some(Session::read(path)?.pattern),
-        other => other.resolve(native)?,
+        other => other.resolve(native, sites)?,
     })
 }
 

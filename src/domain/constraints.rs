@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_LAYERS, Pattern, PatternError, Role};
+use super::{MAX_LAYERS, Pattern, PatternError, Role, Site, Sites};
 
 /// A set of layers of one model; in files a list of numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,26 +58,41 @@ impl FromIterator<usize> for LayerSet {
     }
 }
 
-/// What a model allows: layers that cannot be Full because the checkpoint has no indexer for them.
+/// What a model allows: which layers select keys, and which of those cannot be Full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constraints {
-    /// Number of layers.
-    pub layers: usize,
-    /// Layers without indexer weights ("locked Shared").
+    /// The layers that select; a pattern has one role for each.
+    pub sites: Sites,
+    /// Sites without indexer weights of their own ("locked Shared"), by their numbers among the sites.
     pub locked_shared: LayerSet,
 }
 
 impl Constraints {
+    /// Returns the constraints of a model of which every layer selects and can be Full.
+    pub fn every(layers: usize) -> Self {
+        Self { sites: Sites::every(layers), locked_shared: LayerSet::default() }
+    }
+
+    /// Returns how many roles a pattern has.
+    pub fn len(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// Returns whether nothing selects.
+    pub fn is_empty(&self) -> bool {
+        self.sites.is_empty()
+    }
+
     /// Checks a pattern against the model.
     ///
     /// # Errors
     /// [`PatternError::Length`] or [`PatternError::NoIndexer`].
     pub fn check(&self, pattern: Pattern) -> Result<(), PatternError> {
-        if pattern.len() != self.layers {
-            return Err(PatternError::Length { got: pattern.len(), want: self.layers });
+        if pattern.len() != self.len() {
+            return Err(PatternError::Length { got: pattern.len(), want: self.len() });
         }
-        match self.locked_shared.iter().find(|&l| pattern.is_full(l)) {
-            Some(layer) => Err(PatternError::NoIndexer(layer)),
+        match self.locked_shared.iter().find(|&site| pattern.is_full(site)) {
+            Some(site) => Err(PatternError::NoIndexer(self.sites.layer(Site(site)).unwrap_or(site))),
             None => Ok(()),
         }
     }
@@ -87,7 +102,7 @@ impl Constraints {
     /// # Errors
     /// [`PatternError::FirstShared`] if layer 0 has no indexer.
     pub fn reference(&self) -> Result<Pattern, PatternError> {
-        Pattern::from_fn(self.layers, |l| if self.locked_shared.contains(l) { Role::Shared } else { Role::Full })
+        Pattern::from_fn(self.len(), |site| if self.locked_shared.contains(site) { Role::Shared } else { Role::Full })
     }
 }
 
@@ -101,7 +116,7 @@ mod tests {
 
     #[test]
     fn locked_layers_shape_the_reference() {
-        let constraints = Constraints { layers: 4, locked_shared: LayerSet::from_iter([1, 3]) };
+        let constraints = Constraints { locked_shared: LayerSet::from_iter([1, 3]), ..Constraints::every(4) };
         assert_eq!(constraints.reference().unwrap(), p("FSFS"));
         assert_eq!(constraints.check(p("FFFS")), Err(PatternError::NoIndexer(1)));
         assert_eq!(constraints.check(p("FSSS")), Ok(()));

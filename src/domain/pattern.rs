@@ -19,6 +19,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// Returns the role of a letter, upper or lower case; `None` for any other.
+    pub fn from_letter(letter: char) -> Option<Self> {
+        match letter.to_ascii_uppercase() {
+            'F' => Some(Self::Full),
+            'S' => Some(Self::Shared),
+            _ => None,
+        }
+    }
+
     /// Returns the letter that serving engines use for the role.
     pub fn letter(self) -> char {
         match self {
@@ -56,6 +65,14 @@ pub enum PatternError {
     /// A layer was asked to be Full whose checkpoint has no indexer.
     #[error("layer {0} is Full, but the checkpoint has no indexer weights for it")]
     NoIndexer(usize),
+    /// In a pattern over all layers, `-` stands where a layer selects, or a letter where none does.
+    #[error("the pattern has '{letter}' at layer {layer}; '-' stands just where a layer does not select keys")]
+    NotASite {
+        /// The layer.
+        layer: usize,
+        /// What stands there.
+        letter: char,
+    },
     /// A layer index outside the model.
     #[error("layer {layer} does not exist; the model has layers 0 to {last}")]
     NoLayer {

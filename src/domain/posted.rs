@@ -165,7 +165,7 @@ mod tests {
 
     fn read(text: &str) -> String {
         let spec: PatternSpec = text.parse().unwrap_or_else(|e| panic!("{e}"));
-        spec.resolve(Pattern::all_full(6).unwrap()).unwrap().unwrap().to_string()
+        spec.resolve(Pattern::all_full(6).unwrap(), crate::domain::Sites::every(6)).unwrap().unwrap().to_string()
     }
 
     #[test]
@@ -230,7 +230,9 @@ mod tests {
             let error = text.parse::<PatternSpec>().unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
-        let resolved = |text: &str| text.parse::<PatternSpec>().unwrap().resolve(Pattern::all_full(6).unwrap());
+        let resolved = |text: &str| {
+            text.parse::<PatternSpec>().unwrap().resolve(Pattern::all_full(6).unwrap(), crate::domain::Sites::every(6))
+        };
         assert!(resolved("0,9").unwrap_err().to_string().contains("layer 9 does not exist"));
         assert!(resolved("1,2").unwrap_err().to_string().contains("layer 0 is Shared"));
     }

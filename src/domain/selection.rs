@@ -2,15 +2,71 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What one entry of a selection stands for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What one index of a selection stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Unit {
+pub enum SelectionUnit {
     /// A single token.
     #[default]
     Token,
-    /// A block of so many tokens.
+    /// A compressed entry of so many tokens, which a query sees once all of them are there (DeepSeek-V4).
+    Entry(u32),
+    /// A block of so many tokens, which a query sees from its first token on (MiniMax-M3).
     Block(u32),
+}
+
+impl SelectionUnit {
+    /// Returns how many units the query at `position` sees.
+    pub fn visible(self, position: usize) -> usize {
+        match self {
+            Self::Token => position + 1,
+            Self::Entry(tokens) => (position + 1) / (tokens as usize).max(1),
+            Self::Block(tokens) => position / (tokens as usize).max(1) + 1,
+        }
+    }
+
+    /// Returns the tokens of a unit.
+    pub fn tokens(self, unit: u32) -> std::ops::Range<usize> {
+        let size = match self {
+            Self::Token => 1,
+            Self::Entry(tokens) | Self::Block(tokens) => tokens as usize,
+        };
+        unit as usize * size..(unit as usize + 1) * size
+    }
+
+    /// Returns the word for units, such as `keys`.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Token => "keys",
+            Self::Entry(_) => "entries",
+            Self::Block(_) => "blocks",
+        }
+    }
+}
+
+/// How many units a query may select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopK {
+    /// What is counted.
+    pub unit: SelectionUnit,
+    /// Most units of a set.
+    pub k: usize,
+}
+
+impl TopK {
+    /// Returns whether the query at `position` sees more than k units, so that patterns can differ there.
+    pub fn counts(self, position: usize) -> bool {
+        self.unit.visible(position) > self.k
+    }
+
+    /// Returns the first position that counts.
+    pub fn first(self) -> usize {
+        match self.unit {
+            SelectionUnit::Token => self.k,
+            SelectionUnit::Entry(tokens) => ((self.k + 1) * tokens as usize).saturating_sub(1),
+            SelectionUnit::Block(tokens) => self.k * tokens as usize,
+        }
+    }
 }
 
 /// The selected positions of one layer, one ascending row per query; rows may be shorter than k.
@@ -92,7 +148,24 @@ mod tests {
         assert_eq!((selection.len(), selection.row(3)), (3, &[][..]));
     }
 
+    #[test]
+    fn units_are_seen_by_their_own_rules() {
+        let seen = |unit: SelectionUnit| [0, 2, 3, 4, 7, 8].map(|p| unit.visible(p));
+        assert_eq!(seen(SelectionUnit::Token), [1, 3, 4, 5, 8, 9]);
+        assert_eq!(seen(SelectionUnit::Entry(4)), [0, 0, 1, 1, 2, 2]);
+        assert_eq!(seen(SelectionUnit::Block(4)), [1, 1, 1, 2, 2, 3]);
+        assert_eq!((SelectionUnit::Token.tokens(5), SelectionUnit::Entry(4).tokens(5)), (5..6, 20..24));
+    }
+
     proptest! {
+        #[test]
+        fn the_first_position_that_counts_is_the_first(k in 1usize..40, size in 1u32..9) {
+            for unit in [SelectionUnit::Token, SelectionUnit::Entry(size), SelectionUnit::Block(size)] {
+                let topk = TopK { unit, k };
+                prop_assert!(topk.counts(topk.first()) && !topk.counts(topk.first() - 1), "{topk:?}");
+            }
+        }
+
         #[test]
         fn intersection_counts_common_members(a: BTreeSet<u32>, b: BTreeSet<u32>, common: BTreeSet<u32>) {
             let (a, b): (BTreeSet<u32>, BTreeSet<u32>) = (&a | &common, &b | &common).to_owned();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::posted;
-use super::{Pattern, PatternError, Role};
+use super::{Pattern, PatternError, Role, Site, Sites};
 
 /// A pattern as asked for, not yet bound to a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,24 +59,26 @@ pub struct SpecError {
 }
 
 impl PatternSpec {
-    /// Binds the spec to a model of `layers` layers; `Ok(None)` stands for dense attention.
+    /// Binds the spec to a model with its own pattern and its sites; `Ok(None)` stands for dense attention.
     ///
     /// Files must have been read before: [`PatternSpec::File`] and [`PatternSpec::Session`] resolve to an error here.
     ///
     /// # Errors
     /// [`PatternError`] where the model cannot have that pattern.
-    pub fn resolve(&self, native: Pattern) -> Result<Option<Pattern>, PatternError> {
+    pub fn resolve(&self, native: Pattern, sites: Sites) -> Result<Option<Pattern>, PatternError> {
         let layers = native.len();
         Ok(Some(match self {
-            Self::Letters(text) if text.contains('-') => Pattern::parse(&text.replace('-', ""), layers)?,
-            Self::Letters(text) => Pattern::parse(text, layers)?,
+            Self::Letters(text) => sites.parse(text)?,
             Self::FullLayers(full) => {
-                if let Some(&layer) = full.iter().find(|&&layer| layer >= layers) {
-                    return Err(PatternError::NoLayer { layer, last: layers - 1 });
-                }
-                Pattern::from_fn(layers, |l| if full.contains(&l) { Role::Full } else { Role::Shared })?
+                let site = |&layer: &usize| match sites.site(layer) {
+                    Some(Site(site)) => Ok(site),
+                    None if layer < sites.layers() => Err(PatternError::NotASite { layer, letter: 'F' }),
+                    None => Err(PatternError::NoLayer { layer, last: sites.layers() - 1 }),
+                };
+                let full = full.iter().map(site).collect::<Result<Vec<_>, _>>()?;
+                Pattern::from_fn(layers, |site| if full.contains(&site) { Role::Full } else { Role::Shared })?
             }
-            Self::Paper(place) => Pattern::parse(PAPER[*place].1, layers)?,
+            Self::Paper(place) => sites.parse(PAPER[*place].1)?,
             Self::AllFull => Pattern::all_full(layers)?,
             Self::Native => native,
             Self::Uniform(every) => Pattern::uniform(layers, *every)?,
@@ -163,10 +165,10 @@ mod tests {
             ("freq:4", "FFSSSF"),
             ("freq:4,3", "FFFSSS"),
         ] {
-            let got = text.parse::<PatternSpec>().unwrap().resolve(native).unwrap();
+            let got = text.parse::<PatternSpec>().unwrap().resolve(native, Sites::every(native.len())).unwrap();
             assert_eq!(got.map(|p| p.to_string()).as_deref(), Some(want), "{text}");
         }
-        assert_eq!("dense".parse::<PatternSpec>().unwrap().resolve(native), Ok(None));
+        assert_eq!("dense".parse::<PatternSpec>().unwrap().resolve(native, Sites::every(native.len())), Ok(None));
     }
 
     #[test]
@@ -174,9 +176,9 @@ mod tests {
         for (name, letters) in PAPER {
             let spec: PatternSpec = format!("paper:{name}").parse().unwrap();
             let layers = if name.starts_with("30b") { 47 } else { 78 };
-            let pattern = spec.resolve(Pattern::all_full(layers).unwrap()).unwrap().unwrap();
+            let pattern = spec.resolve(Pattern::all_full(layers).unwrap(), Sites::every(layers)).unwrap().unwrap();
             assert_eq!((pattern.to_string().as_str(), spec.to_string()), (letters, format!("paper:{name}")));
-            assert!(spec.resolve(Pattern::all_full(12).unwrap()).is_err());
+            assert!(spec.resolve(Pattern::all_full(12).unwrap(), Sites::every(12)).is_err());
         }
         let full = |name: &str| PAPER.iter().find(|(n, _)| *n == name).unwrap().1.matches('F').count();
         assert_eq!(["30b-1/2", "30b-1/4", "30b-1/8", "glm-5-1/2", "glm-5-1/4"].map(full), [24, 12, 7, 40, 22]);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::draw::choose;
-use super::{MassRecall, Pattern, Selection, Unit};
+use super::{LayerSet, MassRecall, Pattern, Selection, SelectionUnit, Sites, TopK};
 
 /// A recorded query: the token at `position` of sequence `sequence`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,9 +15,9 @@ pub struct Query {
 }
 
 impl Query {
-    /// Returns the number of keys that the query can see, itself included.
-    pub fn visible(self) -> usize {
-        self.position as usize + 1
+    /// Returns the number of units that the query can see.
+    pub fn visible(self, unit: SelectionUnit) -> usize {
+        unit.visible(self.position as usize)
     }
 }
 
@@ -66,10 +66,16 @@ pub struct TraceMeta {
     pub pattern: Pattern,
     /// k.
     pub index_topk: usize,
-    /// Number of layers.
+    /// Number of layers of the model.
     pub layers: usize,
-    /// What one entry stands for.
-    pub unit: Unit,
+    /// The layers that select, where not all do; empty where all do.
+    #[serde(default, skip_serializing_if = "no_layers")]
+    pub sites: LayerSet,
+    /// What one index stands for.
+    pub unit: SelectionUnit,
+    /// Sets per query and site: one per group of key-value heads where each group selects for itself.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub groups: usize,
     /// Indexer heads.
     pub heads: usize,
     /// Which queries were recorded.
@@ -79,6 +85,37 @@ pub struct TraceMeta {
     /// Mass recall, where it was measured along with the sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mass_recall: Option<MassRecall>,
+}
+
+fn no_layers(layers: &LayerSet) -> bool {
+    layers.is_empty()
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+impl TraceMeta {
+    /// Returns the layers that select.
+    pub fn sites(&self) -> Sites {
+        let all = Sites::every(self.layers);
+        if self.sites.is_empty() { all } else { Sites::new(self.layers, self.sites.iter()).unwrap_or(all) }
+    }
+
+    /// Returns k and what it counts.
+    pub fn topk(&self) -> TopK {
+        TopK { unit: self.unit, k: self.index_topk }
+    }
+
+    /// Returns the number of units that a query sees.
+    pub fn visible(&self, query: Query) -> usize {
+        query.visible(self.unit)
+    }
 }
 
 /// Returns a fingerprint of lists of numbers, such as the token ids of sequences: `fnv1a:` and 16 hex digits.
@@ -94,9 +131,10 @@ pub fn hash_ids<'a>(lists: impl IntoIterator<Item = &'a [u32]>) -> String {
     format!("fnv1a:{hash:016x}")
 }
 
-/// A recording of every layer's index sets.
+/// A recording of every site's index sets.
 ///
-/// `selections[l].row(q)` is what layer `l` used for `queries[q]`; a Shared layer holds the set that it borrowed.
+/// `selections[s].row(q)` is what site `s` used for `queries[q]`; a Shared site holds the set that it reused. With
+/// several groups the rows of a query follow each other: group g of query q is row q · groups + g.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// What was recorded.
@@ -105,14 +143,15 @@ pub struct Trace {
     pub tokens: Vec<Vec<u32>>,
     /// The recorded queries in (sequence, position) order.
     pub queries: Vec<Query>,
-    /// One selection per layer, rows in the order of `queries`.
+    /// One selection per site, rows in the order of `queries`.
     pub selections: Vec<Selection>,
 }
 
 impl Trace {
-    /// Returns the indices of queries whose sets can differ: those that see more than k keys.
+    /// Returns the indices of queries whose sets can differ: those that see more than k units.
     pub fn counted(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.queries.len()).filter(|&q| self.queries[q].visible() > self.meta.index_topk)
+        let topk = self.meta.topk();
+        (0..self.queries.len()).filter(move |&q| topk.counts(self.queries[q].position as usize))
     }
 }
 

@@ -8,7 +8,7 @@ use super::forward::Batch;
 use super::local::LocalBackend;
 use super::{BackendError, Cancel};
 use crate::analysis::mass_recall;
-use crate::domain::{Query, Selection, Subject};
+use crate::domain::{Query, Selection, Site, Subject};
 use crate::model::{At, Attend, Entry, Forward, Indices, Order, Pass, Ran, Stop, Walk, Weights};
 use crate::search::{Affinity, AffinityKind};
 
@@ -24,7 +24,7 @@ pub(super) fn affinity(
     cancel: &Cancel,
 ) -> Result<Affinity, BackendError> {
     let started = Instant::now();
-    let layers = backend.info.constraints.layers;
+    let layers = backend.info.constraints.len();
     let mut mass = mass_recall::Accumulator::new(layers, backend.info.index_topk);
     let mut cosines = Cosines { layers, sums: vec![0.0; layers * layers], queries: 0 };
     let (mut tokens, mut sequences) = (0, 0);
@@ -34,17 +34,18 @@ pub(super) fn affinity(
             break;
         }
         let ids = &backend.runner.batches[batch].ids;
-        if ids[0].len() <= backend.info.index_topk {
+        if ids[0].len() <= backend.info.topk().first() {
             continue;
         }
         tokens += ids.iter().map(Vec::len).sum::<usize>();
         sequences += ids.len();
         let mut sets: Vec<Indices> = Vec::new();
         let mut add = |at: &At, ran: &Ran| {
+            let Some(Site(site)) = at.site else { return Ok(()) };
             sets.extend(ran.output.indices.clone());
             match kind {
-                AffinityKind::MassRecall => add_mass(backend, at, &sets, &mut mass),
-                AffinityKind::OutputCosine => cosines.add(backend, at, &sets),
+                AffinityKind::MassRecall => add_mass(backend, at, site, &sets, &mut mass),
+                AffinityKind::OutputCosine => cosines.add(backend, at, site, &sets),
             }
         };
         let Batch { ids, rotary, .. } = &backend.runner.batches[batch];
@@ -72,12 +73,13 @@ pub(super) fn affinity(
 fn add_mass(
     backend: &LocalBackend,
     at: &At,
+    site: usize,
     sets: &[Indices],
     mass: &mut mass_recall::Accumulator,
 ) -> Result<(), BackendError> {
     let x = &at.entry.hidden;
     let (sequences, tokens, _) = x.dims3()?;
-    let topk = backend.info.index_topk;
+    let topk = backend.info.topk().first();
     // Evenly spread over the queries that see more than k keys.
     let drawn = QUERIES.min(tokens - topk);
     let rows: Vec<usize> = (0..drawn).map(|i| topk + i * (tokens - topk) / drawn).collect();
@@ -87,7 +89,7 @@ fn add_mass(
         let queries: Vec<Query> =
             rows.iter().map(|&p| Query { sequence: sequence as u32, position: p as u32 }).collect();
         let picked: Vec<Selection> = sets.iter().map(|set| set.picked(sequence, &rows)).collect::<Result<_, _>>()?;
-        mass.add(at.layer, &queries, &attention, &picked);
+        mass.add(site, &queries, &attention, &picked);
     }
     Ok(())
 }
@@ -100,24 +102,24 @@ struct Cosines {
 
 impl Cosines {
     /// Compares the layer's attention output under every earlier layer's set with that under its own.
-    fn add(&mut self, backend: &LocalBackend, at: &At, sets: &[Indices]) -> Result<(), BackendError> {
-        let (x, layer) = (&at.entry.hidden, at.layer);
+    fn add(&mut self, backend: &LocalBackend, at: &At, site: usize, sets: &[Indices]) -> Result<(), BackendError> {
+        let x = &at.entry.hidden;
         let (sequences, tokens, _) = x.dims3()?;
-        let topk = backend.info.index_topk;
+        let topk = backend.info.topk().first();
         let output = |set: &Indices| -> Result<Tensor, BackendError> {
             let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(Attend::to(Some(set))) };
             let output = at.weights.attention(x, at.rotary, &mut pass)?;
             Ok(output.narrow(1, topk, tokens - topk)?.to_dtype(DType::F32)?)
         };
-        let own = output(&sets[layer])?;
+        let own = output(&sets[site])?;
         for (lender, set) in sets.iter().enumerate() {
             let other = output(set)?;
             let dot = |a: &Tensor, b: &Tensor| (a * b)?.sum(D::Minus1);
             let cosine = (dot(&own, &other)? / (dot(&own, &own)? * dot(&other, &other)?)?.sqrt()?)?;
             let sum = f64::from(cosine.sum_all()?.to_scalar::<f32>()?);
-            self.sums[layer * self.layers + lender] += sum;
+            self.sums[site * self.layers + lender] += sum;
         }
-        if layer + 1 == self.layers {
+        if site + 1 == self.layers {
             self.queries += sequences * (tokens - topk);
         }
         Ok(())

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Cancel;
 use crate::domain::{
-    Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, Speed, Subject, Trace, TrainingSettings,
-    TrainingStep, Validation,
+    Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, SelectionUnit, Speed, Subject, Trace,
+    TrainingSettings, TrainingStep, Validation,
 };
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
@@ -22,6 +22,10 @@ pub struct ModelInfo {
     pub model_type: String,
     /// k.
     pub index_topk: usize,
+    /// What k counts.
+    pub unit: SelectionUnit,
+    /// Sets per query and site.
+    pub groups: usize,
     /// Indexer heads; 0 where the oracle selects.
     pub index_heads: usize,
     /// Where the indices of Full layers come from; times of the oracle are no saving.

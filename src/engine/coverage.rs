@@ -3,7 +3,7 @@
 use super::forward::How;
 use super::local::LocalBackend;
 use super::{BackendError, Cancel, Coverage, LayerCoverage};
-use crate::domain::{Estimate, Pattern, Selection, Subject, intersection_len};
+use crate::domain::{Estimate, Pattern, Selection, Site, Subject, TopK, intersection_len};
 use crate::model::{At, Ran};
 
 /// Tokens that are enough for a mean per layer; whole batches are run.
@@ -18,20 +18,20 @@ pub(super) fn coverage(
     if let Some(known) = backend.coverages.get(&pattern) {
         return Ok(known.clone());
     }
-    let first_shared = (0..pattern.len()).find(|&l| !pattern.is_full(l)).unwrap_or(pattern.len());
-    let topk = backend.info.index_topk;
-    // Per layer, per sequence: one value per query that sees more than k keys.
+    let sites = backend.info.constraints.sites;
+    let shared = (0..pattern.len()).find(|&site| !pattern.is_full(site));
+    let first_shared = shared.and_then(|site| sites.layer(Site(site)));
+    let topk = backend.info.topk();
+    // Per site, per sequence: one value per query that sees more than k keys.
     let mut values: Vec<Vec<Vec<f64>>> = vec![Vec::new(); pattern.len()];
     let mut tokens = 0;
     for batch in 0..backend.runner.batches.len() {
-        if tokens >= TOKENS || first_shared == pattern.len() {
-            break;
-        }
+        let Some(from) = first_shared.filter(|_| tokens < TOKENS) else { break };
         tokens += backend.runner.batches[batch].ids.iter().map(Vec::len).sum::<usize>();
-        let how = How { shadow: true, from: first_shared };
+        let how = How { shadow: true, from };
         backend.runner.forward(batch, Subject::Pattern(pattern), how, cancel, &mut |at: &At, ran: &Ran| {
-            if let (Some(own), Some(used)) = (&ran.output.own, &ran.output.indices) {
-                values[at.layer].extend(shares(own.sets()?, used.sets()?, topk));
+            if let (Some(Site(site)), Some(own), Some(used)) = (at.site, &ran.output.own, &ran.output.indices) {
+                values[site].extend(shares(own.sets()?, used.sets()?, topk));
             }
             Ok(())
         })?;
@@ -49,12 +49,13 @@ pub(super) fn coverage(
     Ok(coverage)
 }
 
-/// Returns |own ∩ used| / k for every query that sees more than k keys, sequence by sequence.
-fn shares(own: &[Selection], used: &[Selection], topk: usize) -> Vec<Vec<f64>> {
+/// Returns |own ∩ used| / k for every query that sees more than k units, sequence by sequence.
+fn shares(own: &[Selection], used: &[Selection], topk: TopK) -> Vec<Vec<f64>> {
     own.iter()
         .zip(used.iter())
         .map(|(own, used)| {
-            (topk..own.len()).map(|q| intersection_len(own.row(q), used.row(q)) as f64 / topk as f64).collect()
+            let both = |q: usize| intersection_len(own.row(q), used.row(q)) as f64 / topk.k as f64;
+            (topk.first()..own.len()).map(both).collect()
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! The sequences on which patterns are judged.
 
-use crate::domain::hash_ids;
+use crate::domain::{TopK, hash_ids};
 
 /// One sequence of tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,9 +81,9 @@ impl Calibration {
         self.sequences.iter().map(|s| s.queries().count()).sum()
     }
 
-    /// Returns the number of scored targets whose query sees more than `topk` keys.
-    pub fn eligible(&self, topk: usize) -> usize {
-        self.sequences.iter().map(|s| s.queries().filter(|&p| p >= topk).count()).sum()
+    /// Returns the number of scored targets whose query sees more than k units.
+    pub fn eligible(&self, topk: TopK) -> usize {
+        self.sequences.iter().map(|s| s.queries().filter(|&p| topk.counts(p)).count()).sum()
     }
 
     /// Returns the length of the longest sequence.
@@ -106,13 +106,14 @@ impl Calibration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::SelectionUnit;
 
     #[test]
     fn targets_follow_the_mask_and_the_context() {
         let masked = Sequence { mask: Some(vec![true, false, true, true]), ..Sequence::of(vec![1, 2, 3, 4]) };
         assert_eq!(masked.queries().collect::<Vec<_>>(), [1, 2]);
         let set = Calibration::new(vec![masked.clone(), Sequence::of(vec![5, 6])], "ids", 8).unwrap();
-        assert_eq!((set.targets(), set.eligible(2), set.longest()), (3, 1, 4));
+        assert_eq!((set.targets(), set.eligible(TopK { unit: SelectionUnit::Token, k: 2 }), set.longest()), (3, 1, 4));
         let unmasked = Calibration::new(vec![Sequence::of(masked.ids), Sequence::of(vec![5, 6])], "ids", 8).unwrap();
         assert_ne!(set.hash(), unmasked.hash());
     }

@@ -8,8 +8,8 @@ use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo, T
 use crate::domain::IndexSource;
 use crate::domain::{
     Constraints, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query, QuerySampling,
-    Selection, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings, TrainingStep,
-    Unit as SelectionUnit, Validation,
+    Selection, SelectionUnit, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings, TrainingStep,
+    Validation,
 };
 use crate::search::{Affinity, AffinityKind, Layout, Measured, Part, Unit};
 use crate::train::indexers::state_path;
@@ -36,9 +36,11 @@ impl Fake {
             fingerprint: "fake".into(),
             model_type: "glm_moe_dsa".into(),
             index_topk: 2,
+            unit: SelectionUnit::Token,
+            groups: 1,
             index_heads: 1,
             index: IndexSource::Checkpoint,
-            constraints: Constraints { layers, locked_shared: LayerSet::default() },
+            constraints: Constraints::every(layers),
             native,
             reference: native,
             device: "cpu".into(),
@@ -175,7 +177,7 @@ impl Backend for Fake {
             eligible: 0,
             blocks: 0,
             resumed_from: 0,
-            layer_forwards: self.info.constraints.layers as f64,
+            layer_forwards: self.info.constraints.len() as f64,
             seconds: 0.0,
             origin: Origin::Measured,
         };
@@ -194,7 +196,7 @@ impl Backend for Fake {
             self.step(cancel)?;
             progress(done as f64 / SEQUENCES as f64);
         }
-        let layers = self.info.constraints.layers;
+        let layers = self.info.constraints.len();
         let mut selection = Selection::default();
         selection.push(&[0, 1]);
         Ok(Trace {
@@ -205,7 +207,9 @@ impl Backend for Fake {
                 pattern: self.info.reference,
                 index_topk: self.info.index_topk,
                 layers,
+                sites: LayerSet::default(),
                 unit: SelectionUnit::Token,
+                groups: 1,
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),
@@ -330,7 +334,7 @@ impl Backend for Fake {
 
     fn affinity(&mut self, _: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {
         self.step(cancel)?;
-        let layers = self.info.constraints.layers;
+        let layers = self.info.constraints.len();
         Ok(Affinity { layers, values: vec![1.0; layers * layers], layer_forwards: 0.0, seconds: 0.0 })
     }
 }

@@ -97,7 +97,8 @@ impl Runner {
         reference: Pattern,
     ) -> Result<Self, BackendError> {
         let batches = Batch::cut(calibration, model.device(), |len| model.rope(len))?;
-        Ok(Self { model, batches, ops, states: States::new(cache_bytes, reference) })
+        let states = States::new(cache_bytes, model.config().sites(), reference);
+        Ok(Self { model, batches, ops, states })
     }
 
     /// Runs one batch from the latest state that is kept for the subject; `visitor` sees the layers that run.

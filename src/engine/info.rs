@@ -3,7 +3,7 @@
 use super::data::Calibration;
 use super::{BackendError, ModelInfo, Settings};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{PatternError, Subject};
+use crate::domain::{PatternError, Subject, TopK};
 
 impl ModelInfo {
     /// Describes a checkpoint with its calibration set.
@@ -24,6 +24,8 @@ impl ModelInfo {
             fingerprint: checkpoint.fingerprint().to_owned(),
             model_type: config.family.model_type().to_owned(),
             index_topk: config.index_topk,
+            unit: config.unit(),
+            groups: config.index_groups(),
             index_heads: config.index_n_heads,
             index: config.index.clone(),
             constraints,
@@ -34,12 +36,17 @@ impl ModelInfo {
             ops: settings.attention(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
-            eligible: calibration.eligible(config.index_topk),
+            eligible: calibration.eligible(config.topk()),
             context: calibration.longest(),
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),
             training: Vec::new(),
         })
+    }
+
+    /// Returns how many units a query may select.
+    pub fn topk(&self) -> TopK {
+        TopK { unit: self.unit, k: self.index_topk }
     }
 
     /// Refuses a pattern that the model cannot have.

@@ -218,21 +218,22 @@ impl LocalBackend {
         // Every layer must run for its selection to be seen.
         let how = if selections { How::FRESH } else { How::RESUMED };
         let subject = Subject::Pattern(self.info.reference);
-        let run = self.runner.forward(batch, subject, how, cancel, &mut |_: &At, ran: &Ran| {
+        let run = self.runner.forward(batch, subject, how, cancel, &mut |at: &At, ran: &Ran| {
             if selections {
                 // Those of all layers and batches: more than a GPU has room for.
-                kept.extend(ran.output.indices.as_ref().map(Indices::on_host).transpose()?);
+                let selected = ran.output.indices.as_ref().filter(|_| at.site.is_some());
+                kept.extend(selected.map(Indices::on_host).transpose()?);
             }
             Ok(())
         })?;
         let predictions = self.targets(batch).rows(&run.hidden)?;
         self.references[batch] = Some(Reference { predictions, selections: selections.then_some(kept) });
-        Ok(self.info.constraints.layers - run.resumed_from)
+        Ok(self.info.constraints.sites.layers() - run.resumed_from)
     }
 
     /// Scores one batch and adds it to the tally.
     pub(super) fn score(&mut self, batch: usize, tally: &mut Tally, cancel: &Cancel) -> Result<(), BackendError> {
-        let layers = self.info.constraints.layers;
+        let layers = self.info.constraints.sites.layers();
         let mut run =
             self.run_reference(batch, self.settings.keep_selections && self.needs_selections(batch), cancel)?;
         let mut resumed_from = layers - run;

@@ -168,7 +168,8 @@ pub(super) fn trace(
 ) -> Result<Vec<LayerTime>, BackendError> {
     let bench = Bench::new(backend, context, cancel)?;
     bench.prefill(pattern, true)?;
-    let mut layers = Vec::with_capacity(pattern.len());
+    let sites = backend.info.constraints.sites;
+    let mut layers = Vec::with_capacity(sites.layers());
     bench.forward(
         &[bench.ids[..bench.context].to_vec()],
         &bench.rotary,
@@ -183,7 +184,13 @@ pub(super) fn trace(
                 ("mlp", t.mlp),
                 ("rest", length.saturating_sub(t.indexer + t.topk + t.attention + t.mlp)),
             ];
-            layers.push(LayerTime { layer, full: pattern.is_full(layer), begin, length, phases });
+            layers.push(LayerTime {
+                layer,
+                full: sites.site(layer).is_some_and(|site| pattern.is_full(site.0)),
+                begin,
+                length,
+                phases,
+            });
         },
     )?;
     Ok(layers)

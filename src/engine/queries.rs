@@ -2,7 +2,7 @@
 
 use super::ModelInfo;
 use super::data::Calibration;
-use crate::domain::{Pattern, QuerySampling, Trace, TraceMeta, Unit, hash_ids};
+use crate::domain::{Pattern, QuerySampling, Trace, TraceMeta, hash_ids};
 
 /// Returns a recording without its sets.
 pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern, sampling: QuerySampling) -> Trace {
@@ -14,8 +14,10 @@ pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern
         fingerprint: info.fingerprint.clone(),
         pattern,
         index_topk: info.index_topk,
-        layers: info.constraints.layers,
-        unit: Unit::Token,
+        layers: info.constraints.sites.layers(),
+        sites: info.constraints.sites.named(),
+        unit: info.unit,
+        groups: info.groups,
         heads: info.index_heads,
         queries: sampling,
         tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),

@@ -70,7 +70,7 @@ impl RandomModel {
 
     /// Returns which patterns are possible: all that begin with a Full layer.
     pub fn constraints(&self) -> Constraints {
-        Constraints { layers: self.config.num_hidden_layers, locked_shared: std::iter::empty().collect() }
+        Constraints::every(self.config.num_hidden_layers)
     }
 
     /// Returns the bytes of the weights at `bytes_per_element`.
@@ -93,6 +93,8 @@ impl LocalBackend {
             fingerprint: String::new(),
             model_type: config.family.model_type().to_owned(),
             index_topk: config.index_topk,
+            unit: config.unit(),
+            groups: config.index_groups(),
             index_heads: config.index_n_heads,
             index: config.index.clone(),
             native: model.native()?,
@@ -105,7 +107,7 @@ impl LocalBackend {
             ops: settings.attention(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
-            eligible: calibration.eligible(config.index_topk),
+            eligible: calibration.eligible(config.topk()),
             context: calibration.longest(),
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),

@@ -17,7 +17,7 @@ pub(super) fn record(
 ) -> Result<Trace, BackendError> {
     let mut trace = head(&backend.info, &backend.calibration, pattern, sampling);
     let batches = backend.runner.batches.len();
-    let (layers, topk) = (trace.meta.layers, trace.meta.index_topk);
+    let (layers, topk) = (trace.meta.sites().len(), trace.meta.index_topk);
     trace.selections = vec![Selection::with_capacity(trace.queries.len(), topk); layers];
     let mut runs = Vec::with_capacity(batches);
     for batch in 0..batches {
@@ -42,7 +42,7 @@ pub(super) fn record(
     Ok(trace)
 }
 
-/// Returns each layer's sets for one batch.
+/// Returns each site's sets for one batch.
 fn run(
     backend: &mut LocalBackend,
     batch: usize,
@@ -56,8 +56,9 @@ fn run(
         }
     }
     let mut sets = Vec::with_capacity(pattern.len());
-    backend.runner.forward(batch, Subject::Pattern(pattern), How::FRESH, cancel, &mut |_: &At, ran: &Ran| {
-        sets.extend(ran.output.indices.as_ref().map(Indices::on_host).transpose()?);
+    backend.runner.forward(batch, Subject::Pattern(pattern), How::FRESH, cancel, &mut |at: &At, ran: &Ran| {
+        let selected = ran.output.indices.as_ref().filter(|_| at.site.is_some());
+        sets.extend(selected.map(Indices::on_host).transpose()?);
         Ok(())
     })?;
     Ok(sets)

@@ -10,7 +10,7 @@ use super::stream::embed;
 use super::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Subject, Trace, choose};
+use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Site, Subject, Trace, choose};
 use crate::model::{At, Entry, Forward, Indices, Ops, Order, Ran, Route, Stop, Stream, Visitor, Walk, Weights};
 
 /// Rows given away at once.
@@ -39,9 +39,9 @@ pub struct Recorded {
     pub peak_anonymous_bytes: Option<u64>,
 }
 
-/// Takes sets: the layer, the index of the first query, and the rows from there on.
+/// Takes sets: the site, the index of the first query, and the rows from there on.
 ///
-/// For each layer queries come in their order; layers come in any.
+/// For each site queries come in their order; sites come in any.
 pub type Sink<'a> = dyn FnMut(usize, usize, &Selection) -> io::Result<()> + 'a;
 
 impl Recording {
@@ -145,8 +145,8 @@ impl<'a> Recorder<'a> {
         walk.run(weights, self.order, forwards, self)
     }
 
-    /// Gives away one layer's sets of a batch.
-    fn give(&mut self, layer: usize, batch: &Batch, sets: &Indices) -> Result<(), BackendError> {
+    /// Gives away one site's sets of a batch.
+    fn give(&mut self, site: usize, batch: &Batch, sets: &Indices) -> Result<(), BackendError> {
         let all = &self.head.queries;
         let place = |sequence: usize| all.partition_point(|q| (q.sequence as usize) < sequence);
         let (first, last) = (place(batch.first), place(batch.first + sets.sequences()));
@@ -156,7 +156,7 @@ impl<'a> Recorder<'a> {
                 let positions: Vec<usize> = queries.iter().map(|q| q.position as usize).collect();
                 sets.pick(queries[0].sequence as usize - batch.first, &positions, &mut rows)?;
             }
-            (self.sink)(layer, first + n * ROWS, &rows).map_err(|e| BackendError::Failed {
+            (self.sink)(site, first + n * ROWS, &rows).map_err(|e| BackendError::Failed {
                 message: format!("the recording cannot be written: {e}"),
                 hint: None,
             })?;
@@ -182,11 +182,11 @@ impl Visitor<BackendError> for Recorder<'_> {
 
     fn ran(&mut self, at: &At, ran: &Ran) -> Result<(), BackendError> {
         self.peak.sample();
-        if let Some(sets) = &ran.output.indices {
+        if let (Some(Site(site)), Some(sets)) = (at.site, &ran.output.indices) {
             let batch = &self.batches[at.batch];
-            self.give(at.layer, batch, sets)?;
+            self.give(site, batch, sets)?;
             if let Some(mass) = &mut self.mass {
-                mass.add(at, batch, sets)?;
+                mass.add(site, at, batch, sets)?;
                 self.peak.sample();
             }
         }
@@ -207,18 +207,25 @@ struct Mass {
 
 impl Mass {
     fn new(head: &Trace, per_sequence: usize) -> Self {
-        let (layers, topk) = (head.meta.layers, head.meta.index_topk);
+        let (layers, topk) = (head.meta.sites().len(), head.meta.topk());
+        let first = topk.first();
         let draw = |(sequence, ids): (usize, &Vec<u32>)| -> Vec<Query> {
-            let positions = choose(ids.len().saturating_sub(topk), per_sequence, SEED ^ (sequence as u64) << 32);
-            let query = |p: usize| Query { sequence: sequence as u32, position: (topk + p) as u32 };
+            let positions = choose(ids.len().saturating_sub(first), per_sequence, SEED ^ (sequence as u64) << 32);
+            let query = |p: usize| Query { sequence: sequence as u32, position: (first + p) as u32 };
             positions.into_iter().map(query).collect()
         };
         let drawn: Vec<Vec<Query>> = head.tokens.iter().enumerate().map(draw).collect();
-        Self { per_sequence, sets: vec![Vec::new(); drawn.len()], drawn, layers, sums: Accumulator::new(layers, topk) }
+        Self {
+            per_sequence,
+            sets: vec![Vec::new(); drawn.len()],
+            drawn,
+            layers,
+            sums: Accumulator::new(layers, topk.k),
+        }
     }
 
     /// Adds one layer of a batch.
-    fn add(&mut self, at: &At, batch: &Batch, sets: &Indices) -> Result<(), BackendError> {
+    fn add(&mut self, site: usize, at: &At, batch: &Batch, sets: &Indices) -> Result<(), BackendError> {
         for n in 0..sets.sequences() {
             let queries = &self.drawn[batch.first + n];
             let positions: Vec<usize> = queries.iter().map(|q| q.position as usize).collect();
@@ -229,8 +236,8 @@ impl Mass {
             kept.push(sets.picked(n, &positions)?);
             let hidden = at.entry.hidden.narrow(0, n, 1)?;
             let attention = at.weights.mean_attention(&hidden, at.rotary, &positions)?;
-            self.sums.add(at.layer, queries, &attention.flatten_all()?.to_vec1::<f32>()?, kept);
-            if at.layer + 1 == self.layers {
+            self.sums.add(site, queries, &attention.flatten_all()?.to_vec1::<f32>()?, kept);
+            if site + 1 == self.layers {
                 kept.clear();
             }
         }

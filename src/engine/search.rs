@@ -14,7 +14,7 @@ use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, Se
 pub(super) fn layout(backend: &LocalBackend) -> Layout {
     let part = |batch: usize| {
         let targets = backend.targets(batch);
-        let (fixed, eligible) = targets.split(backend.info.index_topk);
+        let (fixed, eligible) = targets.split(backend.info.topk());
         let mut blocks = Vec::new();
         for n in eligible.counts() {
             let ends = block_ends(n);
@@ -38,14 +38,14 @@ pub(super) fn losses(
     for (pattern, part) in units {
         backend.info.check(Subject::Pattern(pattern))?;
         let started = Instant::now();
-        let (_, targets) = backend.targets(part).split(backend.info.index_topk);
+        let (_, targets) = backend.targets(part).split(backend.info.topk());
         let mut layers = run_baseline(backend, part, cancel)?;
         let is_reference = pattern == backend.info.reference;
         let losses = if is_reference {
             None
         } else {
             let run = backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut Unseen)?;
-            layers += pattern.len() - run.resumed_from;
+            layers += backend.info.constraints.sites.layers() - run.resumed_from;
             Some(targets.losses(backend.runner.model.head(), &run.hidden, cancel)?)
         };
         let Some(baseline) = &backend.baselines[part] else { continue };
@@ -81,12 +81,12 @@ fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Res
     }
     let subject = Subject::Pattern(backend.info.reference);
     let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut Unseen)?;
-    let (fixed, eligible) = backend.targets(part).split(backend.info.index_topk);
+    let (fixed, eligible) = backend.targets(part).split(backend.info.topk());
     let head = backend.runner.model.head();
     let fixed = fixed.losses(head, &run.hidden, cancel)?.iter().flatten().sum();
     let eligible = eligible.losses(head, &run.hidden, cancel)?;
     backend.baselines[part] = Some(Baseline { eligible, fixed });
-    Ok(backend.info.constraints.layers - run.resumed_from)
+    Ok(backend.info.constraints.sites.layers() - run.resumed_from)
 }
 
 impl LocalBackend {
@@ -107,7 +107,7 @@ impl LocalBackend {
         let info = ModelInfo {
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
-            eligible: calibration.eligible(self.info.index_topk),
+            eligible: calibration.eligible(self.info.topk()),
             context: calibration.longest(),
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Pattern, Role};
+use crate::domain::{Pattern, Role, Sites};
 use crate::model::{Entry, Indices};
 
 /// Returns the bytes that an entry holds.
@@ -22,20 +22,21 @@ pub(super) struct States {
     entries: HashMap<Key, (Entry, u64)>,
     bytes: usize,
     budget: usize,
+    sites: Sites,
     reference: Pattern,
     clock: u64,
 }
 
 impl States {
-    pub(super) fn new(budget: usize, reference: Pattern) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, budget, reference, clock: 0 }
+    pub(super) fn new(budget: usize, sites: Sites, reference: Pattern) -> Self {
+        Self { entries: HashMap::new(), bytes: 0, budget, sites, reference, clock: 0 }
     }
 
     /// Returns the state at the entry of the latest layer, `last` at most, whose earlier roles are those of `pattern`.
     pub(super) fn longest(&mut self, batch: usize, pattern: Pattern, last: usize) -> Option<(usize, Entry)> {
         self.clock += 1;
-        (1..pattern.len().min(last.saturating_add(1))).rev().find_map(|layer| {
-            let (entry, used) = self.entries.get_mut(&(batch, layer, prefix(pattern, layer)))?;
+        (1..self.sites.layers().min(last.saturating_add(1))).rev().find_map(|layer| {
+            let (entry, used) = self.entries.get_mut(&(batch, layer, prefix(pattern, self.sites.before(layer))))?;
             *used = self.clock;
             Some((layer, entry.clone()))
         })
@@ -48,12 +49,14 @@ impl States {
             return;
         }
         self.clock += 1;
-        if let Some((old, _)) = self.entries.insert((batch, layer, prefix(pattern, layer)), (entry, self.clock)) {
+        if let Some((old, _)) =
+            self.entries.insert((batch, layer, prefix(pattern, self.sites.before(layer))), (entry, self.clock))
+        {
             self.bytes -= size(&old);
         }
         self.bytes += bytes;
         while self.bytes > self.budget {
-            let last = |&(_, layer, roles): &Key| roles == prefix(self.reference, layer);
+            let last = |&(_, layer, roles): &Key| roles == prefix(self.reference, self.sites.before(layer));
             let oldest = self.entries.iter().min_by_key(|(key, (_, used))| (last(key), *used)).map(|(key, _)| *key);
             let Some((entry, _)) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
             self.bytes -= size(&entry);
@@ -61,9 +64,12 @@ impl States {
     }
 }
 
-/// Returns the pattern with every layer from `layer` on made Shared, so that equal prefixes are equal keys.
-fn prefix(pattern: Pattern, layer: usize) -> Pattern {
-    Pattern::from_fn(pattern.len(), |l| if l < layer { pattern.role(l) } else { Role::Shared }).unwrap_or(pattern)
+/// Returns the pattern with every site from `sites` on made Shared, so that equal prefixes are equal keys.
+///
+/// The first site is Full in every pattern, so that a prefix of none is one, too.
+fn prefix(pattern: Pattern, sites: usize) -> Pattern {
+    let role = |site: usize| if site < sites.max(1) { pattern.role(site) } else { Role::Shared };
+    Pattern::from_fn(pattern.len(), role).unwrap_or(pattern)
 }
 
 #[cfg(test)]
@@ -82,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_longest_common_prefix_is_found() {
-        let mut states = States::new(1 << 20, p("FFFF"));
+        let mut states = States::new(1 << 20, Sites::every(4), p("FFFF"));
         for layer in 1..4 {
             states.insert(0, layer, p("FFSF"), entry(layer as f32));
         }
@@ -97,7 +103,7 @@ mod tests {
 
     #[test]
     fn those_of_the_reference_go_last() {
-        let mut states = States::new(48, p("FFFF"));
+        let mut states = States::new(48, Sites::every(4), p("FFFF"));
         for (layer, pattern) in [(3, "FFFF"), (2, "FSFF"), (3, "FSFF"), (3, "FSSF")] {
             states.insert(0, layer, p(pattern), entry(1.0));
         }
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_budget_holds_and_the_least_used_goes() {
-        let mut states = States::new(32, p("FFFFF"));
+        let mut states = States::new(32, Sites::every(5), p("FFFFF"));
         states.insert(0, 1, p("FFF"), entry(1.0));
         states.insert(0, 2, p("FFF"), entry(2.0));
         assert_eq!(states.longest(0, p("FSF"), 9).map(|(layer, _)| layer), Some(1));

@@ -55,7 +55,7 @@ pub fn stream(
     let stream = Stream::new(checkpoint.clone(), placement.device.clone(), placement.dtype);
     stream.prefetch(0);
     let batches = Batch::cut(calibration, &placement.device, |len| stream.rope(len))?;
-    let mut watch = Watch::new(&batches, distinct.len(), info.constraints.layers, progress);
+    let mut watch = Watch::new(&batches, distinct.len(), info.constraints.sites.layers(), progress);
     let mut forwards = embed(&stream, &batches, distinct.len(), &mut watch.peak)?;
     let stale = || cancel.is_stale();
     let walk = Walk { stop: Stop::when(&stale), ..Walk::new(&distinct, settings.ops) };
@@ -76,7 +76,7 @@ pub fn stream(
             tally::check(&tally)?;
         }
         tally.layer_forwards = layers_run[s] as f64 / info.sequences as f64;
-        tally.resumed_from = info.constraints.layers - layers_run[s] / info.sequences;
+        tally.resumed_from = info.constraints.sites.layers() - layers_run[s] / info.sequences;
         evaluations.push(tally);
     }
     stream.release(None);

@@ -9,11 +9,11 @@ use crate::domain::Subject;
 pub(super) fn begin(subject: Subject, info: &ModelInfo, calibration: &Calibration) -> Tally {
     Tally {
         subject,
-        topk: info.index_topk,
+        topk: info.topk(),
         total: info.sequences,
         bytes: calibration.sequences().iter().map(|s| s.bytes).collect(),
         scored: Vec::new(),
-        resumed_from: info.constraints.layers,
+        resumed_from: info.constraints.sites.layers(),
         layer_forwards: 0.0,
     }
 }

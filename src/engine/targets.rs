@@ -7,6 +7,7 @@ use super::data::Calibration;
 use super::forward::Batch;
 use super::{BackendError, Cancel};
 use crate::analysis::tally::Scored;
+use crate::domain::TopK;
 use crate::model::Head;
 
 /// The scored queries of one batch.
@@ -31,14 +32,14 @@ impl Targets {
         self.sequences.len()
     }
 
-    /// Splits them into those whose query sees at most `topk` keys, and the eligible ones.
-    pub(super) fn split(&self, topk: usize) -> (Self, Self) {
+    /// Splits them into those whose query sees at most k units, and the eligible ones.
+    pub(super) fn split(&self, topk: TopK) -> (Self, Self) {
         let keep = |wanted: bool| Self {
             first: self.first,
             sequences: self
                 .sequences
                 .iter()
-                .map(|targets| targets.iter().filter(|(p, _)| (*p >= topk) == wanted).copied().collect())
+                .map(|targets| targets.iter().filter(|(p, _)| topk.counts(*p) == wanted).copied().collect())
                 .collect(),
         };
         (keep(false), keep(true))

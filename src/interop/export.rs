@@ -241,7 +241,10 @@ mod tests {
             model: "/models/m".into(),
             model_type: model_type.into(),
             index_topk: 2048,
-            constraints: Constraints { layers: 6, locked_shared: locked.iter().copied().collect::<LayerSet>() },
+            constraints: Constraints {
+                locked_shared: locked.iter().copied().collect::<LayerSet>(),
+                ..Constraints::every(6)
+            },
             config: json!({ "model_type": model_type, "num_hidden_layers": 6 }).as_object().cloned().unwrap(),
             indexers: Some((0..6).filter(|layer| !locked.contains(layer)).collect()),
         }

@@ -33,7 +33,7 @@ pub(super) fn target(model_type: &str, layers: usize) -> Target {
         model: "/models/m".into(),
         model_type: model_type.into(),
         index_topk: 2048,
-        constraints: Constraints { layers, locked_shared: LayerSet::default() },
+        constraints: Constraints::every(layers),
         config: json!({ "model_type": model_type, "num_hidden_layers": layers, "index_topk_freq": 4 })
             .as_object()
             .cloned()

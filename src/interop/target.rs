@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::served::{Family, Served};
 use super::{ExportError, SimulateError};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint};
-use crate::domain::{Constraints, LayerSet, Pattern, Stages};
+use crate::domain::{Constraints, LayerSet, Pattern, Sites, Stages};
 
 /// The model that an export is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,10 +69,15 @@ impl Target {
             model: folder.unwrap_or(Path::new("MODEL")).display().to_string(),
             model_type: served.model_type.clone(),
             index_topk: served.index_topk.unwrap_or_default() as usize,
-            constraints: Constraints { layers: letters, locked_shared: LayerSet::default() },
+            constraints: Constraints::every(letters),
             config,
             indexers: None,
         })
+    }
+
+    /// Returns the layers that a pattern has a letter for.
+    pub fn sites(&self) -> Sites {
+        self.constraints.sites
     }
 
     /// Returns the config's own pattern, as transformers reads it, or all-Full where that says nothing.
@@ -82,10 +87,10 @@ impl Target {
     pub fn native(&self) -> Result<Pattern, ExportError> {
         let served = Served::new(self.config.clone()).map_err(ExportError::Simulate)?;
         let letters = super::simulate::read_by(super::Engine::Transformers.row(), &served).letters();
-        if letters.len() == self.constraints.layers && !letters.contains('-') {
+        if letters.len() == self.constraints.len() && !letters.contains('-') {
             return Ok(letters.parse::<Pattern>()?);
         }
-        Ok(Pattern::all_full(self.constraints.layers)?)
+        Ok(Pattern::all_full(self.constraints.len())?)
     }
 
     /// Returns the model served with `keys` written into its config.json.

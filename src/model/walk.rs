@@ -18,7 +18,7 @@ use super::ops::{Indices, Rotary, Stop};
 use super::pass::{Attend, LayerOutput, Ops, Pass};
 use super::stream::Stream;
 use super::{ModelError, Result};
-use crate::domain::Subject;
+use crate::domain::{Site, Sites, Subject};
 
 /// Where a layer gets the keys that it attends to.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +34,12 @@ pub enum Route<'a> {
 }
 
 impl Route<'static> {
-    /// Returns a layer's route under a subject.
-    pub fn of(subject: Subject, layer: usize) -> Self {
-        match subject {
-            Subject::Dense => Self::Dense,
-            Subject::Pattern(pattern) if pattern.is_full(layer) => Self::Own,
-            Subject::Pattern(_) => Self::Reuse,
+    /// Returns a layer's route under a subject; a layer that is no site has nothing to select from.
+    pub fn of(sites: Sites, subject: Subject, layer: usize) -> Self {
+        match (subject, sites.site(layer)) {
+            (Subject::Dense, _) | (_, None) => Self::Dense,
+            (Subject::Pattern(pattern), Some(Site(site))) if pattern.is_full(site) => Self::Own,
+            (Subject::Pattern(_), Some(_)) => Self::Reuse,
         }
     }
 }
@@ -123,6 +123,8 @@ pub struct At<'a> {
     pub batch: usize,
     /// The layer.
     pub layer: usize,
+    /// Its number among the layers that select; `None` where it does not.
+    pub site: Option<Site>,
     /// Its weights.
     pub weights: &'a Layer,
     /// The rotary tables of the batch.
@@ -188,6 +190,14 @@ pub enum Weights<'a> {
 }
 
 impl Weights<'_> {
+    /// Returns which layers select.
+    fn sites(self) -> Sites {
+        match self {
+            Self::Resident(model) => model.config().sites(),
+            Self::Streamed(stream) => stream.config().sites(),
+        }
+    }
+
     /// Calls `each` with the layers in order.
     fn each<E: From<ModelError>>(
         self,
@@ -260,18 +270,15 @@ impl<'a> Walk<'a> {
         forwards: &mut [Forward],
         visitor: &mut dyn Visitor<E>,
     ) -> Result<(), E> {
-        let layers = match weights {
-            Weights::Resident(model) => model.layers().len(),
-            Weights::Streamed(stream) => stream.config().num_hidden_layers,
-        };
-        let end = self.end.unwrap_or(layers).min(layers);
+        let sites = weights.sites();
+        let end = self.end.unwrap_or(sites.layers()).min(sites.layers());
         let mut pass = |forwards: &mut [Forward]| {
             let first = forwards.iter().map(|f| f.layer).min().unwrap_or(end);
             weights.each(first..end, &mut |layer, weights| {
                 forwards
                     .iter_mut()
                     .filter(|f| f.layer == layer)
-                    .try_for_each(|forward| self.advance(forward, weights, visitor))
+                    .try_for_each(|forward| self.advance(sites, forward, weights, visitor))
             })
         };
         match order {
@@ -283,19 +290,21 @@ impl<'a> Walk<'a> {
     /// Runs one layer for all groups of a forward; each is split by the routes of its subjects.
     fn advance<E: From<ModelError>>(
         &self,
+        sites: Sites,
         forward: &mut Forward,
         weights: &Layer,
         visitor: &mut dyn Visitor<E>,
     ) -> Result<(), E> {
         let (layer, mut next) = (forward.layer, Vec::with_capacity(forward.groups.len()));
         for group in std::mem::take(&mut forward.groups) {
-            for (route, subjects) in self.split(&group.subjects, layer) {
+            for (route, subjects) in self.split(sites, &group.subjects, layer) {
                 if self.stop.asked() {
                     return Err(ModelError::Stopped.into());
                 }
                 let at = At {
                     batch: forward.batch,
                     layer,
+                    site: sites.site(layer),
                     weights,
                     rotary: forward.rotary,
                     subjects: &subjects,
@@ -328,10 +337,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the routes that some subjects take at a layer, and which take each.
-    fn split(&self, subjects: &[usize], layer: usize) -> Vec<(Route<'static>, Vec<usize>)> {
+    fn split(&self, sites: Sites, subjects: &[usize], layer: usize) -> Vec<(Route<'static>, Vec<usize>)> {
         let mut ways: Vec<(Route<'static>, Vec<usize>)> = Vec::new();
         for &subject in subjects {
-            let route = Route::of(self.subjects[subject], layer);
+            let route = Route::of(sites, self.subjects[subject], layer);
             let same =
                 |way: &&mut (Route, Vec<usize>)| std::mem::discriminant(&way.0) == std::mem::discriminant(&route);
             match ways.iter_mut().find(same) {

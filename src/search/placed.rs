@@ -61,10 +61,10 @@ fn place(space: &Space, full: usize, worth: impl Fn(usize, usize) -> f64) -> Pat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Constraints, Goal, LayerSet, SearchSettings, Strategy};
+    use crate::domain::{Constraints, Goal, SearchSettings, Strategy};
 
     fn space(layers: usize, lock_full: &[usize], lock_shared: &[usize]) -> Space {
-        let constraints = Constraints { layers, locked_shared: LayerSet::default() };
+        let constraints = Constraints::every(layers);
         let settings = SearchSettings {
             lock_full: lock_full.iter().copied().collect(),
             lock_shared: lock_shared.iter().copied().collect(),

@@ -75,12 +75,12 @@ pub fn costs(strategy: Strategy, space: &Space, goal: Goal, blocks: usize) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Constraints, LayerSet, SearchSettings};
+    use crate::domain::{Constraints, SearchSettings};
 
     #[test]
     fn greedy_costs_what_the_paper_says() {
         let space = |layers, keep| {
-            let constraints = Constraints { layers, locked_shared: LayerSet::default() };
+            let constraints = Constraints::every(layers);
             Space::new(&constraints, &SearchSettings::new(Strategy::Greedy, Goal::Keep(keep))).unwrap()
         };
         for (layers, keep, want) in [(47, 12, 1015.0), (78, 20, 2813.0), (12, 3, 63.0)] {

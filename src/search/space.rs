@@ -24,7 +24,7 @@ impl Space {
     /// # Errors
     /// [`SearchError::Failed`] where the two, or parts of what was asked for, contradict each other.
     pub fn new(constraints: &Constraints, settings: &SearchSettings) -> Result<Self, SearchError> {
-        let layers = constraints.layers;
+        let layers = constraints.len();
         let outside = settings.lock_full.iter().chain(settings.lock_shared.iter()).find(|&l| l >= layers);
         if let Some(layer) = outside {
             return Err(impossible(&PatternError::NoLayer { layer, last: layers - 1 }, "name layers of this model"));
@@ -110,7 +110,7 @@ mod tests {
     use crate::domain::Strategy;
 
     fn space(settings: SearchSettings) -> Result<Space, SearchError> {
-        let constraints = Constraints { layers: 6, locked_shared: LayerSet::from_iter([4]) };
+        let constraints = Constraints { locked_shared: LayerSet::from_iter([4]), ..Constraints::every(6) };
         Space::new(&constraints, &settings)
     }
 

@@ -5,9 +5,7 @@ use proptest::prelude::*;
 
 use super::synthetic::{Kept, Synthetic};
 use super::{Ledger, SearchError, Space, search};
-use crate::domain::{
-    Constraints, Flip, Goal, LayerSet, Method, Pattern, Role, SearchRecord, SearchSettings, SearchState, Work,
-};
+use crate::domain::{Constraints, Flip, Goal, Method, Pattern, Role, SearchRecord, SearchSettings, SearchState, Work};
 
 fn settings(method: &str, goal: Goal) -> SearchSettings {
     SearchSettings::new(method.parse::<Method>().unwrap(), goal)
@@ -16,7 +14,7 @@ fn settings(method: &str, goal: Goal) -> SearchSettings {
 fn try_run(evaluator: &mut Synthetic, settings: &SearchSettings, kept: &mut Kept) -> Result<SearchRecord, SearchError> {
     use super::Evaluate;
     let layers = evaluator.affinity(super::AffinityKind::MassRecall)?.layers;
-    let space = Space::new(&Constraints { layers, locked_shared: LayerSet::default() }, settings)?;
+    let space = Space::new(&Constraints::every(layers), settings)?;
     let parts: Vec<usize> = (0..evaluator.layout().parts.len()).collect();
     let known = std::mem::take(&mut kept.measured);
     let mut before = known.clone();

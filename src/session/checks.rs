@@ -1,19 +1,23 @@
 //! What a recording must be, in whatever form it is stored.
 
-use crate::domain::{MassRecall, Query, TraceMeta, hash_ids};
+use crate::domain::{MassRecall, Query, TopK, TraceMeta, hash_ids};
 
 /// Newest version of [`TraceMeta`] that can be read.
 pub(super) const SCHEMA: u32 = 1;
 
 /// Says what is wrong with a pattern or with tokens.
 pub(super) fn check_meta(meta: &TraceMeta, tokens: &[Vec<u32>]) -> Result<(), String> {
-    if meta.pattern.len() != meta.layers {
-        return Err(format!("its pattern has {} letters for {} layers", meta.pattern.len(), meta.layers));
+    let (letters, sites) = (meta.pattern.len(), meta.sites().len());
+    if letters != sites {
+        return Err(format!("its pattern has {letters} letters for {sites} layers that select"));
+    }
+    if meta.groups == 0 || meta.unit.tokens(0).is_empty() {
+        return Err(format!("it has {} sets per query, of units {:?}", meta.groups, meta.unit));
     }
     if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {
         return Err("its tokens are not those whose hash its metadata gives".to_owned());
     }
-    meta.mass_recall.as_ref().map_or(Ok(()), |mass| check_mass_recall(mass, meta.layers))
+    meta.mass_recall.as_ref().map_or(Ok(()), |mass| check_mass_recall(mass, sites))
 }
 
 /// Says which part of a mass recall has the wrong size.
@@ -38,16 +42,17 @@ pub(super) fn check_queries(queries: &[Query], tokens: &[Vec<u32>]) -> Result<()
     Ok(())
 }
 
-/// Says what is wrong with a query's row of up to `k` keys.
-pub(super) fn check_row(row: &[u32], query: Query, k: usize) -> Result<(), String> {
+/// Says what is wrong with a query's row.
+pub(super) fn check_row(row: &[u32], query: Query, TopK { unit, k }: TopK) -> Result<(), String> {
+    let (units, visible) = (unit.plural(), query.visible(unit));
     if row.len() > k {
-        return Err(format!("has {} keys, more than {k}", row.len()));
+        return Err(format!("has {} {units}, more than {k}", row.len()));
     }
     if row.windows(2).any(|w| w[0] >= w[1]) {
         return Err("is not ascending".to_owned());
     }
     match row.last() {
-        Some(key) if *key > query.position => {
+        Some(key) if *key as usize >= visible => {
             Err(format!("has key {key}, after its query at position {}", query.position))
         }
         _ => Ok(()),

@@ -11,7 +11,8 @@
 //! | … | header: u32 length of the metadata; [`TraceMeta`] as JSON; u32 N; per sequence u32 length and that many u32 token ids; u32 Q; per query u32 sequence and u32 position |
 //! | … | sections to the end of the file |
 //!
-//! A section holds the rows of one layer for consecutive queries: u32 layer, u32 first query, u32 number of queries,
+//! A section holds the rows of one layer (its number among those that select) for consecutive queries, those of several
+//! groups of heads one after the other: u32 layer, u32 first query, u32 number of queries,
 //! u32 flags, u64 length of what follows the section's head, u32 checksum of these 24 bytes and of what follows. If
 //! bit 0 of the flags is set, the number of keys of every row follows as u32; else every row has min(k, visible) keys.
 //! Then the rows one after another, each in the form that `rows` describes. Every layer is cut into sections at the same
@@ -30,7 +31,7 @@ use rayon::prelude::*;
 use super::checks::{SCHEMA, check_mass_recall, check_meta, check_queries, check_row};
 use super::store::write_atomic_with;
 use super::{FileError, rows};
-use crate::domain::{MassRecall, Query, Selection, Trace, TraceMeta};
+use crate::domain::{MassRecall, Query, Selection, TopK, Trace, TraceMeta};
 
 /// What a packed trace begins with.
 pub(super) const MAGIC: &[u8; 8] = b"ixtrace\n";
@@ -49,7 +50,8 @@ pub(super) fn write(file: &mut dyn Write, trace: &Trace) -> io::Result<()> {
     let mut writer = PackedWriter::begin(file, trace)?;
     (0..trace.queries.len()).step_by(SECTION).try_for_each(|first| {
         let last = (first + SECTION).min(trace.queries.len());
-        (trace.selections.iter().enumerate()).try_for_each(|(l, set)| writer.section(l, first..last, |q| set.row(q)))
+        (trace.selections.iter().enumerate())
+            .try_for_each(|(l, set)| writer.section(l, first..last, |row| set.row(row)))
     })
 }
 
@@ -70,7 +72,9 @@ pub fn write_packed(
 /// Takes the sets of a packed trace piece by piece; in the end every layer must have had all queries, cut alike.
 pub struct PackedWriter<'a> {
     file: &'a mut dyn Write,
-    topk: usize,
+    topk: TopK,
+    /// Rows of a query.
+    groups: usize,
     queries: &'a [Query],
     section: Vec<u8>,
 }
@@ -93,7 +97,8 @@ impl<'a> PackedWriter<'a> {
         file.write_all(&crc32fast::hash(&header).to_le_bytes())?;
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        Ok(Self { file, topk: head.meta.index_topk, queries: &head.queries, section: Vec::new() })
+        let (topk, groups) = (head.meta.topk(), head.meta.groups);
+        Ok(Self { file, topk, groups, queries: &head.queries, section: Vec::new() })
     }
 
     /// Adds one layer's rows from query `first` on.
@@ -101,25 +106,29 @@ impl<'a> PackedWriter<'a> {
     /// # Errors
     /// Where the system refuses, or a row is not ascending or beyond its query.
     pub fn add(&mut self, layer: usize, first: usize, rows: &Selection) -> io::Result<()> {
-        let end = (first + rows.len()).min(self.queries.len());
+        let end = (first + rows.len() / self.groups).min(self.queries.len());
+        let before = first * self.groups;
         (first..end)
             .step_by(SECTION)
-            .try_for_each(|from| self.section(layer, from..(from + SECTION).min(end), |q| rows.row(q - first)))
+            .try_for_each(|from| self.section(layer, from..(from + SECTION).min(end), |row| rows.row(row - before)))
     }
 
-    /// Writes the rows of one layer for `queries`.
+    /// Writes the rows of one layer for `queries`; rows are counted over all groups.
     fn section<'r>(&mut self, layer: usize, queries: Range<usize>, row: impl Fn(usize) -> &'r [u32]) -> io::Result<()> {
-        let usual = |q: usize| self.queries[q].visible().min(self.topk);
-        let flags = if queries.clone().all(|q| row(q).len() == usual(q)) { 0 } else { LENGTHS };
+        let (all, groups, TopK { unit, k }) = (self.queries, self.groups, self.topk);
+        let query = |row: usize| all[row / groups];
+        let rows_of = queries.start * groups..queries.end * groups;
+        let usual = |row: usize| query(row).visible(unit).min(k);
+        let flags = if rows_of.clone().all(|r| row(r).len() == usual(r)) { 0 } else { LENGTHS };
         self.begin_section([layer as u32, queries.start as u32, queries.len() as u32, flags]);
         let out = &mut self.section;
         if flags & LENGTHS != 0 {
-            queries.clone().for_each(|q| out.extend((row(q).len() as u32).to_le_bytes()));
+            rows_of.clone().for_each(|r| out.extend((row(r).len() as u32).to_le_bytes()));
         }
-        for q in queries {
-            check_row(row(q), self.queries[q], self.topk)
-                .map_err(|what| io::Error::other(format!("row {q} of layer {layer} {what}")))?;
-            rows::encode(row(q), self.queries[q].visible(), out);
+        for r in rows_of {
+            check_row(row(r), query(r), self.topk)
+                .map_err(|what| io::Error::other(format!("row {r} of layer {layer} {what}")))?;
+            rows::encode(row(r), query(r).visible(unit), out);
         }
         self.end_section()
     }
@@ -197,10 +206,10 @@ impl PackedTrace {
         let (tokens, queries) = read_header(&mut header).map_err(invalid)?;
         check_meta(&meta, &tokens).map_err(invalid)?;
         check_queries(&queries, &tokens).map_err(invalid)?;
-        let (pieces, mass) = find_sections(&map, rest, meta.layers, queries.len()).map_err(invalid)?;
+        let (pieces, mass) = find_sections(&map, rest, meta.sites().len(), queries.len()).map_err(invalid)?;
         if let Some(place) = mass {
             let mass = read_mass_recall(&map[place]).map_err(invalid)?;
-            check_mass_recall(&mass, meta.layers).map_err(invalid)?;
+            check_mass_recall(&mass, meta.sites().len()).map_err(invalid)?;
             meta.mass_recall = Some(mass);
         }
         Ok(Self { path: path.to_owned(), map, meta, tokens, queries, pieces })
@@ -238,20 +247,23 @@ impl PackedTrace {
             return Err("does not match its checksum".to_owned());
         }
         let mut rest = Cursor(rest);
-        let queries = &self.queries[queries];
+        let TopK { unit, k } = self.meta.topk();
+        let repeat = |query: &Query| std::iter::repeat_n(*query, self.meta.groups);
+        let queries: Vec<Query> = self.queries[queries].iter().flat_map(repeat).collect();
+        let most = |q: &Query| q.visible(unit).min(k);
         let lengths: Vec<usize> = if section.lengths {
             rest.numbers(queries.len())?.map(|n| n as usize).collect()
         } else {
-            queries.iter().map(|q| q.visible().min(self.meta.index_topk)).collect()
+            queries.iter().map(most).collect()
         };
-        if let Some(at) = (0..lengths.len()).find(|&at| lengths[at] > self.meta.index_topk.min(queries[at].visible())) {
+        if let Some(at) = (0..lengths.len()).find(|&at| lengths[at] > most(&queries[at])) {
             return Err(format!("has a row of {} keys", lengths[at]));
         }
         let mut selection = Selection::with_capacity(queries.len(), lengths.iter().copied().max().unwrap_or(0));
         let mut row = Vec::new();
         for (query, len) in queries.iter().zip(lengths) {
-            let bytes = rest.take(rows::size(len, query.visible()))?;
-            rows::decode(bytes, len, query.visible(), &mut row)
+            let bytes = rest.take(rows::size(len, query.visible(unit)))?;
+            rows::decode(bytes, len, query.visible(unit), &mut row)
                 .ok_or_else(|| format!("has no valid row for position {}", query.position))?;
             selection.push(&row);
         }
@@ -263,8 +275,10 @@ impl PackedTrace {
     /// # Errors
     /// [`FileError`] where a checksum or a row is wrong.
     pub(super) fn read_all(self) -> Result<Trace, FileError> {
-        let k = self.meta.index_topk.min(self.queries.iter().map(|q| q.visible()).max().unwrap_or(0));
-        let mut selections = vec![Selection::with_capacity(self.queries.len(), k); self.meta.layers];
+        let TopK { unit, k } = self.meta.topk();
+        let k = k.min(self.queries.iter().map(|q| q.visible(unit)).max().unwrap_or(0));
+        let rows = self.queries.len() * self.meta.groups;
+        let mut selections = vec![Selection::with_capacity(rows, k); self.meta.sites().len()];
         for piece in self.pieces() {
             for (selection, part) in selections.iter_mut().zip(piece?) {
                 part.rows().for_each(|row| selection.push(row));

@@ -60,8 +60,9 @@ pub fn encode_trace(trace: &Trace) -> Result<Vec<u8>, String> {
             trace.queries.iter().flat_map(|q| [q.sequence, q.position]).flat_map(u32::to_le_bytes).collect(),
         ),
     ];
-    for (layer, selection) in trace.selections.iter().enumerate() {
-        parts.push((format!("layer.{layer}.topk"), vec![trace.queries.len(), k], pad(selection.rows(), k)));
+    for (layer, selection) in trace.meta.sites().iter().zip(&trace.selections) {
+        let rows = trace.queries.len() * trace.meta.groups;
+        parts.push((format!("layer.{layer}.topk"), vec![rows, k], pad(selection.rows(), k)));
     }
     let views = parts
         .iter()
@@ -146,14 +147,17 @@ fn decode(bytes: &[u8], meta: TraceMeta) -> Result<Trace, String> {
     }
     let queries = read_queries(&pairs)?;
     check_queries(&queries, &tokens)?;
-    let selections = (0..meta.layers)
+    let selections = meta
+        .sites()
+        .iter()
         .map(|l| {
             let name = format!("layer.{l}.topk");
             let (shape, keys) = ints(&file, &name)?;
-            if shape != [queries.len(), meta.index_topk] {
-                return Err(format!("'{name}' has shape {shape:?}, not [{}, {}]", queries.len(), meta.index_topk));
+            let rows = queries.len() * meta.groups;
+            if shape != [rows, meta.index_topk] {
+                return Err(format!("'{name}' has shape {shape:?}, not [{rows}, {}]", meta.index_topk));
             }
-            read_selection(&keys, &queries, meta.index_topk, &name)
+            read_selection(&keys, &queries, &meta, &name)
         })
         .collect::<Result<_, String>>()?;
     Ok(Trace { meta, tokens, queries, selections })
@@ -191,11 +195,13 @@ fn read_queries(pairs: &[i32]) -> Result<Vec<Query>, String> {
     pairs.chunks_exact(2).enumerate().map(query).collect()
 }
 
-fn read_selection(keys: &[i32], queries: &[Query], k: usize, name: &str) -> Result<Selection, String> {
-    let mut selection = Selection::with_capacity(queries.len(), k);
-    for ((q, &query), row) in queries.iter().enumerate().zip(keys.chunks_exact(k.max(1))) {
+fn read_selection(keys: &[i32], queries: &[Query], meta: &TraceMeta, name: &str) -> Result<Selection, String> {
+    let (topk, rows) = (meta.topk(), queries.len() * meta.groups);
+    let mut selection = Selection::with_capacity(rows, topk.k);
+    let queries = queries.iter().flat_map(|query| std::iter::repeat_n(*query, meta.groups));
+    for ((q, query), row) in queries.enumerate().zip(keys.chunks_exact(topk.k.max(1))) {
         let row = unpad(row).ok_or_else(|| format!("row {q} of '{name}' has a negative entry inside"))?;
-        check_row(&row, query, k).map_err(|what| format!("row {q} of '{name}' {what}"))?;
+        check_row(&row, query, topk).map_err(|what| format!("row {q} of '{name}' {what}"))?;
         selection.push(&row);
     }
     Ok(selection)
@@ -204,7 +210,7 @@ fn read_selection(keys: &[i32], queries: &[Query], k: usize, name: &str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{QuerySampling, Unit, hash_ids};
+    use crate::domain::{LayerSet, QuerySampling, SelectionUnit, hash_ids};
 
     fn selection(rows: &[&[u32]]) -> Selection {
         let mut selection = Selection::default();
@@ -225,7 +231,9 @@ mod tests {
                 pattern: "FS".parse().unwrap(),
                 index_topk: 2,
                 layers: 2,
-                unit: Unit::Token,
+                sites: LayerSet::default(),
+                unit: SelectionUnit::Token,
+                groups: 1,
                 heads: 4,
                 queries: QuerySampling::All,
                 tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),

@@ -23,7 +23,7 @@ use super::layout::{Layout, Wish, layout};
 use super::theme::Theme;
 use super::{Floor, Work};
 use crate::analysis::OverlapMatrix;
-use crate::domain::{Constraints, Evaluation, LayerSet, Pattern, Speed, Trace};
+use crate::domain::{Constraints, Evaluation, Pattern, Speed, Trace};
 use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
 use crate::interop::Target;
 
@@ -216,7 +216,7 @@ impl App {
     /// Returns what the model allows; without a model, everything.
     pub fn constraints(&self) -> Option<Constraints> {
         let layers = self.pattern()?.len();
-        Some(self.model.as_ref().map_or(Constraints { layers, locked_shared: LayerSet::default() }, |m| m.constraints))
+        Some(self.model.as_ref().map_or(Constraints::every(layers), |m| m.constraints))
     }
 
     /// Returns what everything is compared with.

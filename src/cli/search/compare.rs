@@ -43,7 +43,7 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<(), CliError> {
     let base = settings(args, checkpoint)?;
-    let layers = checkpoint.constraints().layers;
+    let layers = checkpoint.constraints().len();
     let keep = match args.keep {
         Some(keep) => vec![keep.count(layers)],
         None => KEEP.map(|share| Keep::Share(share).count(layers)).to_vec(),

@@ -6,7 +6,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::super::Served;
 use super::super::simulate::read_by;
 use super::{ImportError, Response};
-use crate::domain::{Pattern, Query, QuerySampling, Role, Selection, Trace, TraceMeta, Unit, hash_ids};
+use crate::domain::{
+    LayerSet, Pattern, Query, QuerySampling, Role, Selection, SelectionUnit, TopK, Trace, TraceMeta, hash_ids,
+};
 
 /// Decodes pieces from the middle, which have no padding, and the end, which has.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -104,12 +106,12 @@ impl Importer {
 
     /// Adds the sets of one query, i32 `[layers, k]`, if all are of that query.
     fn push(&mut self, query: Query, row: &[u8]) {
-        let keys = |layer: &[u8]| keys(layer, query.visible().min(self.topk), query);
+        let keys = |layer: &[u8]| keys(layer, query.visible(SelectionUnit::Token).min(self.topk), query);
         let Some(sets) = row.chunks_exact(4 * self.topk).map(keys).collect::<Option<Vec<_>>>() else {
             self.dropped += 1;
             return;
         };
-        let counts = query.visible() > self.topk;
+        let counts = TopK { unit: SelectionUnit::Token, k: self.topk }.counts(query.position as usize);
         for (layer, set) in sets.iter().enumerate() {
             self.selections[layer].push(set);
             self.differs[layer] |= counts && (layer == 0 || *set != sets[layer - 1]);
@@ -135,7 +137,9 @@ impl Importer {
             pattern: ran.unwrap_or(expected),
             index_topk: self.topk,
             layers: self.layers,
-            unit: Unit::Token,
+            sites: LayerSet::default(),
+            unit: SelectionUnit::Token,
+            groups: 1,
             heads,
             queries: self.sampling,
             tokens_hash: hash_ids(self.tokens.iter().map(Vec::as_slice)),

@@ -2,7 +2,7 @@
 
 use super::super::{read_trace, write_trace};
 use super::*;
-use crate::domain::{Estimate, QuerySampling, Unit, hash_ids};
+use crate::domain::{Estimate, LayerSet, QuerySampling, SelectionUnit, hash_ids};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
@@ -28,7 +28,9 @@ fn trace(lengths: &[usize], k: usize, rows: &[Vec<std::collections::BTreeSet<u32
             pattern: "F".repeat(rows.len()).parse().unwrap(),
             index_topk: k,
             layers: rows.len(),
-            unit: Unit::Token,
+            sites: LayerSet::default(),
+            unit: SelectionUnit::Token,
+            groups: 1,
             heads: 4,
             queries: QuerySampling::All,
             tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),
@@ -63,6 +65,45 @@ proptest! {
         let bytes = std::fs::read(&tensors).unwrap();
         write_trace(&tensors, &back).unwrap();
         prop_assert_eq!(std::fs::read(&tensors).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn entries_and_blocks_of_some_layers_come_back_from_either_form() {
+    let folder = tempfile::tempdir().unwrap();
+    for (unit, groups) in [(SelectionUnit::Entry(4), 1), (SelectionUnit::Block(8), 2)] {
+        let mut trace = trace(&[60, 20], 3, &[vec![], vec![]]);
+        trace.meta.layers = 9;
+        trace.meta.sites = [2, 6].into_iter().collect();
+        (trace.meta.unit, trace.meta.groups) = (unit, groups);
+        for (site, selection) in trace.selections.iter_mut().enumerate() {
+            *selection = Selection::default();
+            for query in &trace.queries {
+                for group in 0..groups {
+                    let visible = query.visible(unit) as u32;
+                    let from = (visible as usize).saturating_sub(3 + site * (1 - group)) as u32;
+                    selection.push(&(from..visible).take(3).collect::<Vec<_>>());
+                }
+            }
+        }
+        let (tensors, packed) = (folder.path().join("t.safetensors"), folder.path().join("t.trace"));
+        write_trace(&tensors, &trace).unwrap();
+        write_trace(&packed, &trace).unwrap();
+        assert_eq!(read_trace(&tensors).unwrap(), trace);
+        assert_eq!(read_trace(&packed).unwrap(), trace);
+        let matrix = crate::analysis::overlap::matrix(&trace, crate::domain::Metric::Overlap);
+        let counted = trace.queries.iter().filter(|q| q.visible(unit) > 3).count();
+        assert_eq!((matrix.layers, matrix.counted), (2, counted));
+        // The second site's sets of the first group lie one unit earlier: two of three are common. The second group's
+        // are alike.
+        let wanted = if groups == 1 { 2.0 / 3.0 } else { 5.0 / 6.0 };
+        assert!((matrix.get(0, 1).unwrap() - wanted).abs() < 1e-12, "{unit:?}: {:?}", matrix.get(0, 1));
+        // A set that holds a unit which its query does not see is refused.
+        let mut wrong = trace.clone();
+        wrong.selections[0] = Selection::default();
+        wrong.queries.iter().for_each(|_| (0..groups).for_each(|_| wrong.selections[0].push(&[40])));
+        write_trace(&tensors, &wrong).unwrap();
+        assert!(read_trace(&tensors).unwrap_err().to_string().contains("has key 40"), "{unit:?}");
     }
 }
 

@@ -81,11 +81,15 @@ fn heading(app: &App, sets: &PairSets) -> Line {
     let recorded =
         format!(", {} of {} recorded", format::count(app.query().unwrap_or(0) + 1), format::count(trace.queries.len()));
     let (shared, selected) = (sets.shared(), sets.a.len());
-    let share = if sets.query.visible() > k {
+    let share = if trace.meta.topk().counts(sets.query.position as usize) {
         format!("   share {shared} of {selected} = {:.3}", shared as f64 / selected.max(1) as f64)
     } else {
         // Every layer selects all there is.
-        format!("   sees {} keys, at most k = {k}: no layer can differ", sets.query.visible())
+        format!(
+            "   sees {} {}, at most k = {k}: no layer can differ",
+            trace.meta.visible(sets.query),
+            trace.meta.unit.plural()
+        )
     };
     vec![
         (place, theme.role(Role::Text)),

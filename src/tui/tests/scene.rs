@@ -19,13 +19,15 @@ use crate::tui::{Opened, Options, ThemeChoice, Work};
 const K: usize = 32;
 
 pub fn model(layers: usize, locked: &[usize]) -> ModelInfo {
-    let constraints = Constraints { layers, locked_shared: locked.iter().copied().collect() };
+    let constraints = Constraints { locked_shared: locked.iter().copied().collect(), ..Constraints::every(layers) };
     let reference = constraints.reference().unwrap();
     ModelInfo {
         name: "demo".into(),
         fingerprint: "sha256:demo".into(),
         model_type: "glm_moe_dsa".into(),
         index_topk: K,
+        unit: SelectionUnit::Token,
+        groups: 1,
         index_heads: 4,
         index: IndexSource::Checkpoint,
         constraints,
@@ -64,7 +66,9 @@ pub fn trace(pattern: Pattern) -> Arc<Trace> {
             pattern,
             index_topk: K,
             layers: pattern.len(),
-            unit: Unit::Token,
+            sites: LayerSet::default(),
+            unit: SelectionUnit::Token,
+            groups: 1,
             heads: 4,
             queries: QuerySampling::All,
             tokens_hash: "sha256:text".into(),

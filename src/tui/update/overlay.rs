@@ -57,7 +57,7 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             let spec: PatternSpec = text.parse().map_err(|_| still_to_type(text, current.len()))?;
             let pattern = match spec {
                 PatternSpec::File(_) | PatternSpec::Session(_) => return Err("files are opened with 'o'".into()),
-                spec => spec.resolve(native).map_err(|e| e.to_string())?,
+                spec => spec.resolve(native, constraints.sites).map_err(|e| e.to_string())?,
             };
             let pattern = pattern.ok_or_else(|| "dense attention is not a pattern of layers".to_owned())?;
             constraints.check(pattern).map_err(|e| e.to_string())?;

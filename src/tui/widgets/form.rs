@@ -51,7 +51,7 @@ pub fn fields(app: &App, form: &Form, chosen: Option<Field>, area: Rect, buf: &m
 
 /// Says what the settings come to, and what the paper's greedy would cost for it.
 fn verdict(app: &App, form: &Form, constraints: Constraints) -> Result<String, String> {
-    let layers = constraints.layers;
+    let layers = constraints.len();
     let settings = form.settings(layers)?;
     let reference = constraints.reference().map_err(|e| e.to_string())?;
     let start = reference.full_count() - settings.lock_shared.iter().filter(|&l| reference.is_full(l)).count();

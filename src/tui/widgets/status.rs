@@ -59,7 +59,7 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     let taken: usize = right.chars().count();
     let mut parts = vec![app.title.clone()];
     if let Some(model) = &app.model {
-        parts.push(format!("{}L k{}", model.constraints.layers, model.index_topk));
+        parts.push(format!("{}L k{}", model.constraints.sites.layers(), model.index_topk));
         if area.width >= 100 {
             let memory =
                 app.memory.map_or_else(String::new, |(free, total)| format!(" {}", format::memory(free, total)));
