@@ -161,11 +161,11 @@ fn assigned(text: &str) -> Option<PatternSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Pattern;
+    use crate::domain::{Pattern, Sites};
 
     fn read(text: &str) -> String {
         let spec: PatternSpec = text.parse().unwrap_or_else(|e| panic!("{e}"));
-        spec.resolve(Pattern::all_full(6).unwrap(), crate::domain::Sites::every(6)).unwrap().unwrap().to_string()
+        spec.resolve(Pattern::all_full(6).unwrap(), Sites::every(6)).unwrap().unwrap().to_string()
     }
 
     #[test]
@@ -177,7 +177,6 @@ mod tests {
             "F,F,S,S,F,S",
             "F F S S F S",
             "FFS SFS",
-            "F-FSS-FS",
             r#"["full","full","shared","shared","full","shared"]"#,
             "['full', 'full', 'shared', 'shared', 'full', 'shared']",
             "full,full,shared,shared,full,shared",
@@ -213,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn a_dash_stands_for_a_layer_that_does_not_select() {
+        let sites = Sites::new(8, [0, 2, 3, 4, 6, 7]).unwrap();
+        for text in ["F-FSS-FS", "FFSSFS", "[0, 2, 6]"] {
+            let spec: PatternSpec = text.parse().unwrap();
+            let pattern = spec.resolve(Pattern::all_full(6).unwrap(), sites).unwrap().unwrap();
+            assert_eq!(pattern.to_string(), "FFSSFS", "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_pattern_is_named() {
         for (text, want) in [
             ("FXS", "'X' at position 1 is neither F nor S"),
@@ -230,9 +239,8 @@ mod tests {
             let error = text.parse::<PatternSpec>().unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
-        let resolved = |text: &str| {
-            text.parse::<PatternSpec>().unwrap().resolve(Pattern::all_full(6).unwrap(), crate::domain::Sites::every(6))
-        };
+        let resolved =
+            |text: &str| text.parse::<PatternSpec>().unwrap().resolve(Pattern::all_full(6).unwrap(), Sites::every(6));
         assert!(resolved("0,9").unwrap_err().to_string().contains("layer 9 does not exist"));
         assert!(resolved("1,2").unwrap_err().to_string().contains("layer 0 is Shared"));
     }
