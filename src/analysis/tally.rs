@@ -49,13 +49,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Returns the sequence and position of the first target whose loss is not a finite number.
-    pub fn non_finite(&self) -> Option<(usize, usize)> {
-        self.scored.iter().find_map(|s| {
-            s.rows.iter().find(|r| !r.nll.is_finite() || !r.reference.is_finite()).map(|r| (s.index, r.position))
-        })
-    }
-
     /// Returns the numbers over the sequences so far.
     pub fn evaluation(&self, seconds: f64) -> Evaluation {
         let rows = || self.scored.iter().flat_map(|s| &s.rows);
@@ -205,6 +198,5 @@ mod tests {
         };
         let e = tally.evaluation(0.0);
         assert_eq!((e.delta, e.agreement, e.worst_sequence, e.bits_per_byte), (None, None, None, None));
-        assert_eq!(tally.non_finite(), Some((0, 1)));
     }
 }

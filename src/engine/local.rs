@@ -250,7 +250,13 @@ impl LocalBackend {
             self.keep_logits(batch)?;
         }
         if let Some(Reference { predictions, .. }) = &self.references[batch] {
-            tally.scored.extend(targets.score(self.runner.model.head(), predictions, rows.as_ref(), cancel)?);
+            tally.scored.extend(targets.score(
+                tally.subject,
+                self.runner.model.head(),
+                predictions,
+                rows.as_ref(),
+                cancel,
+            )?);
         }
         tally.resumed_from = tally.resumed_from.min(resumed_from);
         tally.layer_forwards += (run * targets.len()) as f64 / self.info.sequences as f64;

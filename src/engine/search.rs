@@ -40,22 +40,16 @@ pub(super) fn losses(
         let started = Instant::now();
         let (_, targets) = backend.targets(part).split(backend.info.topk());
         let mut layers = run_baseline(backend, part, cancel)?;
-        let is_reference = pattern == backend.info.reference;
+        let (subject, is_reference) = (Subject::Pattern(pattern), pattern == backend.info.reference);
         let losses = if is_reference {
             None
         } else {
             let run = backend.runner.forward(part, Subject::Pattern(pattern), How::RESUMED, cancel, &mut Unseen)?;
             layers += backend.info.constraints.sites.layers() - run.resumed_from;
-            Some(targets.losses(backend.runner.model.head(), &run.hidden, cancel)?)
+            Some(targets.losses(subject, backend.runner.model.head(), &run.hidden, cancel)?)
         };
         let Some(baseline) = &backend.baselines[part] else { continue };
         let losses = losses.as_ref().unwrap_or(&baseline.eligible);
-        if losses.iter().flatten().any(|loss| !loss.is_finite()) {
-            return Err(BackendError::Failed {
-                message: format!("the loss of {pattern} is not finite on part {part} of the calibration set"),
-                hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
-            });
-        }
         let mut blocks = Vec::new();
         for (ours, theirs) in losses.iter().zip(&baseline.eligible) {
             let differences: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
@@ -83,8 +77,8 @@ fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Res
     let run = backend.runner.forward(part, subject, How::RESUMED, cancel, &mut Unseen)?;
     let (fixed, eligible) = backend.targets(part).split(backend.info.topk());
     let head = backend.runner.model.head();
-    let fixed = fixed.losses(head, &run.hidden, cancel)?.iter().flatten().sum();
-    let eligible = eligible.losses(head, &run.hidden, cancel)?;
+    let fixed = fixed.losses(subject, head, &run.hidden, cancel)?.iter().flatten().sum();
+    let eligible = eligible.losses(subject, head, &run.hidden, cancel)?;
     backend.baselines[part] = Some(Baseline { eligible, fixed });
     Ok(backend.info.constraints.sites.layers() - run.resumed_from)
 }

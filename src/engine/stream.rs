@@ -70,10 +70,9 @@ pub fn stream(
         let mut tally = tally::begin(subject, &info, calibration);
         for (targets, rows) in targets.iter().zip(&rows) {
             if let (Some(reference), Some(ours)) = (&rows[0], &rows[s]) {
-                tally.scored.extend(targets.score(&head, reference, (s > 0).then_some(ours), cancel)?);
+                tally.scored.extend(targets.score(subject, &head, reference, (s > 0).then_some(ours), cancel)?);
                 peak.sample();
             }
-            tally::check(&tally)?;
         }
         tally.layer_forwards = layers_run[s] as f64 / info.sequences as f64;
         tally.resumed_from = info.constraints.sites.layers() - layers_run[s] / info.sequences;

@@ -7,7 +7,7 @@ use super::data::Calibration;
 use super::forward::Batch;
 use super::{BackendError, Cancel};
 use crate::analysis::tally::Scored;
-use crate::domain::TopK;
+use crate::domain::{Subject, TopK};
 use crate::model::Head;
 
 /// The scored queries of one batch.
@@ -51,10 +51,32 @@ impl Targets {
     }
 
     /// Returns −log p of every target from the final hidden states `[B, T, hidden]`, sequence by sequence.
-    pub(super) fn losses(&self, head: &Head, hidden: &Tensor, cancel: &Cancel) -> Result<Vec<Vec<f64>>, BackendError> {
+    pub(super) fn losses(
+        &self,
+        subject: Subject,
+        head: &Head,
+        hidden: &Tensor,
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, BackendError> {
         let losses = losses(head, &self.rows(hidden)?, &self.sequences.concat(), cancel)?;
+        self.refuse_non_finite(subject, losses.iter().copied())?;
         let mut rest = losses.into_iter();
         Ok(self.counts().map(|n| rest.by_ref().take(n).collect()).collect())
+    }
+
+    /// Refuses losses, one per target, of which one is not a finite number: the one place that does.
+    fn refuse_non_finite(&self, subject: Subject, losses: impl Iterator<Item = f64>) -> Result<(), BackendError> {
+        let of =
+            |(n, targets): (usize, &Vec<Target>)| targets.iter().map(|&(p, _)| (self.first + n, p)).collect::<Vec<_>>();
+        let places = self.sequences.iter().enumerate().flat_map(of);
+        let Some((sequence, position)) = places.zip(losses).find(|(_, loss)| !loss.is_finite()).map(|(at, _)| at)
+        else {
+            return Ok(());
+        };
+        Err(BackendError::Failed {
+            message: format!("the loss of {subject} is not finite at position {position} of sequence {sequence}"),
+            hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
+        })
     }
 
     /// Picks the scored queries' rows of `[B, T, hidden]`: `[R, hidden]`.
@@ -69,12 +91,14 @@ impl Targets {
     /// Scores the picked rows of a forward against those of the reference; `None` scores the reference itself.
     pub(super) fn score(
         &self,
+        subject: Subject,
         head: &Head,
         reference: &Predictions,
         ours: Option<&Predictions>,
         cancel: &Cancel,
     ) -> Result<Vec<Scored>, BackendError> {
         let scored = compare(head, reference, ours, &self.sequences.concat(), cancel)?;
+        self.refuse_non_finite(subject, scored.iter().map(|row| row.nll + row.reference))?;
         let mut rest = scored.as_slice();
         let split = |(n, targets): (usize, &Vec<Target>)| {
             let (rows, after) = rest.split_at(targets.len());
