@@ -23,7 +23,7 @@ use super::layout::{Layout, Wish, layout};
 use super::theme::Theme;
 use super::{Floor, Work};
 use crate::analysis::OverlapMatrix;
-use crate::domain::{Constraints, Evaluation, Pattern, Speed, Trace};
+use crate::domain::{Constraints, Evaluation, Pattern, Site, Sites, Speed, Trace};
 use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
 use crate::interop::Target;
 
@@ -217,6 +217,22 @@ impl App {
     pub fn constraints(&self) -> Option<Constraints> {
         let layers = self.pattern()?.len();
         Some(self.model.as_ref().map_or(Constraints::every(layers), |m| m.constraints))
+    }
+
+    /// Returns which layers select keys; everything else here goes by their numbers among themselves.
+    pub fn sites(&self) -> Option<Sites> {
+        let of_trace = self.trace.as_ref().map(|trace| trace.meta.sites());
+        self.model.as_ref().map(|model| model.constraints.sites).or(of_trace)
+    }
+
+    /// Returns the layer of a site.
+    pub fn layer(&self, site: usize) -> usize {
+        self.sites().and_then(|sites| sites.layer(Site(site))).unwrap_or(site)
+    }
+
+    /// Names the layer of a site, such as `L12`.
+    pub fn label(&self, site: usize) -> String {
+        format!("L{}", self.layer(site))
     }
 
     /// Returns what everything is compared with.

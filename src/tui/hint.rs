@@ -8,8 +8,8 @@ use crate::domain::{LeftTraining, Role, SearchState};
 pub fn toggle(app: &App) -> String {
     let layer = app.cursor.row;
     match app.pattern().map(|p| p.role(layer)) {
-        Some(Role::Full) => format!("make L{layer} Shared"),
-        Some(Role::Shared) => format!("make L{layer} Full"),
+        Some(Role::Full) => format!("make {} Shared", app.label(layer)),
+        Some(Role::Shared) => format!("make {} Full", app.label(layer)),
         None => "toggle".into(),
     }
 }
@@ -199,7 +199,8 @@ pub fn no_pattern(app: &App) -> Option<String> {
 fn locked(app: &App) -> Option<String> {
     let layer = app.cursor.row;
     app.constraints()?.locked_shared.contains(layer).then(|| {
-        format!("L{layer} stays Shared: the checkpoint has no indexer weights for it, so it cannot select keys itself")
+        let name = app.label(layer);
+        format!("{name} stays Shared: the checkpoint has no indexer weights for it, so it cannot select keys itself")
     })
 }
 

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::CliError;
 use crate::cli::files::session_model;
 use crate::cli::progress::Progress;
-use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchState};
+use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchState, Site, Sites};
 use crate::engine::ModelInfo;
 use crate::search::{Measured, SearchError, Watch};
 use crate::session::{FileError, Journal, Session, SessionLock, SessionModel, SessionStep, sessions_folder};
@@ -23,6 +23,8 @@ pub(super) struct Keeper {
     before: Session,
     /// Hash of the set that is searched on.
     calibration: String,
+    /// The layers that select.
+    sites: Sites,
     /// The first thing that went wrong while saving.
     failure: Option<FileError>,
     told: (usize, SearchState),
@@ -65,6 +67,7 @@ impl Keeper {
             journal,
             before,
             calibration: info.calibration.clone(),
+            sites: info.constraints.sites,
             failure: None,
             told: (0, SearchState::Running),
             line: Progress::new(&args.output),
@@ -98,7 +101,8 @@ impl Keeper {
         let method = record.settings.method;
         let mut at = reach(&mut session, record.start, None, "start of the search".to_owned());
         for (i, flip) in record.order.iter().enumerate() {
-            let change = format!("{method}: L{} Full → Shared", flip.layer);
+            let change =
+                format!("{method}: L{} Full → Shared", self.sites.layer(Site(flip.layer)).unwrap_or(flip.layer));
             at = reach(&mut session, record.after(i + 1), Some(at), change);
         }
         let change = match record.swaps.as_slice() {

@@ -273,8 +273,8 @@ fn flips(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
     write(buf, inner, 0, &[("  #  flip     its Δ          best".into(), theme.role(Role::Dim))]);
     let rows = inner.height.saturating_sub(1) as usize;
     let swaps = record.swaps.iter().rev().map(|s| {
-        let full = s.full.map_or(String::new(), |layer| format!("L{layer} F, "));
-        let text = format!("swap {full}L{} S {}", s.shared, format::delta(s.step.value));
+        let full = s.full.map_or(String::new(), |layer| format!("{} F, ", app.label(layer)));
+        let text = format!("swap {full}{} S {}", app.label(s.shared), format::delta(s.step.value));
         (text, Role::Text)
     });
     let numbered = record.order.iter().enumerate().rev().map(|(i, flip)| line(app, i + 1, flip));
@@ -289,7 +289,7 @@ fn line(app: &App, number: usize, flip: &Flip) -> (String, Role) {
     let sign = if app.theme.ascii { "+/-" } else { "±" };
     let se = flip.step.se.map_or_else(|| "–".to_owned(), |se| format!("{se:.4}").trim_start_matches('0').to_owned());
     let best = flip.p_best.map_or_else(String::new, |p| format!("p {}", format!("{p:.2}").trim_start_matches('0')));
-    let name = format!("L{} → {to}", flip.layer);
+    let name = format!("{} → {to}", app.label(flip.layer));
     let step = format::delta(flip.step.value);
     let text = format!("{number:>3}  {name:<8} {step} {sign}{se:<5} {best}");
     (text, if flip.within_noise { Role::Dim } else { Role::Text })

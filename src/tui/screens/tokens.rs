@@ -28,7 +28,7 @@ pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
     let theme = app.theme;
     write(buf, body, 0, &heading(app, &sets));
     let position = sets.query.position as usize;
-    let label = |layer: usize| format!(" L{layer:<3}");
+    let label = |layer: usize| format!(" {:<4}", app.label(layer));
     let end = format!(" {} ", format::count(position));
     let width = (body.width as usize).saturating_sub(label(0).len() + end.chars().count() + 2);
     let pair = [(app.cursor.row, sets.a, Chosen::OnlyA), (app.cursor.column, sets.b, Chosen::OnlyB)];
@@ -71,7 +71,11 @@ fn heading(app: &App, sets: &PairSets) -> Line {
     let trace = app.trace.as_ref().expect("sets come from a recording");
     let borrowed = |layer: usize| {
         let pattern = trace.meta.pattern;
-        if pattern.is_full(layer) { String::new() } else { format!(" (recorded with L{}'s)", pattern.source(layer)) }
+        if pattern.is_full(layer) {
+            String::new()
+        } else {
+            format!(" (recorded with {}'s)", app.label(pattern.source(layer)))
+        }
     };
     let k = trace.meta.index_topk;
     let place = match (&trace.tokens.len(), sets.query.position) {
@@ -94,10 +98,10 @@ fn heading(app: &App, sets: &PairSets) -> Line {
     vec![
         (place, theme.role(Role::Text)),
         (recorded, theme.role(Role::Dim)),
-        (format!("   L{row}"), style(theme, Chosen::OnlyA)),
+        (format!("   {}", app.label(row)), style(theme, Chosen::OnlyA)),
         (borrowed(row), theme.role(Role::Dim)),
         (" needs, ".into(), theme.role(Role::Dim)),
-        (format!("L{column}"), style(theme, Chosen::OnlyB)),
+        (app.label(column), style(theme, Chosen::OnlyB)),
         (borrowed(column), theme.role(Role::Dim)),
         (" lends".into(), theme.role(Role::Dim)),
         (share, theme.role(Role::Text)),
@@ -114,8 +118,8 @@ fn meaning(app: &App, sets: &PairSets) -> Line {
     };
     vec![
         entry(Chosen::Both, "both".into(), shared),
-        entry(Chosen::OnlyA, format!("only L{row}"), sets.a.len() - shared),
-        entry(Chosen::OnlyB, format!("only L{column}"), sets.b.len() - shared),
+        entry(Chosen::OnlyA, format!("only {}", app.label(row)), sets.a.len() - shared),
+        entry(Chosen::OnlyB, format!("only {}", app.label(column)), sets.b.len() - shared),
         (" ▶ query".into(), app.theme.role(Role::Text)),
         (if app.tokens.only_differences { "   only differences" } else { "" }.into(), app.theme.role(Role::Dim)),
     ]

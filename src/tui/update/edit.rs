@@ -51,10 +51,13 @@ fn name(role: Role) -> &'static str {
 fn set(app: &mut App, pattern: Pattern, layer: usize, role: Role) -> Vec<Effect> {
     match pattern.with(layer, role) {
         Ok(next) if next == pattern => {
-            app.say(Tone::Info, format!("L{layer} is {} already", name(role)));
+            app.say(Tone::Info, format!("{} is {} already", app.label(layer), name(role)));
             Vec::new()
         }
-        Ok(next) => apply(app, next, format!("L{layer} {} → {}", name(pattern.role(layer)), name(role))),
+        Ok(next) => {
+            let change = format!("{} {} → {}", app.label(layer), name(pattern.role(layer)), name(role));
+            apply(app, next, change)
+        }
         Err(error) => {
             app.say(Tone::Warn, error.to_string());
             Vec::new()

@@ -69,11 +69,11 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
             let layer = |s: &str| {
                 let digits = s.trim().trim_start_matches(['L', 'l']);
                 let last = current.len() - 1;
-                digits
-                    .parse::<usize>()
-                    .ok()
-                    .filter(|l| *l <= last)
-                    .ok_or_else(|| format!("layers are 0 to {last}; '45' or '45,43' goes there"))
+                let site = digits.parse::<usize>().ok().and_then(|layer| constraints.sites.site(layer));
+                site.map(|site| site.0).ok_or_else(|| {
+                    let (first, last) = (app.layer(0), app.layer(last));
+                    format!("layers that select are {first} to {last}; '45' or '45,43' goes there")
+                })
             };
             if let Some((row, column)) = text.split_once(',') {
                 return Ok(Answer::Pair(Cursor { row: layer(row)?, column: layer(column)? }));
@@ -256,7 +256,7 @@ pub fn compare(app: &mut App) -> Vec<Effect> {
     let (Some(now), Some(b)) = (app.pattern(), app.pinned) else { return Vec::new() };
     let differing: Vec<String> = (0..now.len().min(b.len()))
         .filter(|&l| now.role(l) != b.role(l))
-        .map(|l| format!("L{l} {}→{}", b.role(l).letter(), now.role(l).letter()))
+        .map(|l| format!("{} {}→{}", app.label(l), b.role(l).letter(), now.role(l).letter()))
         .collect();
     let numbers = |pattern: Pattern| {
         let results = app.results.get(&pattern);

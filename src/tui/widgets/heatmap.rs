@@ -135,8 +135,9 @@ fn margin(app: &App, area: Rect, rows: Window, cell: Cell, buf: &mut Buffer) {
         let line = Rect::new(area.x - GUTTER, y, GUTTER, height).intersection(buf.area);
         let layers = first..(first + per_row).min(pattern.len());
         let pointed = layers.contains(&app.cursor.row);
-        let label = if pointed { Some(app.cursor.row) } else { layers.clone().find(|l| l.is_multiple_of(every)) };
-        let label = label.map_or_else(String::new, |l| l.to_string());
+        let label =
+            if pointed { Some(app.cursor.row) } else { layers.clone().find(|&l| app.layer(l).is_multiple_of(every)) };
+        let label = label.map_or_else(String::new, |l| app.layer(l).to_string());
         let role = theme.role(if pointed { Role::Text } else { Role::Dim });
         write(buf, line, (height - 1) / 2, &[(format!("{label:>3}{}", if pointed { "▸" } else { " " }), role)]);
         let half = (first + per_row / 2).min(pattern.len());

@@ -20,9 +20,9 @@ pub fn title(app: &App, pattern: Pattern) -> String {
     let (row, column) = (app.cursor.row, app.cursor.column);
     let letter = pattern.role(row).letter();
     match pattern.source(row) {
-        source if source == row => format!("L{row} {letter} · L{column}"),
-        source if source == column => format!("L{row} {letter} ← L{column}"),
-        source => format!("L{row} {letter} ← L{source} · L{column}"),
+        source if source == row => format!("{} {letter} · {}", app.label(row), app.label(column)),
+        source if source == column => format!("{} {letter} ← {}", app.label(row), app.label(column)),
+        source => format!("{} {letter} ← {} · {}", app.label(row), app.label(source), app.label(column)),
     }
 }
 
@@ -71,7 +71,7 @@ fn overlap(app: &App) -> String {
     let (row, column) = (app.cursor.row, app.cursor.column);
     if matrix.is_some() && row != column && !(own(row) && own(column)) {
         let layer = if own(row) { column } else { row };
-        return format!("L{layer} has no set of its own in the recording");
+        return format!("{} has no set of its own in the recording", app.label(layer));
     }
     matrix.and_then(|m| m.estimate(row, column)).map_or_else(
         || "overlap –".into(),
@@ -185,9 +185,9 @@ fn group(app: &App, pattern: Pattern) -> Line {
         .filter_map(|l| Some((l, layers.get(l).copied().flatten()?.value)))
         .min_by(|a, b| a.1.total_cmp(&b.1));
     let shared = group.end - group.source - 1;
-    let mut text = format!("group L{}–L{}  F+{shared}S", group.source, group.end - 1);
+    let mut text = format!("group {}–{}  F+{shared}S", app.label(group.source), app.label(group.end - 1));
     if let (Some((layer, value)), true) = (weakest, shared > 0) {
-        let _ = write!(text, "  weakest {}{value:.2} L{layer}", if measured { "" } else { "≈" });
+        let _ = write!(text, "  weakest {}{value:.2} {}", if measured { "" } else { "≈" }, app.label(layer));
     }
     vec![(text, app.theme.role(Role::Dim))]
 }

@@ -271,7 +271,8 @@ pub fn brief(app: &App, area: Rect, buf: &mut Buffer) {
     let speed = crate::tui::shown::speed(app);
     let ratio =
         speed.1.first().map_or_else(String::new, |s| format!("{} {:.2}× {}", s.phase, s.ratio.median, speed.0.mark()));
-    let numbers = [delta, kept, ratio, format!("L{} {}", app.cursor.row, pattern.role(app.cursor.row).letter())];
+    let numbers =
+        [delta, kept, ratio, format!("{} {}", app.label(app.cursor.row), pattern.role(app.cursor.row).letter())];
     for (row, text) in numbers.into_iter().enumerate() {
         write(buf, area, (lines + row) as u16, &[(format::fit(&text, width), theme.role(Role::Text))]);
     }

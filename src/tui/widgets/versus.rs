@@ -41,7 +41,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
     let mut row = rows.len() as u16 + 1;
     let layers: Vec<String> = (0..pattern.len().min(b.len()))
         .filter(|&l| pattern.role(l) != b.role(l))
-        .map(|l| format!("L{l}{}", pattern.role(l).letter()))
+        .map(|l| format!("{}{}", app.label(l), pattern.role(l).letter()))
         .collect();
     let text = match layers.len() {
         0 => "the same pattern".to_owned(),
