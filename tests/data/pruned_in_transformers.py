@@ -8,7 +8,7 @@ distilled.json.
 A checkpoint is written by `indexscope export MODEL --pattern P --checkpoint OUT` or `indexscope train distill MODEL
 --pattern P --out OUT --tokens TOKENS OPTIONS` (on the tokens that it is measured on: a few steps that change it), opened by `AutoModelForCausalLM` without
 any argument, and must have no missing weights: the config alone says which layers share. The loss is the mean over all
-targets of the fixture's `input_ids`. tests/export.rs compares the losses of this program with them.
+targets of the fixture's `input_ids`. tests/suite/export.rs compares the losses of this program with them.
 """
 import json, os, subprocess, sys, tempfile
 import torch

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use indexscope::checkpoint::{Checkpoint, is_indexer_tensor};
-use indexscope::domain::Pattern;
-use indexscope::interop::{ExportError, prune};
+use indexscope::checkpoint::{Checkpoint, IndexerShape, is_indexer_tensor};
+use indexscope::domain::{Pattern, Targets};
+use indexscope::interop::{ExportError, prune, prune_retrained};
+use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup};
 use serde_json::{Value, json};
 
 fn data(name: &str) -> PathBuf {
@@ -334,9 +335,12 @@ fn options(row: &Value) -> Vec<&str> {
     row["options"].as_array().unwrap().iter().map(|o| o.as_str().unwrap()).collect()
 }
 
-/// With `--lm-lr` all weights are others, but for routers' biases; transformers finds the same loss in the checkpoint.
+/// With `--lm-lr` all weights are others, but for routers' biases.
+///
+/// transformers measured a checkpoint that was trained on one machine. Elsewhere sums are taken in another order, and
+/// training amplifies the difference: with AVX2 instead of AVX-512 the loss ends 0.01 higher, of about 1 that is learned.
 #[test]
-fn a_checkpoint_whose_rest_learned_has_the_loss_that_transformers_finds() {
+fn a_checkpoint_whose_rest_learned_has_about_the_loss_that_transformers_finds() {
     let dir = tempfile::tempdir().unwrap();
     let rows = read(&data("distilled.json"));
     let rows: Vec<_> = rows.as_array().unwrap().iter().filter(|row| options(row).contains(&"--lm-lr")).collect();
@@ -359,8 +363,11 @@ fn a_checkpoint_whose_rest_learned_has_the_loss_that_transformers_finds() {
         let before = serde_json::from_str::<Value>(&before).unwrap()["results"][0]["loss"].as_f64().unwrap();
         assert_eq!(native, pattern);
         assert!(loss < before - 0.1, "{model}: it has learned its own text, {before} before and {loss} after");
-        let wanted = row["loss"].as_f64().unwrap();
-        assert!((loss - wanted).abs() < 1e-3, "{model} {pattern}: {loss} against {wanted}");
+        let (wanted, learned) = (row["loss"].as_f64().unwrap(), before - loss);
+        assert!(
+            (loss - wanted).abs() < 0.05 * learned,
+            "{model} {pattern}: {loss} against {wanted}, {learned} learned"
+        );
 
         let (original, written) = (Checkpoint::open(&data(model)).unwrap(), Checkpoint::open(Path::new(&out)).unwrap());
         written.check().unwrap();
@@ -387,8 +394,48 @@ fn a_checkpoint_whose_rest_learned_has_the_loss_that_transformers_finds() {
     assert!(code == 1 && err.contains("which has no steps\nhint: give --sparse-steps, or leave --lm-lr out"), "{err}");
 }
 
+/// The written checkpoint against the weights of the run that wrote it, whatever they are on this machine.
+#[test]
+fn a_checkpoint_whose_rest_learned_holds_the_trained_weights_bit_for_bit() {
+    let (dir, base) = (tempfile::tempdir().unwrap(), Checkpoint::open(&data("glm_sharded")).unwrap());
+    let (pattern, seq_len) = ("FSFS".parse::<Pattern>().unwrap(), 16);
+    let (vocab, config) = (base.config().vocab_size as u32, base.config());
+    let shape =
+        IndexerShape { heads: config.index_n_heads, dim: config.index_head_dim, rope_dims: config.qk_rope_head_dim };
+    let recipe = IndexerRecipe {
+        seed: 1,
+        base: String::new(),
+        tokens: String::new(),
+        pattern,
+        layers: vec![0, 2],
+        targets: Targets::Served,
+        seq_len,
+        rows: 8,
+        steps: 1,
+        sparse_steps: 3,
+        lr: 2e-2,
+        index_topk: 6,
+        lm_lr: Some(3e-3),
+    };
+    let texts = vec![("text".to_owned(), (0..64).map(|i| i * 37 % vocab).collect())];
+    let setup = Setup { checkpoint: &base, recipe, shape, texts, start: None, out: None, model: None, resume: false };
+    let mut run = IndexerRun::prepare(setup).unwrap();
+    assert!(run.run(&false.into(), &mut |_| {}).unwrap());
+    let out = dir.path().join("tuned");
+    prune_retrained(&base, pattern, &run.weights(), &out).unwrap();
+    let written = Checkpoint::open(&out).unwrap();
+    let mut changed = 0;
+    for (name, shape, values) in run.weights() {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(written.tensor(&name).unwrap().shape, shape, "{name}");
+        assert_eq!(written.bytes(&name).unwrap(), bytes, "{name}");
+        changed += usize::from(base.bytes(&name).unwrap() != bytes);
+    }
+    assert!(changed > 40, "{changed} tensors were trained");
+}
+
 /// Trained indexers take the places of a checkpoint's own; transformers finds the same loss
-/// (tests/data/pruned_in_transformers.py).
+/// (tests/data/pruned_in_transformers.py), as far as training selects the same keys on this machine as on that.
 #[test]
 fn a_distilled_checkpoint_is_the_original_with_its_sidecar() {
     let dir = tempfile::tempdir().unwrap();
@@ -419,7 +466,7 @@ fn a_distilled_checkpoint_is_the_original_with_its_sidecar() {
             assert!((beside.1 - inside.1).abs() < 1e-6, "{model}: {} beside, {} inside", beside.1, inside.1);
         }
         let wanted = row["loss"].as_f64().unwrap();
-        assert!((inside.1 - wanted).abs() < 1e-3, "{model} {pattern}: {} against {wanted}", inside.1);
+        assert!((inside.1 - wanted).abs() < 1e-2, "{model} {pattern}: {} against {wanted}", inside.1);
 
         // Weights that nobody trained are the original's, and a second run leaves the folder as it is.
         let (original, written) = (Checkpoint::open(&data(model)).unwrap(), Checkpoint::open(Path::new(&out)).unwrap());
