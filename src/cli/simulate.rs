@@ -118,7 +118,7 @@ fn name(strip: &Strip) -> String {
 
 /// Returns what ends an engine, or why it has no strip.
 fn end(strip: &Strip) -> Option<String> {
-    strip.failure.as_ref().map(|f| format!("{} {}: {}", f.error, f.when, f.reason))
+    strip.end().map(|f| format!("{} {}: {}", f.error, f.when, f.reason))
 }
 
 fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool) -> String {

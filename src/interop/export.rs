@@ -209,7 +209,7 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
 fn checked(engine: Engine, target: &Target, pattern: Pattern, served: &Served) -> Result<Strip, ExportError> {
     let strip = read_by(engine.row(), served);
     let name = || format!("{} {}", strip.engine, strip.version);
-    if let Some(failure) = &strip.failure {
+    if let Some(failure) = strip.end() {
         let reason = format!("{} {}: {}", failure.error, failure.when, failure.reason);
         return Err(ExportError::Refused { engine: name(), reason });
     }

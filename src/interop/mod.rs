@@ -13,6 +13,7 @@ pub mod import;
 #[cfg(test)]
 mod law_tests;
 mod prune;
+mod python;
 mod recipe;
 mod retrained;
 mod rules;
@@ -21,6 +22,7 @@ mod shard;
 mod simulate;
 #[cfg(test)]
 mod simulate_tests;
+mod sites;
 mod strip;
 mod target;
 

@@ -2,8 +2,9 @@
 //!
 //! l is the 0-based layer; Python's rules for `None`, indices and remainders hold, since that is what runs.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::python::{has_item, int, list, number};
 use super::served::Served;
 use super::strip::{Failure, Reading};
 
@@ -31,18 +32,18 @@ pub(super) enum Formula {
 
 impl Formula {
     /// Returns whether `layer` runs its indexer; `freq` must not be 0.
-    pub fn is_full(self, layer: usize, freq: i64, offset: i64) -> bool {
-        let layer = layer as i64;
+    pub fn is_full(self, layer: usize, freq: f64, offset: f64) -> bool {
+        let layer = layer as f64;
         let steps = match self {
-            Self::V | Self::M => layer + 1 - offset,
+            Self::V | Self::M => layer + 1. - offset,
             Self::A => layer - offset,
             Self::P => layer,
         };
-        steps.max(0) % freq == 0
+        steps.max(0.) % freq == 0.
     }
 
     /// Returns the rule in words.
-    pub fn text(self, freq: i64, offset: i64) -> String {
+    pub fn text(self, freq: f64, offset: f64) -> String {
         match self {
             Self::V => format!("F where max(l − {offset} + 1, 0) mod {freq} = 0"),
             Self::A => format!("F where max(l − {offset}, 0) mod {freq} = 0"),
@@ -53,82 +54,148 @@ impl Formula {
 }
 
 /// Whether a layer is Shared under the keys that decided.
-pub(super) type Shared = Box<dyn Fn(usize) -> bool>;
+pub(super) type Shared = Box<dyn Fn(usize) -> Result<bool, Failure>>;
 
 /// Returns a value that is not null.
 pub(super) fn given(value: Option<&Value>) -> Option<&Value> {
     value.filter(|v| !v.is_null())
 }
 
-/// Returns a whole number as Python would use it; an absent key takes `default`, anything else is a TypeError.
-pub(super) fn int(value: Option<&Value>, default: i64, key: &str, when: &'static str) -> Result<i64, Failure> {
-    match value {
-        None => Ok(default),
-        Some(Value::Bool(flag)) => Ok(i64::from(*flag)),
-        Some(Value::Number(n)) if n.is_i64() => Ok(n.as_i64().unwrap_or(default)),
-        Some(other) => Err(Failure::new("TypeError", when, format!("{key} is {other}"))),
-    }
-}
-
-/// Returns the entries of a list, or the letters of a string; anything else is a TypeError.
+/// Returns the entries of a list, or the letters of a string, as text.
 pub(super) fn entries(value: &Value, key: &str, when: &'static str) -> Result<Vec<String>, Failure> {
-    match value {
-        Value::String(text) => Ok(text.chars().map(String::from).collect()),
-        Value::Array(list) => {
-            Ok(list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect())
-        }
-        other => Err(Failure::new("TypeError", when, format!("{key} is {other}"))),
-    }
+    let text = |item: Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+    Ok(list(value, key, when)?.into_iter().map(text).collect())
 }
 
-/// `indexer_types` as a config class filled it, and the rule that it followed.
+/// `indexer_types` as a config class leaves it, and the rule that it followed.
 pub(super) struct Filled {
-    /// One word per entry.
-    pub words: Vec<String>,
+    /// What the attribute holds: a list of words where the class checks it, anything else otherwise.
+    pub types: Value,
     /// Which keys decided.
     pub rule: String,
 }
 
-/// Fills `indexer_types` as transformers' `GlmMoeDsaConfig` does, and its like in `glm5_next` and `mistral_large4`.
-///
-/// `indexer_types` beats `index_topk_pattern` beats the frequency; overrides have not arrived yet. transformers 5.16.1,
-/// 5.19.0, 5.20.0 and 5.23.0 do the same (verified in released source).
-pub(super) fn filled(served: &Served) -> Result<Filled, Failure> {
-    fill(served, |key, default| int(served.file(key), default, key, LOAD))
+/// How a config class reads the sharing keys.
+pub(super) struct ConfigClass {
+    /// Whether it checks types, as those of transformers do (`@strict`).
+    pub is_strict: bool,
+    /// Whether `index_skip_topk_offset` is read; 2 where not.
+    pub reads_offset: bool,
 }
 
-/// The same with a reader of the frequency's numbers, by key and default.
-pub(super) fn fill(served: &Served, number: impl Fn(&str, i64) -> Result<i64, Failure>) -> Result<Filled, Failure> {
-    if let Some(types) = given(served.file("indexer_types")) {
-        let words = entries(types, "indexer_types", LOAD)?;
-        return Ok(Filled { words, rule: "indexer_types (config.json)".to_owned() });
-    }
-    if let Some(pattern) = given(served.file("index_topk_pattern")) {
-        let mut words = entries(pattern, "index_topk_pattern", LOAD)?;
-        if pattern.is_string() {
-            for (at, word) in words.iter_mut().enumerate() {
-                *word = match word.as_str() {
-                    "F" => "full".to_owned(),
-                    "S" => "shared".to_owned(),
-                    other => {
-                        let reason = format!("'{other}' at position {at} of index_topk_pattern");
-                        return Err(Failure::new("KeyError", LOAD, reason));
-                    }
-                };
-            }
+/// The config classes of transformers that derive `indexer_types`: `glm_moe_dsa`, `glm5_next`, `mistral_large4`.
+///
+/// 5.16.1, 5.19.0, 5.20.0, 5.23.0 and 5.24.0 do the same (verified in released source, and executed).
+pub(super) const TRANSFORMERS: ConfigClass = ConfigClass { is_strict: true, reads_offset: true };
+
+impl ConfigClass {
+    /// Fills `indexer_types` from config.json: the key itself beats `index_topk_pattern` beats the frequency (V).
+    pub fn fill(&self, served: &Served) -> Result<Filled, Failure> {
+        if let Some(types) = given(served.file("indexer_types")) {
+            self.check(types, LOAD)?;
+            return Ok(Filled { types: types.clone(), rule: "indexer_types (config.json)".to_owned() });
         }
-        return Ok(Filled { words, rule: "index_topk_pattern (config.json)".to_owned() });
+        if let Some(pattern) = given(served.file("index_topk_pattern")) {
+            let mut types = list(pattern, "index_topk_pattern", LOAD)?;
+            if pattern.is_string() {
+                types = types.iter().enumerate().map(|(at, letter)| word(at, letter)).collect::<Result<_, _>>()?;
+            }
+            let types = Value::from(types);
+            self.check(&types, LOAD)?;
+            return Ok(Filled { types, rule: "index_topk_pattern (config.json)".to_owned() });
+        }
+        let read = if self.is_strict { number } else { int };
+        let freq = read(served.file("index_topk_freq"), 1., "index_topk_freq", LOAD)?.max(1.);
+        let offset = if self.reads_offset { served.file("index_skip_topk_offset") } else { None };
+        let offset = number(offset, 2., "index_skip_topk_offset", LOAD)?;
+        let word = |layer| if Formula::V.is_full(layer, freq, offset) { "full" } else { "shared" };
+        let types = (0..served.as_saved().layers).map(word).collect::<Vec<_>>();
+        let rule = if freq == 1. {
+            "no sharing keys: every layer".to_owned()
+        } else {
+            format!("index_topk_freq {freq}: {} (config.json)", Formula::V.text(freq, offset))
+        };
+        Ok(Filled { types: json!(types), rule })
     }
-    let freq = number("index_topk_freq", 1)?.max(1);
-    let offset = number("index_skip_topk_offset", 2)?;
-    let word = |layer| if Formula::V.is_full(layer, freq, offset) { "full" } else { "shared" };
-    let words = (0..served.layers).map(|layer| word(layer).to_owned()).collect();
-    let rule = if freq == 1 {
-        "no sharing keys: every layer".to_owned()
-    } else {
-        format!("index_topk_freq {freq}: {} (config.json)", Formula::V.text(freq, offset))
+
+    /// Checks a value that is set as `indexer_types`, null among them.
+    pub fn check(&self, types: &Value, when: &'static str) -> Result<(), Failure> {
+        let is_typed = types.is_null() || types.as_array().is_some_and(|words| words.iter().all(Value::is_string));
+        if is_typed || !self.is_strict {
+            return Ok(());
+        }
+        let reason = format!("indexer_types is {types}, no list of strings");
+        Err(Failure::new("StrictDataclassFieldValidationError", when, reason))
+    }
+
+    /// Fills `indexer_types`, then sets an override of it on the loaded config.
+    pub fn fill_then_override(&self, served: &Served, when: &'static str) -> Result<Filled, Failure> {
+        self.overriding(served, self.fill(served)?, when)
+    }
+
+    /// Sets an override of `indexer_types` on the loaded config; overrides of the other keys come too late to matter.
+    pub fn overriding(&self, served: &Served, filled: Filled, when: &'static str) -> Result<Filled, Failure> {
+        let Some(types) = served.overridden("indexer_types") else { return Ok(filled) };
+        self.check(types, when)?;
+        Ok(Filled { types: types.clone(), rule: "indexer_types (override)".to_owned() })
+    }
+
+    /// Fills `indexer_types` as the config classes of HY-V4 do: layer 0 and every (l − 1) mod 4 = 0 where it is absent.
+    pub fn fill_hy_v4(&self, served: &Served) -> Result<Filled, Failure> {
+        if let Some(types) = given(served.file("indexer_types")) {
+            self.check(types, LOAD)?;
+            return Ok(Filled { types: types.clone(), rule: "indexer_types (config.json)".to_owned() });
+        }
+        let word = |layer: usize| if layer == 0 || (layer - 1).is_multiple_of(4) { "full" } else { "shared" };
+        let types: Vec<&str> = (0..served.as_saved().layers).map(word).collect();
+        let rule = "HY-V4's default: F at 0 and where (l − 1) mod 4 = 0".to_owned();
+        Ok(Filled { types: json!(types), rule })
+    }
+}
+
+/// Returns the word for a letter of `index_topk_pattern`.
+fn word(at: usize, letter: &Value) -> Result<Value, Failure> {
+    match letter.as_str() {
+        Some("F") => Ok(Value::from("full")),
+        Some("S") => Ok(Value::from("shared")),
+        _ => Err(Failure::new("KeyError", LOAD, format!("{letter} at position {at} of index_topk_pattern"))),
+    }
+}
+
+/// Returns the rule of vLLM and vllm-ascend on raw keys, and whether a layer is Shared: pattern, else frequency (V).
+///
+/// Exactly `S` is Shared; a short pattern leaves the rest Full.
+pub(super) fn pattern_or_frequency(served: &Served) -> Result<(String, Shared), Failure> {
+    if let Some(pattern) = given(served.late("index_topk_pattern")).cloned() {
+        let rule = pattern_rule(served, &pattern);
+        let key = "index_topk_pattern";
+        return Ok((rule, Box::new(move |layer| has_item(&pattern, layer, "S", key, BUILD))));
+    }
+    let offset = number(served.late("index_skip_topk_offset"), 2., "index_skip_topk_offset", BUILD)?;
+    let freq = number(served.late("index_topk_freq"), 1., "index_topk_freq", BUILD)?;
+    if freq == 0. {
+        return Err(Failure::new("ZeroDivisionError", BUILD, "index_topk_freq is 0"));
+    }
+    let rule = frequency_rule(served, freq, offset);
+    Ok((rule, Box::new(move |layer| Ok(!Formula::V.is_full(layer, freq, offset)))))
+}
+
+/// Returns the rule of a pattern, with the length of one that is too short.
+pub(super) fn pattern_rule(served: &Served, pattern: &Value) -> String {
+    let entries = list(pattern, "", BUILD).map_or(served.layers, |entries| entries.len());
+    let rest = match entries {
+        short if short < served.layers => format!(", {short} of {} letters, the rest F", served.layers),
+        _ => String::new(),
     };
-    Ok(Filled { words, rule })
+    format!("index_topk_pattern ({}){rest}", served.origin("index_topk_pattern"))
+}
+
+/// Returns the rule of a frequency under formula V.
+pub(super) fn frequency_rule(served: &Served, freq: f64, offset: f64) -> String {
+    if freq == 1. {
+        return "no pattern, no frequency: every layer".to_owned();
+    }
+    format!("index_topk_freq {freq}: {} ({})", Formula::V.text(freq, offset), served.origin("index_topk_freq"))
 }
 
 /// The four keys of index sharing.
@@ -144,29 +211,17 @@ pub(super) fn asked(served: &Served) -> Vec<&'static str> {
     SHARING.into_iter().filter(asks).collect()
 }
 
-/// Fills `indexer_types` as the config classes of HY-V4 do where the key is absent: layer 0 and every (l − 1) mod 4 = 0.
-pub(super) fn hy_v4_default(served: &Served) -> Filled {
-    let word = |layer: usize| if layer == 0 || (layer - 1).is_multiple_of(4) { "full" } else { "shared" };
-    Filled {
-        words: (0..served.layers).map(|layer| word(layer).to_owned()).collect(),
-        rule: "HY-V4's default: F at 0 and where (l − 1) mod 4 = 0".to_owned(),
-    }
+/// Returns the layers that a list of DeepSeek-V4.1 names.
+pub(super) fn layer_ids(served: &Served, key: &str) -> Vec<usize> {
+    let ids = served.late(key).and_then(Value::as_array);
+    ids.into_iter().flatten().filter_map(Value::as_u64).map(|id| id as usize).collect()
 }
 
-/// Reads DeepSeek-V4.1's `index_source_layer_ids`: a consumer uses the largest source at or before its own layer.
+/// Reads DeepSeek-V4.1's `index_source_layer_ids`: these layers run their indexer, the others reuse the last one's.
 pub(super) fn source_lists(served: &Served) -> Reading {
+    let sources = layer_ids(served, "index_source_layer_ids");
     let rule = format!("index_source_layer_ids ({})", served.origin("index_source_layer_ids"));
-    let Some(Value::Array(sources)) = served.late("index_source_layer_ids") else {
-        let reason = "index_source_layer_ids is missing";
-        return Reading::fails(rule, Failure::new("ValueError", BUILD, reason));
-    };
-    let sources: Vec<usize> = sources.iter().filter_map(Value::as_u64).map(|n| n as usize).collect();
-    let sites = served.sites();
-    if let Some(layer) = sites.iter().find(|&&site| !sources.iter().any(|&source| source <= site)) {
-        let reason = format!("layer {layer} comes before the first source");
-        return Reading::fails(rule, Failure::new("ValueError", BUILD, reason));
-    }
-    Reading::of(served, &sites, rule, |layer| !sources.contains(&layer)).warn(
+    Reading::of(served, &served.sites(), rule, |layer| !sources.contains(&layer)).warn(
         "sharing is part of this model and covers KV and candidate sets too (kv_source_layer_ids)",
         "change all lists together, and retrain",
     )

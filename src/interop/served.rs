@@ -12,6 +12,8 @@ pub enum Family {
     Glm,
     /// `deepseek_v32`.
     DeepseekV32,
+    /// `deepseek_v3`: without an indexer, or a V3.2 under the older name.
+    DeepseekV3,
     /// `glm5_next`: GLM-5.3-Flash.
     Glm5Next,
     /// `mistral_large4`.
@@ -37,6 +39,7 @@ impl Family {
         match model_type.strip_suffix("_text").unwrap_or(model_type) {
             "glm_moe_dsa" => Self::Glm,
             "deepseek_v32" => Self::DeepseekV32,
+            "deepseek_v3" => Self::DeepseekV3,
             "glm5_next" => Self::Glm5Next,
             "mistral_large4" => Self::MistralLarge4,
             "hy_v4" => Self::HyV4,
@@ -74,6 +77,8 @@ pub struct Served {
     pub indexers: Option<LayerSet>,
     /// Keys of `overrides` that do not reach a nested config.
     pub stray: Vec<String>,
+    /// Whether `overrides` hold a `text_config` for which the engine's config has no such part.
+    pub replaces_text_config: bool,
     file: Map<String, Value>,
     overrides: Map<String, Value>,
 }
@@ -97,6 +102,11 @@ impl Served {
         let text = |map: &Map<String, Value>| map.get("model_type").and_then(Value::as_str).map(str::to_owned);
         let outer = text(&top);
         let (file, nested) = match top.remove("text_config") {
+            // DeepSeek-V4.1's config classes flatten it; what lies outside wins.
+            Some(Value::Object(mut inner)) if outer.as_deref().map(Family::of) == Some(Family::DeepseekV41) => {
+                inner.extend(top);
+                (inner, true)
+            }
             Some(Value::Object(inner)) => (inner, true),
             _ => (top, false),
         };
@@ -106,30 +116,17 @@ impl Served {
         };
         let model_type = model_type.unwrap_or_default();
         let family = Family::of(&model_type);
-        let number = |key: &str| file.get(key).and_then(Value::as_u64);
-        let layers = match family {
-            // Every block of LongCat has two attentions.
-            Family::Longcat => number("num_layers").map(|n| 2 * n).or(number("num_hidden_layers")),
-            Family::Glm => Some(number("num_hidden_layers").unwrap_or(78)),
-            Family::DeepseekV32 => Some(number("num_hidden_layers").unwrap_or(61)),
-            _ => number("num_hidden_layers"),
-        };
-        let layers = match layers {
-            Some(n) if (1..=MAX_LAYERS as u64).contains(&n) => n as usize,
-            Some(n) => {
-                return Err(SimulateError::Config(format!("it has {n} layers, and 1 to {MAX_LAYERS} are possible")));
-            }
-            None => return Err(SimulateError::Config("it does not say num_hidden_layers".to_owned())),
-        };
+        let layers = count(family, |key| file.get(key))?;
         Ok(Self {
             family,
             model_type,
             layers,
-            index_topk: number("index_topk"),
+            index_topk: file.get("index_topk").and_then(Value::as_u64),
             nested,
             stages: Stages::one(layers),
             indexers: None,
             stray: Vec::new(),
+            replaces_text_config: false,
             file,
             overrides: Map::new(),
         })
@@ -137,19 +134,39 @@ impl Served {
 
     /// Adds command-line overrides (`--hf-overrides`, `--json-model-override-args`), which engines set after loading.
     ///
+    /// Those of a nested config count where they are nested, too; DeepSeek-V4.1 is flattened when it is loaded.
+    ///
     /// # Errors
-    /// [`SimulateError::Overrides`] where they are no JSON object.
+    /// [`SimulateError::Overrides`] where they are no JSON object, [`SimulateError::Config`] where no layers are left.
     pub fn with_overrides(mut self, json: &str) -> Result<Self, SimulateError> {
-        let mut top: Map<String, Value> =
+        let mut flat: Map<String, Value> =
             serde_json::from_str(json).map_err(|e| SimulateError::Overrides(e.to_string()))?;
-        let inner = top.remove("text_config");
-        if self.nested {
-            self.stray = top.keys().cloned().collect();
-            self.overrides = inner.and_then(|v| v.as_object().cloned()).unwrap_or_default();
+        let is_flattened = !self.nested || self.family == Family::DeepseekV41;
+        let inner = flat.remove("text_config");
+        self.replaces_text_config = is_flattened && inner.is_some();
+        let mut inner = inner.and_then(|v| v.as_object().cloned()).unwrap_or_default();
+        if !is_flattened {
+            self.stray = flat.keys().cloned().collect();
+        } else if self.nested {
+            inner.extend(flat);
         } else {
-            self.overrides = top;
+            inner = flat;
+        }
+        self.overrides = inner;
+        let one = self.stages == Stages::one(self.layers);
+        self.layers = count(self.family, |key| self.late(key))?;
+        self.index_topk = self.late("index_topk").and_then(Value::as_u64);
+        if one {
+            self.stages = Stages::one(self.layers);
         }
         Ok(self)
+    }
+
+    /// Returns the same for a reader that takes no overrides.
+    pub(super) fn as_saved(&self) -> Self {
+        let mut saved = Self { overrides: Map::new(), ..self.clone() };
+        saved.layers = count(saved.family, |key| saved.late(key)).unwrap_or(saved.layers);
+        saved
     }
 
     /// Adds the split over pipeline stages.
@@ -196,36 +213,21 @@ impl Served {
             (false, false) => "default",
         }
     }
+}
 
-    /// Returns the layers that can own an indexer, in order; pattern letters of some engines count only these.
-    pub(super) fn sites(&self) -> Vec<usize> {
-        let words = |key: &str| self.late(key).and_then(Value::as_array);
-        let is = |list: &[Value], layer: usize, wanted: &[&str]| {
-            list.get(layer).and_then(Value::as_str).is_some_and(|word| wanted.contains(&word))
-        };
-        let ratio = |layer: usize| words("compress_ratios").and_then(|list| list.get(layer)).and_then(Value::as_u64);
-        let owns = |layer: usize| match (self.family, words("layer_types")) {
-            (Family::Glm5Next, Some(list)) => is(list, layer, &["indexed_attention", "full_attention"]),
-            (Family::Glm5Next, None) => layer % 4 == 3,
-            (Family::DeepseekV4, Some(list)) => is(list, layer, &["compressed_sparse_attention"]),
-            (Family::DeepseekV4, None) if words("compress_ratios").is_some() => ratio(layer) == Some(4),
-            (Family::DeepseekV4, None) => layer >= 2 && layer % 2 == 1,
-            (Family::DeepseekV41, _) => ratio(layer) != Some(0),
-            (Family::MinimaxM3, Some(list)) => is(list, layer, &["minimax_m3_sparse"]),
-            (Family::MinimaxM3, None) => {
-                let sparse = self.late("sparse_attention_config").and_then(|c| c.get("sparse_attention_freq"));
-                sparse.and_then(|list| list.get(layer)).is_some_and(|v| v.as_u64().is_some_and(|n| n > 0))
-            }
-            _ => true,
-        };
-        (0..self.layers).filter(|&layer| owns(layer)).collect()
-    }
-
-    /// Returns the stages' first layers among `sites`: those that an engine without transport needs to be Full.
-    pub(super) fn heads(&self, sites: &[usize]) -> Vec<usize> {
-        let first = |head: usize| sites.iter().copied().find(|&site| site >= head);
-        let mut heads: Vec<usize> = self.stages.heads().iter().filter_map(first).collect();
-        heads.dedup();
-        heads
+/// Returns the number of attention layers that `get` says.
+fn count<'a>(family: Family, get: impl Fn(&str) -> Option<&'a Value>) -> Result<usize, SimulateError> {
+    let number = |key: &str| get(key).and_then(Value::as_u64);
+    let layers = match family {
+        // Every block of LongCat has two attentions.
+        Family::Longcat => number("num_layers").map(|n| 2 * n).or(number("num_hidden_layers")),
+        Family::Glm => Some(number("num_hidden_layers").unwrap_or(78)),
+        Family::DeepseekV32 | Family::DeepseekV3 => Some(number("num_hidden_layers").unwrap_or(61)),
+        _ => number("num_hidden_layers"),
+    };
+    match layers {
+        Some(n) if (1..=MAX_LAYERS as u64).contains(&n) => Ok(n as usize),
+        Some(n) => Err(SimulateError::Config(format!("it has {n} layers, and 1 to {MAX_LAYERS} are possible"))),
+        None => Err(SimulateError::Config("it does not say num_hidden_layers".to_owned())),
     }
 }

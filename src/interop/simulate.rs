@@ -76,6 +76,7 @@ fn strip(reader: &Reader, served: &Served) -> Strip {
         marks: reading.marks,
         rule: reading.rule,
         failure: reading.failure,
+        forward: reading.forward,
         warnings: reading.warnings,
     }
 }
@@ -148,6 +149,17 @@ fn general(served: &Served, strips: &[Strip]) -> Vec<Warning> {
     if !served.stray.is_empty() {
         warn(format!("overrides {} are not nested in text_config", served.stray.join(", ")), "nest them");
     }
+    match served.late("index_topk") {
+        None if served.family == Family::DeepseekV32 => warn(
+            "the config has no index_topk: vLLM raises AttributeError, SGLang runs dense attention".to_owned(),
+            "write the number of keys that a query keeps",
+        ),
+        Some(k) if k.as_f64() == Some(0.) => warn(
+            "index_topk 0 is no dense attention: vLLM asks whether the key exists and selects nothing".to_owned(),
+            "remove the indexer from the model's code, or keep index_topk",
+        ),
+        _ => {}
+    }
     let nulls: Vec<&str> = ["index_topk_freq", "index_skip_topk_offset"]
         .into_iter()
         .filter(|key| served.late(key) == Some(&Value::Null))
@@ -202,7 +214,7 @@ fn general(served: &Served, strips: &[Strip]) -> Vec<Warning> {
             "check the numbering of the engine that you use",
         );
     }
-    if shares && let Some(k) = served.index_topk {
+    if shares && let Some(k) = served.index_topk.filter(|&k| k > 0) {
         warn(
             format!("with at most {k} visible tokens (index_topk) every pattern gives the same output"),
             "a shorter test cannot see a difference: use longer prompts",

@@ -44,7 +44,7 @@ pub(super) fn target(model_type: &str, layers: usize) -> Target {
 
 /// Returns a strip as the vectors write it: letters, then `!` and the failure's type, if any.
 fn outcome(strip: &Strip) -> String {
-    let failure = strip.failure.as_ref().map(|f| format!("!{} {}", f.error, f.when)).unwrap_or_default();
+    let failure = strip.end().map(|f| format!("!{} {}", f.error, f.when)).unwrap_or_default();
     format!("{}{failure}", strip.letters())
 }
 
@@ -177,12 +177,12 @@ fn the_published_patterns_of_glm_5_reach_every_engine_that_reads_patterns() {
 
 #[test]
 fn other_families_and_engines_follow_their_own_rules() {
-    let hy = served("hy_v4", 13, &json!({}));
+    let hy = served("hy_v4", 13, &json!({ "layer_types": vec!["indexed_attention"; 13] }));
     for engine in ["transformers", "vLLM", "SGLang"] {
         assert_eq!(strip(&hy, engine).letters(), "FFSSSFSSSFSSS", "{engine}");
     }
     let ratios = [vec![0; 2], vec![2; 18], vec![1; 20]].concat();
-    let v41 = json!({"index_source_layer_ids": [2, 8, 14, 20, 24, 28, 32, 36], "compress_ratios": ratios});
+    let v41 = json!({"index_source_layer_ids": [2, 8, 14, 20, 24, 28, 32, 36], "kv_source_layer_ids": [2, 8, 14, 20], "compress_ratios": ratios});
     let v41 = served("deepseek_v41", 40, &v41);
     for engine in ["vLLM", "SGLang", "mlx-lm"] {
         assert_eq!(strip(&v41, engine).letters(), "--FSSSSSFSSSSSFSSSSSFSSSFSSSFSSSFSSSFSSS", "{engine}");

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::rules::FORWARD;
 use super::served::Served;
 
 /// What an engine does for one layer's indices.
@@ -74,8 +75,10 @@ pub struct Strip {
     pub marks: Vec<Mark>,
     /// Which keys decided, and how.
     pub rule: String,
-    /// What ends it.
+    /// What ends it before a model is built.
     pub failure: Option<Failure>,
+    /// What ends the first forward of the model that was built.
+    pub forward: Option<Failure>,
     /// What to know.
     pub warnings: Vec<Warning>,
 }
@@ -89,6 +92,11 @@ impl Strip {
     /// Returns the number of layers that run their indexer.
     pub fn full(&self) -> usize {
         self.marks.iter().filter(|&&mark| mark == Mark::Full).count()
+    }
+
+    /// Returns what keeps it from running: while it starts, or in the first forward.
+    pub fn end(&self) -> Option<&Failure> {
+        self.failure.as_ref().or(self.forward.as_ref())
     }
 
     /// Returns the layers at which two strips differ; none where one of them is empty.
@@ -112,6 +120,7 @@ pub(super) struct Reading {
     pub marks: Vec<Mark>,
     pub rule: String,
     pub failure: Option<Failure>,
+    pub forward: Option<Failure>,
     pub warnings: Vec<Warning>,
 }
 
@@ -123,6 +132,27 @@ impl Reading {
             marks[layer] = if shared(layer) { Mark::Shared } else { Mark::Full };
         }
         Self { marks, rule: rule.into(), ..Self::default() }
+    }
+
+    /// Returns the same for a rule that may raise; layers are asked in order.
+    pub fn raising(
+        served: &Served,
+        sites: &[usize],
+        rule: impl Into<String>,
+        shared: impl Fn(usize) -> Result<bool, Failure>,
+    ) -> Self {
+        let among: Result<Vec<bool>, Failure> = sites.iter().map(|&layer| shared(layer)).collect();
+        match among {
+            Ok(among) => Self::of(served, sites, rule, |layer| {
+                sites.iter().zip(&among).any(|(&site, &is_shared)| site == layer && is_shared)
+            }),
+            Err(failure) => Self::fails(rule, failure),
+        }
+    }
+
+    /// Returns a reading of attention without indexers.
+    pub fn dense(served: &Served, rule: impl Into<String>) -> Self {
+        Self::of(served, &[], rule, |_| false)
     }
 
     /// Returns a reading in which every layer that can runs its indexer.
@@ -143,6 +173,12 @@ impl Reading {
     /// Adds a failure that comes after the layers were chosen.
     pub fn but(mut self, failure: Option<Failure>) -> Self {
         self.failure = self.failure.or(failure);
+        self
+    }
+
+    /// Adds a failure of the first forward.
+    pub fn but_forward(mut self, reason: Option<String>) -> Self {
+        self.forward = reason.map(|reason| Failure::new("ValueError", FORWARD, reason));
         self
     }
 

@@ -11,6 +11,7 @@ mod checkpoint;
 mod cli;
 mod decode;
 mod demo;
+mod engines;
 mod export;
 mod figures;
 mod flows;

@@ -6,7 +6,8 @@
 
 use serde_json::Value;
 
-use super::super::rules::{BUILD, Formula, Shared, asked, entries, given, int};
+use super::super::python::number;
+use super::super::rules::{BUILD, Formula, asked, entries, given};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
 use super::Reader;
@@ -21,13 +22,13 @@ pub(super) const READER: Reader = Reader {
 };
 
 fn read(served: &Served) -> Reading {
-    let freq = match int(given(served.late("index_topk_freq")), 1, "index_topk_freq", BUILD) {
-        Ok(freq) if freq > 0 => freq,
+    let freq = match number(given(served.late("index_topk_freq")), 1., "index_topk_freq", BUILD) {
+        Ok(freq) if freq > 0. => freq,
         _ => return Reading::unknown("what such a frequency does is not in the notes"),
     };
     let flag = served.late("use_index_cache").and_then(Value::as_bool) == Some(true);
     let on = match served.family {
-        Family::Glm | Family::DeepseekV32 => flag || freq > 1,
+        Family::Glm | Family::DeepseekV32 => flag || freq > 1.,
         Family::MinimaxM3 | Family::DeepseekV4 => flag,
         _ => return Reading::unknown(format!("model type '{}' is not in the notes", served.model_type)),
     };
@@ -44,12 +45,15 @@ fn read(served: &Served) -> Reading {
     }
 }
 
-fn chosen(served: &Served, freq: i64) -> Result<(&'static str, Shared), Failure> {
+/// Whether a layer is Shared.
+type Shared = Box<dyn Fn(usize) -> bool>;
+
+fn chosen(served: &Served, freq: f64) -> Result<(&'static str, Shared), Failure> {
     let sites = served.sites();
     let ordinal = move |layer: usize| sites.iter().position(|&site| site == layer).unwrap_or_default();
     let list = |key: &str| given(served.late(key)).map(|value| entries(value, key, BUILD)).transpose();
     if served.family == Family::MinimaxM3 {
-        let offset = int(given(served.late("index_skip_topk_offset")), 0, "index_skip_topk_offset", BUILD)?;
+        let offset = number(given(served.late("index_skip_topk_offset")), 0., "index_skip_topk_offset", BUILD)?;
         let shared = move |layer| !Formula::A.is_full(ordinal(layer), freq, offset);
         return Ok(("index_topk_freq: A over sparse layers", Box::new(shared)));
     }
@@ -64,10 +68,10 @@ fn chosen(served: &Served, freq: i64) -> Result<(&'static str, Shared), Failure>
     if served.family == Family::DeepseekV4 {
         return Ok((
             "index_topk_freq: P over layers of ratio 4",
-            Box::new(move |layer| !Formula::P.is_full(ordinal(layer), freq, 0)),
+            Box::new(move |layer| !Formula::P.is_full(ordinal(layer), freq, 0.)),
         ));
     }
-    let offset = int(given(served.late("index_skip_topk_offset")), 1, "index_skip_topk_offset", BUILD)?;
+    let offset = number(given(served.late("index_skip_topk_offset")), 1., "index_skip_topk_offset", BUILD)?;
     Ok((
         "index_topk_freq: F where max(l − offset, 0) mod freq = 0",
         Box::new(move |l| !Formula::A.is_full(l, freq, offset)),

@@ -7,8 +7,9 @@
 
 use serde_json::{Map, json};
 
+use super::super::python::number;
 use super::super::recipe::{Recipe, Route};
-use super::super::rules::{BUILD, Formula, asked, int};
+use super::super::rules::{BUILD, Formula, asked};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
 use super::super::{ExportError, list};
@@ -31,26 +32,31 @@ const FREQ: &str = "dsa_indexer_topk_freq";
 const OFFSET: &str = "dsa_indexer_skip_topk_offset";
 
 fn read(served: &Served) -> Reading {
-    if !served.family.is_plain() && served.family != Family::Other {
-        return Reading::unknown("only attention as in DeepSeek-V3.2 and GLM-5 was looked up");
+    match served.family {
+        Family::Glm | Family::DeepseekV32 => {}
+        Family::DeepseekV3 | Family::Other if served.late("index_topk").is_some() => {}
+        Family::DeepseekV3 => return Reading::dense(served, "the config has no index_topk: dense attention"),
+        _ => return Reading::unknown("only attention as in DeepSeek-V3.2 and GLM-5 was looked up"),
     }
-    let numbers = (int(served.late(FREQ), 1, FREQ, BUILD), int(served.late(OFFSET), 0, OFFSET, BUILD));
-    let (freq, offset) = match numbers {
+    let freq = number(served.late(FREQ), 1., FREQ, BUILD);
+    let (freq, offset) = match (freq, number(served.late(OFFSET), 0., OFFSET, BUILD)) {
         (Ok(freq), Ok(offset)) => (freq, offset),
         (Err(failure), _) | (_, Err(failure)) => return Reading::fails(FREQ, failure),
     };
-    if freq < 1 || offset < 0 {
-        let (key, value) = if freq < 1 { (FREQ, freq) } else { (OFFSET, offset) };
+    if freq < 1. || offset < 0. {
+        let (key, value) = if freq < 1. { (FREQ, freq) } else { (OFFSET, offset) };
         return Reading::fails(FREQ, Failure::new("ValueError", BUILD, format!("{key} is {value}")));
     }
-    let raised = offset.max(1);
-    let rule = if freq == 1 {
+    let raised = offset.max(1.);
+    let rule = if freq == 1. {
         format!("{FREQ} is not set: every layer")
     } else {
         format!("{FREQ} {freq}: {}", Formula::M.text(freq, raised))
     };
-    let sites = served.sites();
-    let reading = Reading::of(served, &sites, rule, |layer| !Formula::M.is_full(layer, freq, raised));
+    // Its number of layers is its own, and no override of config.json's.
+    let layers = served.as_saved();
+    let sites = layers.sites();
+    let reading = Reading::of(&layers, &sites, rule, |layer| !Formula::M.is_full(layer, freq, raised));
     let heads = reading.shared(&served.heads(&sites));
     let failure = (!heads.is_empty())
         .then(|| Failure::new("RuntimeError", BUILD, format!("{} begins a stage as Shared", list(&heads))));
@@ -65,8 +71,9 @@ fn read(served: &Served) -> Reading {
 /// Returns the frequency and offset under which formula M gives `pattern`; `None` where none does.
 fn solve(pattern: Pattern) -> Option<(i64, i64)> {
     let n = pattern.len() as i64;
-    let gives = |freq, offset: i64| {
-        (0..pattern.len()).all(|layer| Formula::M.is_full(layer, freq, offset) == pattern.is_full(layer))
+    let gives = |freq: i64, offset: i64| {
+        let is_full = |layer| Formula::M.is_full(layer, freq as f64, offset as f64);
+        (0..pattern.len()).all(|layer| is_full(layer) == pattern.is_full(layer))
     };
     let offset = (0..pattern.len()).take_while(|&layer| pattern.is_full(layer)).count() as i64;
     (1..=n).map(|freq| (freq, if freq == 1 { 1 } else { offset })).find(|&(freq, offset)| gives(freq, offset))
@@ -98,11 +105,11 @@ mod tests {
 
     #[test]
     fn the_vectors_of_the_released_function_hold() {
-        let letters = |freq, offset: i64| -> String {
-            (0..13).map(|l| if Formula::M.is_full(l, freq, offset.max(1)) { 'F' } else { 'S' }).collect()
+        let letters = |freq, offset: f64| -> String {
+            (0..13).map(|l| if Formula::M.is_full(l, freq, offset.max(1.)) { 'F' } else { 'S' }).collect()
         };
-        assert_eq!(letters(4, 0), "FSSSFSSSFSSSF");
-        assert_eq!(letters(4, 3), "FFFSSSFSSSFSS");
+        assert_eq!(letters(4., 0.), "FSSSFSSSFSSSF");
+        assert_eq!(letters(4., 3.), "FFFSSSFSSSFSS");
     }
 
     #[test]

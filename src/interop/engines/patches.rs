@@ -3,7 +3,8 @@
 //! Pattern beats frequency (formula V, as what came of them); a short pattern is an IndexError; stages hand nothing on.
 
 use super::super::list;
-use super::super::rules::{BUILD, Formula, entries, given, int};
+use super::super::python::number;
+use super::super::rules::{BUILD, Formula, entries, given};
 use super::super::served::Served;
 use super::super::strip::{Failure, Reading};
 use super::Reader;
@@ -32,12 +33,12 @@ fn read(served: &Served) -> Reading {
             Ok(letters) => Reading::of(served, &sites, "index_topk_pattern", |layer| letters[layer] == "S"),
         }
     } else {
-        let freq = int(given(served.late("index_topk_freq")), 1, "index_topk_freq", BUILD);
+        let freq = number(given(served.late("index_topk_freq")), 1., "index_topk_freq", BUILD);
         match freq {
-            Ok(1) => Reading::all_full(served, "no pattern, no frequency: every layer"),
-            Ok(freq) if freq > 0 => {
-                let rule = format!("index_topk_freq {freq}: {}", Formula::V.text(freq, 2));
-                Reading::of(served, &sites, rule, |layer| !Formula::V.is_full(layer, freq, 2))
+            Ok(1.) => Reading::all_full(served, "no pattern, no frequency: every layer"),
+            Ok(freq) if freq > 0. => {
+                let rule = format!("index_topk_freq {freq}: {}", Formula::V.text(freq, 2.));
+                Reading::of(served, &sites, rule, |layer| !Formula::V.is_full(layer, freq, 2.))
             }
             _ => return Reading::unknown("what such a frequency does is not in the notes"),
         }

@@ -3,7 +3,8 @@
 //! TOML `[trainer.model.index_cache]` with `topk_pattern` or `topk_freq`; a pattern beats config.json's `indexer_types`
 //! beats the frequency (formula P). Setting the table clears `indexer_types`. Here its keys are looked for among the overrides.
 
-use super::super::rules::{BUILD, Formula, entries, filled, given, int};
+use super::super::python::number;
+use super::super::rules::{BUILD, Formula, TRANSFORMERS, entries, given};
 use super::super::served::{Family, Served};
 use super::super::strip::Reading;
 use super::Reader;
@@ -31,16 +32,18 @@ fn read(served: &Served) -> Reading {
         };
     }
     if served.overridden("topk_freq").is_some() {
-        return match int(served.overridden("topk_freq"), 1, "topk_freq", BUILD) {
-            Ok(freq) if freq > 0 => {
-                let rule = format!("topk_freq {freq} (its TOML): {}", Formula::P.text(freq, 0));
-                Reading::of(served, &sites, rule, |layer| !Formula::P.is_full(layer, freq, 0))
+        return match number(served.overridden("topk_freq"), 1., "topk_freq", BUILD) {
+            Ok(freq) if freq > 0. => {
+                let rule = format!("topk_freq {freq} (its TOML): {}", Formula::P.text(freq, 0.));
+                Reading::of(served, &sites, rule, |layer| !Formula::P.is_full(layer, freq, 0.))
             }
             _ => Reading::unknown("what such a frequency does is not in the notes"),
         };
     }
     let words = match (served.family, given(served.file("indexer_types"))) {
-        (Family::Glm, _) => filled(served).map(|filled| Some(filled.words)),
+        (Family::Glm, _) => {
+            TRANSFORMERS.fill(served).and_then(|filled| entries(&filled.types, "indexer_types", BUILD)).map(Some)
+        }
         (_, Some(types)) => entries(types, "indexer_types", BUILD).map(Some),
         _ => Ok(None),
     };

@@ -4,7 +4,8 @@
 //! `indexer_types`. A stage, or the model, that begins Shared is an AssertionError.
 
 use super::super::list;
-use super::super::rules::{BUILD, Formula, asked, given, int};
+use super::super::python::number;
+use super::super::rules::{BUILD, Formula, asked, given};
 use super::super::served::Served;
 use super::super::strip::{Failure, Reading};
 use super::Reader;
@@ -16,12 +17,12 @@ fn read(served: &Served) -> Reading {
     if !served.family.is_plain() {
         return Reading::unknown("only GLM-5 is in the notes");
     }
-    let freq = int(given(served.late("index_topk_freq")), 1, "index_topk_freq", BUILD);
-    let offset = int(given(served.late("index_skip_topk_offset")), 0, "index_skip_topk_offset", BUILD);
+    let freq = number(given(served.late("index_topk_freq")), 1., "index_topk_freq", BUILD);
+    let offset = number(given(served.late("index_skip_topk_offset")), 0., "index_skip_topk_offset", BUILD);
     let (Ok(freq), Ok(offset)) = (freq, offset) else {
         return Reading::unknown("what such a frequency does is not in the notes");
     };
-    if freq < 1 {
+    if freq < 1. {
         return Reading::unknown("what such a frequency does is not in the notes");
     }
     let sites = served.sites();

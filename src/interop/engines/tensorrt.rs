@@ -3,7 +3,8 @@
 //! Pattern beats frequency (V), letters in either case; `indexer_types` is ignored, layer 0 is forced Full. The closed
 //! PR #15513 had `index_topk_pattern` as a list of layers: that form is never exported.
 
-use super::super::rules::{BUILD, Formula, asked, entries, given, int};
+use super::super::python::number;
+use super::super::rules::{BUILD, Formula, asked, entries, given};
 use super::super::served::Served;
 use super::super::strip::Reading;
 use super::Reader;
@@ -34,10 +35,10 @@ fn read(served: &Served) -> Reading {
             Err(failure) => return Reading::fails("index_topk_pattern", failure),
         }
     } else {
-        let freq = int(given(served.late("index_topk_freq")), 1, "index_topk_freq", BUILD);
-        let offset = int(given(served.late("index_skip_topk_offset")), 2, "index_skip_topk_offset", BUILD);
+        let freq = number(given(served.late("index_topk_freq")), 1., "index_topk_freq", BUILD);
+        let offset = number(given(served.late("index_skip_topk_offset")), 2., "index_skip_topk_offset", BUILD);
         match (freq, offset) {
-            (Ok(freq), Ok(offset)) if freq > 0 => {
+            (Ok(freq), Ok(offset)) if freq > 0. => {
                 let rule = format!("index_topk_freq {freq}: {}", Formula::V.text(freq, offset));
                 Reading::of(served, &served.sites(), rule, |l| l > 0 && !Formula::V.is_full(l, freq, offset))
             }

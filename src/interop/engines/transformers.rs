@@ -5,12 +5,13 @@
 //! `indexer_types` only. The other families share no indices. A list that is too short is an IndexError, a Shared first
 //! layer a ValueError.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
+use super::super::python::item_is;
 use super::super::recipe::{Recipe, Route};
-use super::super::rules::{BUILD, FORWARD, Filled, LOAD, asked, entries, filled, given};
+use super::super::rules::{BUILD, Filled, LOAD, TRANSFORMERS, asked};
 use super::super::served::{Family, Served};
-use super::super::strip::{Failure, Reading};
+use super::super::strip::{Failure, Mark, Reading};
 use super::super::{Target, words};
 use super::Reader;
 use crate::domain::Pattern;
@@ -28,8 +29,22 @@ pub(in super::super) const READER: Reader = Reader {
 
 fn read(served: &Served) -> Reading {
     let filled = match served.family {
-        Family::Glm | Family::Glm5Next | Family::MistralLarge4 => filled(served),
-        Family::HyV4 => hy_v4(served),
+        Family::Glm | Family::Glm5Next | Family::MistralLarge4 => TRANSFORMERS.fill(served),
+        Family::HyV4 => TRANSFORMERS.fill_hy_v4(served),
+        Family::DeepseekV41 => {
+            let reason = "this version has no deepseek_v41";
+            return Reading::fails("model_type", Failure::new("ValueError", LOAD, reason));
+        }
+        Family::DeepseekV3 | Family::Longcat => {
+            return Reading::dense(served, format!("its {} has no indexer", served.model_type)).warn_if(
+                served.late("index_topk").is_some(),
+                format!(
+                    "model_type decides: as {} it runs dense attention, whatever index_topk says",
+                    served.model_type
+                ),
+                "write model_type deepseek_v32 where the checkpoint has indexers",
+            );
+        }
         Family::Other => {
             return Reading::unknown(format!("model type '{}' was not looked up", served.model_type));
         }
@@ -41,58 +56,47 @@ fn read(served: &Served) -> Reading {
             );
         }
     };
-    match filled.and_then(|filled| late(served, filled)) {
+    match filled.and_then(|filled| TRANSFORMERS.overriding(served, filled, BUILD)) {
         Ok(filled) => built(served, &filled),
         Err(failure) => Reading::fails("indexer_types", failure),
     }
 }
 
-/// Fills `indexer_types` as `HYV4Config` does.
-fn hy_v4(served: &Served) -> Result<Filled, Failure> {
-    match given(served.file("indexer_types")) {
-        Some(types) => {
-            let words = entries(types, "indexer_types", LOAD)?;
-            Ok(Filled { words, rule: "indexer_types (config.json)".to_owned() })
-        }
-        None => Ok(super::super::rules::hy_v4_default(served)),
-    }
-}
-
-/// Applies attributes that are set on the loaded config: only `indexer_types` still matters then.
-fn late(served: &Served, filled: Filled) -> Result<Filled, Failure> {
-    match served.overridden("indexer_types") {
-        None => Ok(filled),
-        Some(Value::Null) => Err(Failure::new("TypeError", BUILD, "indexer_types was set to None after loading")),
-        Some(types) => {
-            let words = entries(types, "indexer_types", BUILD)?;
-            Ok(Filled { words, rule: "indexer_types (override)".to_owned() })
-        }
-    }
-}
-
 /// Builds every layer from its word; everything but "shared" is Full.
 fn built(served: &Served, filled: &Filled) -> Reading {
-    let words = &filled.words;
-    if words.len() < served.layers {
-        let reason = format!("indexer_types has {} entries for {} layers", words.len(), served.layers);
-        return Reading::fails(&filled.rule, Failure::new("IndexError", BUILD, reason));
-    }
     let sites = served.sites();
-    let reading = Reading::of(served, &sites, &filled.rule, |layer| words[layer] == "shared");
-    let first = reading.shared(&sites[..sites.len().min(1)]);
-    let failure = first.first().map(|layer| {
-        Failure::new("ValueError", FORWARD, format!("layer {layer} is shared, and no layer before it has indices"))
-    });
-    let beyond = words.len() - served.layers;
+    let shared = |layer| item_is(&filled.types, layer, "shared", "indexer_types", BUILD);
+    let reading = Reading::raising(served, &sites, &filled.rule, shared);
+    let lost = lost(served, &reading, &sites);
+    let beyond = filled.types.as_array().map_or(0, Vec::len).saturating_sub(served.layers);
     let late = ["index_topk_pattern", "index_topk_freq"].into_iter().find(|key| served.overridden(key).is_some());
     reading
-        .but(failure)
+        .but_forward(lost)
         .warn_if(beyond > 0, format!("{beyond} entries beyond the last layer are ignored"), "give one per layer")
         .warn_if(
             late.is_some() && served.overridden("indexer_types").is_none(),
             format!("{} set after loading does nothing: indexer_types is filled by then", late.unwrap_or_default()),
             "set indexer_types, or write it to config.json",
         )
+}
+
+/// Returns why a Shared layer would get no indices in the forward.
+///
+/// Layers hand indices on as they got them; those of `glm5_next` only from a Full layer to the very next one.
+fn lost(served: &Served, reading: &Reading, sites: &[usize]) -> Option<String> {
+    let shared = reading.shared(sites);
+    let layer = if served.family == Family::Glm5Next {
+        let gets = |layer: usize| layer > 0 && reading.marks.get(layer - 1) == Some(&Mark::Full);
+        *shared.iter().find(|&&layer| !gets(layer))?
+    } else {
+        *shared.first().filter(|layer| sites.first() == Some(layer))?
+    };
+    Some(match (served.family, layer) {
+        (Family::Glm5Next, 1..) => {
+            format!("layer {layer} is shared, and indices reach only the layer right after a Full attention layer")
+        }
+        _ => format!("layer {layer} is shared, and no layer before it has indices"),
+    })
 }
 
 pub(in super::super) fn export(target: &Target, pattern: Pattern) -> Recipe {

@@ -7,10 +7,13 @@
 //! errors; overrides arrive after it. The loaders in `models/deepseek_v32/{nvidia,amd}/model.py` have no filter for
 //! indexer tensors of layers that built no indexer.
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
+use super::super::python::{int, is_truthy};
 use super::super::recipe::{Recipe, Route, StageOptions};
-use super::super::rules::{BUILD, Formula, LOAD, asked, entries, filled, given, hy_v4_default, int};
+use super::super::rules::{
+    BUILD, Formula, LOAD, Shared, TRANSFORMERS, asked, entries, given, layer_ids, pattern_or_frequency, source_lists,
+};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Mark, Reading};
 use super::super::{ExportError, Target, list};
@@ -42,33 +45,54 @@ pub(super) const ROCM: Reader = Reader {
 };
 
 fn read(served: &Served) -> Reading {
+    if served.replaces_text_config {
+        let reason = "text_config becomes a plain dict, since the loaded config has no such part";
+        return Reading::fails("the overrides", Failure::new("ValueError", LOAD, reason));
+    }
     match served.family {
-        Family::Glm => match filled(served) {
-            Ok(_) => sharing(served),
+        Family::Glm => match TRANSFORMERS.fill_then_override(served, LOAD) {
+            Ok(_) => sharing(served, &served.sites()),
             Err(failure) => Reading::fails("the transformers config class comes first", failure),
         },
-        Family::DeepseekV32 => sharing(served),
+        Family::DeepseekV3 | Family::Dots3 | Family::Longcat if served.late("index_topk").is_none() => {
+            Reading::dense(served, "the config has no index_topk: dense attention")
+        }
+        Family::DeepseekV32 | Family::DeepseekV3 | Family::Dots3 => sharing(served, &served.sites()),
         Family::HyV4 => hy_v4(served),
-        Family::DeepseekV41 => super::super::rules::source_lists(served),
+        Family::DeepseekV41 => v41(served),
+        Family::Longcat => {
+            let reason = "its attention has no buffer for an indexer";
+            Reading::fails("index_topk", Failure::new("AssertionError", BUILD, reason))
+        }
+        Family::Glm5Next => match TRANSFORMERS.fill(served) {
+            Ok(_) => ignoring(served, &served.sites()),
+            Err(failure) => Reading::fails("the transformers config class comes first", failure),
+        },
+        Family::DeepseekV4 => ignoring(served, &served.sites()),
+        Family::MinimaxM3 => ignoring(served, &sparse(served)),
         Family::Other => Reading::unknown(format!("model type '{}' was not looked up", served.model_type)),
         Family::MistralLarge4 => {
             Reading::fails("", Failure::new("not supported", LOAD, "mistral_large4 is not registered"))
         }
-        _ => Reading::all_full(served, "no key of index sharing is read").warn_if(
-            !asked(served).is_empty(),
-            format!("silently ignores {}", asked(served).join(", ")),
-            "no argument changes that in this version",
-        ),
     }
 }
 
-/// The rule of DeepSeek-V3.2 and GLM-5.
-fn sharing(served: &Served) -> Reading {
-    let reading = match chosen(served) {
-        Ok((rule, shared)) => Reading::of(served, &served.sites(), rule, |layer| shared[layer]),
+/// A family for which no key is read.
+fn ignoring(served: &Served, sites: &[usize]) -> Reading {
+    Reading::of(served, sites, "no key of index sharing is read", |_| false).warn_if(
+        !asked(served).is_empty(),
+        format!("silently ignores {}", asked(served).join(", ")),
+        "no argument changes that in this version",
+    )
+}
+
+/// The rule of DeepSeek-V3.2 and GLM-5, and of dots3-note's full attention.
+fn sharing(served: &Served, sites: &[usize]) -> Reading {
+    let reading = match pattern_or_frequency(served) {
+        Ok((rule, shared)) => Reading::raising(served, sites, rule, shared),
         Err(failure) => return Reading::fails("index_topk_pattern, index_topk_freq", failure),
     };
-    let heads = reading.shared(&served.heads(&served.sites()));
+    let heads = reading.shared(&served.heads(sites));
     let kept: Vec<usize> = served.indexers.map_or_else(Vec::new, |present| {
         present.iter().filter(|&layer| reading.marks.get(layer) == Some(&Mark::Shared)).collect()
     });
@@ -101,90 +125,106 @@ fn sharing(served: &Served) -> Reading {
         )
 }
 
-/// Returns the rule and which layers are Shared.
-fn chosen(served: &Served) -> Result<(String, Vec<bool>), Failure> {
-    if let Some(pattern) = given(served.late("index_topk_pattern")) {
-        let letters = entries(pattern, "index_topk_pattern", BUILD)?;
-        let short = letters.len() < served.layers;
-        let rest =
-            if short { format!(", {} of {} letters, the rest F", letters.len(), served.layers) } else { String::new() };
-        let rule = format!("index_topk_pattern ({}){rest}", served.origin("index_topk_pattern"));
-        return Ok((rule, (0..served.layers).map(|l| letters.get(l).is_some_and(|c| c == "S")).collect()));
-    }
-    let freq = int(served.late("index_topk_freq"), 1, "index_topk_freq", BUILD)?;
-    let offset = int(served.late("index_skip_topk_offset"), 2, "index_skip_topk_offset", BUILD)?;
-    if freq == 0 {
-        return Err(Failure::new("ZeroDivisionError", BUILD, "index_topk_freq is 0"));
-    }
-    let rule = if freq == 1 {
-        "no pattern, no frequency: every layer".to_owned()
-    } else {
-        let text = Formula::V.text(freq, offset);
-        format!("index_topk_freq {freq}: {text} ({})", served.origin("index_topk_freq"))
-    };
-    Ok((rule, (0..served.layers).map(|l| !Formula::V.is_full(l, freq, offset)).collect()))
-}
+/// Names of sparse attention in `layer_types` of HY-V4: vLLM's own, and what transformers renames to one of them.
+const HY_V4_SPARSE: [&str; 5] =
+    ["sparse_attention", "sparse", "indexed_attention", "deepseek_sparse_attention", "qwen_sparse_attention"];
 
-/// `models/hy_v4/nvidia/attention.py`, `compute_skip_topk_layers`.
+/// `models/hy_v4/nvidia/attention.py`: only layers that `layer_types` calls sparse take part; without it none does.
 fn hy_v4(served: &Served) -> Reading {
-    let types = match served.late("indexer_types") {
-        Some(types) if !types.is_null() => entries(types, "indexer_types", LOAD),
-        // Only an override can leave null behind: the config class fills the key.
-        _ if served.overridden("indexer_types").is_some() => {
-            return match chosen(served) {
-                Ok((rule, shared)) => Reading::of(served, &served.sites(), rule, |l| shared[l]),
-                Err(failure) => Reading::fails("index_topk_pattern, index_topk_freq", failure),
-            };
-        }
-        _ => Ok(hy_v4_default(served).words),
-    };
-    let words = match types {
-        Ok(words) => words,
+    let types = match TRANSFORMERS.fill_hy_v4(served).and_then(|filled| TRANSFORMERS.overriding(served, filled, LOAD)) {
+        Ok(filled) => filled.types,
         Err(failure) => return Reading::fails("indexer_types", failure),
     };
-    let odd = words.iter().find(|w| *w != "full" && *w != "shared");
-    if words.len() != served.layers || odd.is_some() {
-        let reason = match odd {
-            Some(word) => format!("'{word}' in indexer_types is neither full nor shared"),
-            None => format!("indexer_types has {} entries for {} layers", words.len(), served.layers),
+    let words = served.late("layer_types").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_sparse =
+        |layer: &usize| words.get(*layer).and_then(Value::as_str).is_some_and(|w| HY_V4_SPARSE.contains(&w));
+    let sites: Vec<usize> = (0..served.layers).filter(is_sparse).collect();
+    if sites.is_empty() {
+        return Reading::dense(served, "layer_types names no sparse layer: dense attention").warn(
+            "runs dense attention: only layers that layer_types calls sparse select keys",
+            "write layer_types with 'indexed_attention' for every layer",
+        );
+    }
+    match skipped(served, &types) {
+        Ok((rule, shared)) => Reading::raising(served, &sites, rule, shared),
+        Err(failure) => Reading::fails("indexer_types", failure),
+    }
+}
+
+/// `compute_skip_topk_layers`: `indexer_types`, or the other keys where an override leaves null behind.
+fn skipped(served: &Served, types: &Value) -> Result<(String, Shared), Failure> {
+    let wrong = |reason: String| Err(Failure::new("ValueError", BUILD, reason));
+    if types.is_null() {
+        return match given(served.late("index_topk_freq")) {
+            Some(freq) if !freq.is_boolean() && freq.as_i64().is_none_or(|freq| freq <= 0) => {
+                wrong(format!("index_topk_freq is {freq}, no positive integer"))
+            }
+            None if served.late("index_topk_freq").is_some() => wrong("index_topk_freq is null".to_owned()),
+            _ => pattern_or_frequency(served),
         };
-        return Reading::fails("indexer_types", Failure::new("ValueError", BUILD, reason));
+    }
+    let words = entries(types, "indexer_types", BUILD)?;
+    if words.len() != served.layers {
+        return wrong(format!("indexer_types has {} entries for {} layers", words.len(), served.layers));
+    }
+    if let Some(word) = words.iter().find(|w| *w != "full" && *w != "shared") {
+        return wrong(format!("'{word}' in indexer_types is neither full nor shared"));
     }
     let rule = format!("indexer_types ({})", served.origin("indexer_types"));
-    Reading::of(served, &served.sites(), rule, |layer| words[layer] == "shared").warn_if(
-        served.file("layer_types").is_some(),
-        "only layers whose layer_types entry is sparse take part, which is not simulated",
-        "look at layer_types",
-    )
+    Ok((rule, Box::new(move |layer| Ok(words[layer] == "shared"))))
 }
+
+/// `models/deepseek_v41/attention.py`: a layer reuses the last source at or before it, which there must be.
+fn v41(served: &Served) -> Reading {
+    let fails = |reason: String| Reading::fails("index_source_layer_ids", Failure::new("ValueError", BUILD, reason));
+    if let Some(layer) = (0..served.layers).find(|&layer| served.ratio(layer).is_some_and(|ratio| ratio > 2)) {
+        return fails(format!("the compress ratio of layer {layer} is none of 0, 1 and 2"));
+    }
+    for key in ["kv_source_layer_ids", "index_source_layer_ids"] {
+        let sources = layer_ids(served, key);
+        let is_orphan = |site: &&usize| !sources.iter().any(|source| source <= *site);
+        match served.sites().iter().find(is_orphan) {
+            Some(_) if sources.is_empty() => return fails(format!("{key} is missing or empty")),
+            Some(layer) => return fails(format!("layer {layer} comes before the first of {key}")),
+            None => {}
+        }
+    }
+    source_lists(served)
+}
+
+/// The sparse layers of MiniMax-M3: `layer_types` is not read.
+fn sparse(served: &Served) -> Vec<usize> {
+    (0..served.layers).filter(|&layer| served.is_sparse(layer)).collect()
+}
+
+/// Keys that ROCm's MiniMax-M3 refuses outside `text_config`.
+const NESTED: [&str; 3] = ["use_index_cache", "index_topk_freq", "index_skip_topk_offset"];
 
 /// `models/minimax_m3/amd/model.py`: formula A over the ordinal of sparse layers, off unless `use_index_cache`.
 fn minimax_rocm(served: &Served) -> Reading {
     if served.family != Family::MinimaxM3 {
         return Reading::unknown("only for minimax_m3_vl");
     }
-    if let Some(key) = served.stray.iter().find(|key| key.starts_with("index_") || *key == "use_index_cache") {
+    if let Some(key) = served.stray.iter().find(|key| NESTED.contains(&key.as_str())) {
         let reason = format!("override '{key}' is not nested in text_config");
         return Reading::fails("text_config", Failure::new("ValueError", LOAD, reason));
     }
-    if served.late("use_index_cache").and_then(serde_json::Value::as_bool) != Some(true) {
-        return Reading::all_full(served, "use_index_cache is not set: every sparse layer").warn_if(
+    let sites = sparse(served);
+    let all_full = |rule: &str| Reading::of(served, &sites, rule, |_| false);
+    if !is_truthy(served.late("use_index_cache")) {
+        return all_full("use_index_cache is not set: every sparse layer").warn_if(
             !asked(served).is_empty(),
             format!("ignores {}", asked(served).join(", ")),
             "set use_index_cache inside text_config",
         );
     }
-    let freq = int(served.late("index_topk_freq"), 1, "index_topk_freq", BUILD);
-    let offset = int(served.late("index_skip_topk_offset"), 0, "index_skip_topk_offset", BUILD);
-    let (freq, offset) = match (freq, offset) {
-        (Ok(0), _) => {
-            let reason = "index_topk_freq is 0";
-            return Reading::fails("index_topk_freq", Failure::new("ZeroDivisionError", BUILD, reason));
-        }
+    // `int(value or default)`: 0 and null count as absent.
+    let read = |key, default| int(served.late(key).filter(|value| is_truthy(Some(value))), default, key, BUILD);
+    let (freq, offset) = match (read("index_topk_freq", 1.), read("index_skip_topk_offset", 0.)) {
+        (Ok(freq), _) if freq <= 1. => return all_full("index_topk_freq is at most 1: every sparse layer"),
         (Ok(freq), Ok(offset)) => (freq, offset),
         (Err(failure), _) | (_, Err(failure)) => return Reading::fails("index_topk_freq", failure),
     };
-    let sites = served.sites();
     let rule = format!("index_topk_freq {freq}: {}, l counting sparse layers", Formula::A.text(freq, offset));
     Reading::of(served, &sites, rule, |layer| {
         let ordinal = sites.iter().position(|&site| site == layer).unwrap_or_default();

@@ -8,8 +8,11 @@
 
 use serde_json::Value;
 
+use super::super::python::{has_item, is_truthy, item, item_is, len, number};
 use super::super::recipe::{Recipe, Route};
-use super::super::rules::{BUILD, Formula, START, Shared, asked, entries, filled, given, int};
+use super::super::rules::{
+    BUILD, Formula, LOAD, START, Shared, TRANSFORMERS, asked, frequency_rule, given, pattern_or_frequency,
+};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
 use super::super::{Target, list};
@@ -29,55 +32,45 @@ pub(in super::super) const READER: Reader = Reader {
 
 fn read(served: &Served) -> Reading {
     match served.family {
-        Family::Glm => match filled(served) {
-            Ok(_) => plain(served),
+        Family::Glm => match TRANSFORMERS.fill_then_override(served, LOAD) {
+            Ok(filled) => plain(served, &filled.types),
             Err(failure) => Reading::fails("the transformers config class comes first", failure),
         },
-        Family::DeepseekV32 => plain(served),
+        Family::DeepseekV3 if served.late("index_topk").is_none() => {
+            Reading::dense(served, "the config has no index_topk: dense attention")
+        }
+        Family::DeepseekV32 | Family::DeepseekV3 => plain(served, served.late("indexer_types").unwrap_or(&Value::Null)),
         Family::DeepseekV4 => v4(served),
         _ => Reading::unknown(format!("model type '{}' was not looked up", served.model_type)),
     }
 }
 
-/// A layer's letter under `index_topk_pattern`, or under the frequency; V4 has no offset key.
-fn shared(served: &Served, fixed_offset: Option<i64>) -> Result<(String, Shared), Failure> {
-    if let Some(pattern) = given(served.late("index_topk_pattern")) {
-        let letters = entries(pattern, "index_topk_pattern", BUILD)?;
-        let rule = format!("index_topk_pattern ({})", served.origin("index_topk_pattern"));
-        return Ok((rule, Box::new(move |l| letters.get(l).is_some_and(|letter| letter == "S"))));
-    }
-    let freq = int(served.late("index_topk_freq"), 1, "index_topk_freq", BUILD)?;
-    let offset = match fixed_offset {
-        Some(offset) => offset,
-        None => int(served.late("index_skip_topk_offset"), 2, "index_skip_topk_offset", BUILD)?,
-    };
-    if freq < 1 {
-        return Err(Failure::new("not known", BUILD, format!("what index_topk_freq {freq} does was not read")));
-    }
-    let rule = match freq {
-        1 => "no pattern, no frequency: every layer".to_owned(),
-        _ => format!("index_topk_freq {freq}: {}", Formula::V.text(freq, offset)),
-    };
-    Ok((rule, Box::new(move |l| !Formula::V.is_full(l, freq, offset))))
-}
-
-fn plain(served: &Served) -> Reading {
-    let nulls = ["index_topk_freq", "index_skip_topk_offset"].map(|key| served.late(key) == Some(&Value::Null));
-    if given(served.late("index_topk_pattern")).is_none() && nulls.contains(&true) {
-        return Reading::unknown("what a null frequency or offset does here was not read");
-    }
-    let (rule, shared) = match shared(served, None) {
-        Ok(shared) => shared,
+/// `should_reuse_topk`; `types` is `indexer_types` after loading.
+fn plain(served: &Served, types: &Value) -> Reading {
+    let (rule, shared) = match pattern_or_frequency(served) {
+        Ok(chosen) => chosen,
         Err(failure) => return Reading::fails("index_topk_freq", failure),
     };
     let sites = served.sites();
-    let reading = Reading::of(served, &sites, rule, shared);
-    let types = served.late("indexer_types").and_then(Value::as_array);
-    let is_typed = |layer: usize| types.and_then(|t| t.get(layer)).and_then(Value::as_str) == Some("shared");
-    let carries = served.late("use_index_cache").and_then(Value::as_bool) == Some(true);
+    let reading = Reading::raising(served, &sites, &rule, |layer| {
+        let is_shared = shared(layer)?;
+        if is_shared {
+            type_of(types, layer)?;
+        }
+        Ok(is_shared)
+    });
+    // Boundaries between stages ask whether indices are transported.
+    let boundaries: Vec<usize> = served.heads(&sites).into_iter().skip(1).collect();
+    if reading.failure.is_none()
+        && let Some(failure) = boundaries.iter().find_map(|&layer| transported(types, layer).err())
+    {
+        return Reading::fails(rule, failure);
+    }
+    let is_typed = |layer: usize| transported(types, layer).is_ok_and(|is_typed| is_typed);
+    let carries = is_truthy(served.late("use_index_cache"));
     let first = reading.shared(&sites[..1]);
-    let heads: Vec<usize> = reading.shared(&served.heads(&sites)[1..]);
-    let lost: Vec<usize> = heads.into_iter().filter(|&layer| !carries && !is_typed(layer)).collect();
+    let lost: Vec<usize> =
+        reading.shared(&boundaries).into_iter().filter(|&layer| !carries && !is_typed(layer)).collect();
     let kept = reading.shared(&sites).into_iter().filter(|&layer| !is_typed(layer)).count();
     reading
         .warn_if(!first.is_empty(), "the first layer is Shared and gets no indices", "make it Full")
@@ -93,27 +86,44 @@ fn plain(served: &Served) -> Reading {
         )
 }
 
+/// Returns a layer's entry in `indexer_types`: null where that is null or too short.
+fn type_of(types: &Value, layer: usize) -> Result<Value, Failure> {
+    if types.is_null() || layer >= len(types, "indexer_types", BUILD)? {
+        return Ok(Value::Null);
+    }
+    item(types, layer, "indexer_types", BUILD)
+}
+
+/// `pp_stage_requires_topk_indices`, as far as `indexer_types` goes: `indexer_types[layer].lower() == "shared"`.
+fn transported(types: &Value, layer: usize) -> Result<bool, Failure> {
+    if types.is_null() || layer >= len(types, "indexer_types", BUILD)? {
+        return Ok(false);
+    }
+    match item(types, layer, "indexer_types", BUILD)? {
+        Value::String(word) => Ok(word.to_lowercase() == "shared"),
+        other => Err(Failure::new("AttributeError", BUILD, format!("indexer_types holds {other} at layer {layer}"))),
+    }
+}
+
 fn v4(served: &Served) -> Reading {
     let sites = served.sites();
-    if served.late("use_index_cache").and_then(Value::as_bool) != Some(true) {
+    if !is_truthy(served.late("use_index_cache")) {
         return Reading::all_full(served, "use_index_cache is not set: every layer of ratio 4").warn_if(
             !asked(served).is_empty(),
             format!("ignores {}", asked(served).join(", ")),
             "set use_index_cache to true",
         );
     }
-    let (rule, shared) = match shared(served, Some(2)) {
-        Ok(shared) => shared,
+    let (rule, shared) = match v4_shared(served) {
+        Ok(chosen) => chosen,
+        Err(_) if sites.is_empty() => return Reading::all_full(served, "no layer has compression ratio 4"),
         Err(failure) => return Reading::fails("index_topk_freq", failure),
     };
-    if shared(0) {
-        let reason = "the pattern begins with S";
-        return Reading::fails(rule, Failure::new("AssertionError", START, reason));
-    }
-    let heads = served.heads(&sites);
     let ordinal = |layer: usize| sites.iter().position(|&site| site == layer).unwrap_or_default();
-    let forced: Vec<usize> = heads.iter().copied().filter(|&layer| shared(ordinal(layer))).collect();
-    let reading = Reading::of(served, &sites, rule, |layer| shared(ordinal(layer)) && !heads.contains(&layer));
+    let heads = served.heads(&sites);
+    let forced: Vec<usize> =
+        heads.iter().copied().filter(|&layer| shared(ordinal(layer)).is_ok_and(|is_shared| is_shared)).collect();
+    let reading = Reading::raising(served, &sites, rule, |l| Ok(shared(ordinal(l))? && !heads.contains(&l)));
     reading
         .warn_if(
             !forced.is_empty(),
@@ -124,6 +134,24 @@ fn v4(served: &Served) -> Reading {
             format!("letters count the {} layers of compression ratio 4, not all {}", sites.len(), served.layers),
             "do not reuse such a pattern for engines that count all layers",
         )
+}
+
+/// `dsv4_skips_indexer_topk`, by the ordinal among the layers of ratio 4: a pattern that begins with F, or a frequency
+/// (V, offset 2).
+fn v4_shared(served: &Served) -> Result<(String, Shared), Failure> {
+    let key = "index_topk_pattern";
+    if let Some(pattern) = given(served.late(key)).cloned() {
+        let rule = format!("{key} ({})", served.origin(key));
+        if !item_is(&pattern, 0, "F", key, BUILD)? {
+            return Err(Failure::new("AssertionError", START, "the pattern does not begin with F"));
+        }
+        return Ok((rule, Box::new(move |ordinal| has_item(&pattern, ordinal, "S", key, BUILD))));
+    }
+    let freq = number(served.late("index_topk_freq"), 1., "index_topk_freq", BUILD)?;
+    if freq == 0. {
+        return Err(Failure::new("ZeroDivisionError", BUILD, "index_topk_freq is 0"));
+    }
+    Ok((frequency_rule(served, freq, 2.), Box::new(move |ordinal| Ok(!Formula::V.is_full(ordinal, freq, 2.)))))
 }
 
 pub(in super::super) fn export(target: &Target, pattern: Pattern) -> Recipe {

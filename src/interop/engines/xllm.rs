@@ -3,7 +3,8 @@
 //! Pattern beats a frequency above 1 (V, an offset of 0 counts as 2), letters in either case; a short pattern or another
 //! letter is fatal.
 
-use super::super::rules::{BUILD, Formula, START, entries, given, int};
+use super::super::python::number;
+use super::super::rules::{BUILD, Formula, START, entries, given};
 use super::super::served::Served;
 use super::super::strip::{Failure, Reading};
 use super::Reader;
@@ -33,12 +34,12 @@ fn read(served: &Served) -> Reading {
             letters[layer].eq_ignore_ascii_case("s")
         });
     }
-    let freq = int(given(served.late("index_topk_freq")), 1, "index_topk_freq", BUILD);
-    let offset = int(given(served.late("index_skip_topk_offset")), 2, "index_skip_topk_offset", BUILD);
+    let freq = number(given(served.late("index_topk_freq")), 1., "index_topk_freq", BUILD);
+    let offset = number(given(served.late("index_skip_topk_offset")), 2., "index_skip_topk_offset", BUILD);
     match (freq, offset) {
-        (Ok(freq), _) if freq <= 1 => Reading::all_full(served, "no pattern, no frequency above 1: every layer"),
+        (Ok(freq), _) if freq <= 1. => Reading::all_full(served, "no pattern, no frequency above 1: every layer"),
         (Ok(freq), Ok(offset)) => {
-            let offset = if offset == 0 { 2 } else { offset };
+            let offset = if offset == 0. { 2. } else { offset };
             let rule = format!("index_topk_freq {freq}: {}", Formula::V.text(freq, offset));
             Reading::of(served, &sites, rule, |layer| !Formula::V.is_full(layer, freq, offset))
         }

@@ -109,7 +109,7 @@ fn letters(app: &App, strip: &Strip, pattern: Pattern, heads: LayerSet) -> Line 
 fn tail(app: &App, strip: &Strip, pattern: Pattern) -> (String, Style) {
     let wanted: Vec<Mark> =
         (0..pattern.len()).map(|l| if pattern.is_full(l) { Mark::Full } else { Mark::Shared }).collect();
-    let (text, role) = match (&strip.failure, strip.marks.is_empty(), strip.differences(&wanted).len()) {
+    let (text, role) = match (strip.end(), strip.marks.is_empty(), strip.differences(&wanted).len()) {
         (Some(failure), ..) => (format!("✗ {}", failure.error), Role::Bad),
         (None, true, _) => ("not known".to_owned(), Role::Dim),
         (None, false, 0) => (format!("{} F ●", strip.full()), Role::Good),
@@ -129,7 +129,7 @@ fn known(app: &App, simulation: &Simulation, strip: &Strip, area: Rect, buf: &mu
     let read = if strip.verified { "read in its release" } else { "not read in a release" };
     let inner = frame(buf, area, &format!("{} {}, {read}", strip.engine, strip.version), theme);
     let mut texts = vec![(format!("{} ({})", strip.rule, strip.source), Role::Text)];
-    if let Some(failure) = &strip.failure {
+    if let Some(failure) = strip.end() {
         texts.push((format!("{} {}: {}", failure.error, failure.when, failure.reason), Role::Bad));
     }
     texts.extend(strip.warnings.iter().map(|w| (format!("{}: {}", w.what, w.advice), Role::Warn)));
