@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cancel;
+use super::{Cancel, Capabilities};
 use crate::domain::{
     Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, SelectionUnit, Speed, Subject, Trace,
     TrainingSettings, TrainingStep, Validation,
@@ -40,8 +40,10 @@ pub struct ModelInfo {
     pub device: String,
     /// Compute dtype, such as `f32`.
     pub dtype: String,
-    /// `reference` or `fast`.
+    /// `reference` or `fast`; a worker's engine and its version.
     pub ops: String,
+    /// What the backend can do besides evaluating and recording.
+    pub can: Capabilities,
     /// Sequences of the calibration set.
     pub sequences: usize,
     /// Scored targets of the calibration set.

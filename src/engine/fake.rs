@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, BackendError, Cancel, Coverage, LayerCoverage, ModelInfo, Training, Weights};
+use super::{Backend, BackendError, Cancel, Capabilities, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 use crate::domain::IndexSource;
 use crate::domain::{
     Constraints, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query, QuerySampling,
@@ -46,6 +46,7 @@ impl Fake {
             device: "cpu".into(),
             dtype: "f32".into(),
             ops: "reference".into(),
+            can: Capabilities::all(),
             sequences: SEQUENCES,
             targets: 24,
             eligible: 18,

@@ -1,7 +1,7 @@
 //! What is known of a model before anything is run.
 
 use super::data::Calibration;
-use super::{BackendError, ModelInfo, Settings};
+use super::{BackendError, Capabilities, ModelInfo, Settings};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{PatternError, Subject, TopK};
 
@@ -34,6 +34,7 @@ impl ModelInfo {
             device: settings.placement.device_name(),
             dtype: settings.placement.dtype_name().to_owned(),
             ops: settings.attention(),
+            can: Capabilities::all(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
             eligible: calibration.eligible(config.topk()),
@@ -42,6 +43,16 @@ impl ModelInfo {
             data: calibration.data().to_owned(),
             training: Vec::new(),
         })
+    }
+
+    /// Takes in what a calibration set is.
+    pub(super) fn describe(&mut self, calibration: &Calibration) {
+        self.sequences = calibration.sequences().len();
+        self.targets = calibration.targets();
+        self.eligible = calibration.eligible(self.topk());
+        self.context = calibration.longest();
+        self.calibration = calibration.hash();
+        calibration.data().clone_into(&mut self.data);
     }
 
     /// Returns how many units a query may select.

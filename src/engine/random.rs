@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use super::{BackendError, Calibration, LocalBackend, ModelInfo, Settings};
+use super::{BackendError, Calibration, Capabilities, LocalBackend, ModelInfo, Settings};
 use crate::checkpoint::{Config, demands};
 use crate::domain::{Constraints, Pattern};
 use crate::model::{Model, TensorSource};
@@ -105,6 +105,7 @@ impl LocalBackend {
             device: placement.device_name(),
             dtype: placement.dtype_name().to_owned(),
             ops: settings.attention(),
+            can: Capabilities::all(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
             eligible: calibration.eligible(config.topk()),

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::data::Calibration;
 use super::forward::How;
-use super::local::{Baseline, LocalBackend, Settings};
-use super::{Backend, BackendError, Cancel, ModelInfo};
+pub(super) use super::local::Baseline;
+use super::local::{LocalBackend, Settings};
+use super::{Backend, BackendError, Cancel};
 use crate::domain::{Subject, block_ends, block_means};
 use crate::model::Unseen;
 use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
@@ -13,16 +14,38 @@ use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, Se
 /// Returns the calibration set in parts, one per batch.
 pub(super) fn layout(backend: &LocalBackend) -> Layout {
     let part = |batch: usize| {
-        let targets = backend.targets(batch);
-        let (fixed, eligible) = targets.split(backend.info.topk());
-        let mut blocks = Vec::new();
-        for n in eligible.counts() {
-            let ends = block_ends(n);
-            blocks.extend(ends.iter().scan(0, |begin, &end| Some(end - std::mem::replace(begin, end))));
-        }
-        Part { blocks, targets: fixed.counts().chain(eligible.counts()).sum(), sequences: targets.len() }
+        let (fixed, eligible) = backend.targets(batch).split(backend.info.topk());
+        part_of(fixed.counts().sum(), &eligible.counts().collect::<Vec<_>>())
     };
     Layout { parts: (0..backend.runner.batches.len()).map(part).collect() }
+}
+
+/// Returns a part of so many targets that cannot change, and of sequences with so many eligible ones.
+pub(super) fn part_of(fixed: usize, eligible: &[usize]) -> Part {
+    let mut blocks = Vec::new();
+    for &n in eligible {
+        let ends = block_ends(n);
+        blocks.extend(ends.iter().scan(0, |begin, &end| Some(end - std::mem::replace(begin, end))));
+    }
+    Part { blocks, targets: fixed + eligible.iter().sum::<usize>(), sequences: eligible.len() }
+}
+
+/// Compares the losses of eligible targets, sequence by sequence, with those of the reference; `cost` is layers run and
+/// seconds.
+pub(super) fn measured(
+    (pattern, part): Unit,
+    losses: &[Vec<f64>],
+    baseline: &Baseline,
+    is_reference: bool,
+    (layers, seconds): (usize, f64),
+) -> Measured {
+    let mut blocks = Vec::new();
+    for (ours, theirs) in losses.iter().zip(&baseline.eligible) {
+        let differences: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
+        blocks.extend(block_means(&differences));
+    }
+    let nll = baseline.fixed + losses.iter().flatten().sum::<f64>();
+    Measured { pattern, part, blocks, nll, is_reference, layers, seconds }
 }
 
 /// Measures every unit, part by part; within a part patterns with common prefixes follow each other.
@@ -50,20 +73,8 @@ pub(super) fn losses(
         };
         let Some(baseline) = &backend.baselines[part] else { continue };
         let losses = losses.as_ref().unwrap_or(&baseline.eligible);
-        let mut blocks = Vec::new();
-        for (ours, theirs) in losses.iter().zip(&baseline.eligible) {
-            let differences: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
-            blocks.extend(block_means(&differences));
-        }
-        done(Measured {
-            pattern,
-            part,
-            blocks,
-            nll: baseline.fixed + losses.iter().flatten().sum::<f64>(),
-            is_reference,
-            layers,
-            seconds: started.elapsed().as_secs_f64(),
-        });
+        let cost = (layers, started.elapsed().as_secs_f64());
+        done(measured((pattern, part), losses, baseline, is_reference, cost));
     }
     Ok(())
 }
@@ -98,15 +109,8 @@ impl LocalBackend {
     }
 
     fn with(&self, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
-        let info = ModelInfo {
-            sequences: calibration.sequences().len(),
-            targets: calibration.targets(),
-            eligible: calibration.eligible(self.info.topk()),
-            context: calibration.longest(),
-            calibration: calibration.hash(),
-            data: calibration.data().to_owned(),
-            ..self.info.clone()
-        };
+        let mut info = self.info.clone();
+        info.describe(&calibration);
         Self::assemble(info, self.runner.model.clone(), calibration, settings)
     }
 }

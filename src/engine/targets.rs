@@ -10,6 +10,14 @@ use crate::analysis::tally::Scored;
 use crate::domain::{Subject, TopK};
 use crate::model::Head;
 
+/// Returns the refusal of a loss that is not a finite number.
+pub(super) fn not_finite(subject: Subject, sequence: usize, position: usize) -> BackendError {
+    BackendError::Failed {
+        message: format!("the loss of {subject} is not finite at position {position} of sequence {sequence}"),
+        hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
+    }
+}
+
 /// The scored queries of one batch.
 #[derive(Clone, Debug)]
 pub(super) struct Targets {
@@ -73,10 +81,7 @@ impl Targets {
         else {
             return Ok(());
         };
-        Err(BackendError::Failed {
-            message: format!("the loss of {subject} is not finite at position {position} of sequence {sequence}"),
-            hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
-        })
+        Err(not_finite(subject, sequence, position))
     }
 
     /// Picks the scored queries' rows of `[B, T, hidden]`: `[R, hidden]`.

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::analysis::{Metric, overlap};
 use crate::domain::*;
-use crate::engine::{Command, Coverage, LayerCoverage, ModelInfo, Update};
+use crate::engine::{Capabilities, Command, Coverage, LayerCoverage, ModelInfo, Update};
 use crate::tui::app::{App, Engine};
 use crate::tui::color::Depth;
 use crate::tui::msg::{Effect, Msg};
@@ -36,6 +36,7 @@ pub fn model(layers: usize, locked: &[usize]) -> ModelInfo {
         device: "cpu".into(),
         dtype: "f32".into(),
         ops: "reference".into(),
+        can: Capabilities::all(),
         data: "calibration text".into(),
         training: vec![("training text".into(), 131_072)],
         sequences: 20,

@@ -1,0 +1,258 @@
+//! A worker's process: requests go to its standard input, replies come from its standard output.
+
+use std::io::{BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::frame::Frame;
+use crate::engine::{BackendError, Cancel};
+
+/// How often a waiting request looks whether it is still wanted.
+const TICK: Duration = Duration::from_millis(10);
+/// How long a worker may take to answer a cancel before it is killed.
+const CANCEL_WITHIN: Duration = Duration::from_secs(60);
+/// Bytes of the worker's log that an error quotes at most.
+const LOG_TAIL: usize = 1500;
+/// Most bytes behind a frame's line before anything was asked for.
+const FEW: u64 = 1 << 16;
+
+/// A worker that runs.
+pub(super) struct Link {
+    /// The process; `None` for a worker in a thread of a test.
+    child: Option<Child>,
+    input: Option<Box<dyn Write + Send>>,
+    replies: Receiver<Result<Frame, String>>,
+    log: Arc<Mutex<Vec<u8>>>,
+    /// Most bytes that a reply to the present request may have behind its line.
+    most: Arc<AtomicU64>,
+    last: u64,
+    /// What is left of a worker that is of no use any more.
+    lost: Option<String>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pid = self.child.as_ref().map(Child::id);
+        f.debug_struct("Link").field("pid", &pid).field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Starts a worker by its command.
+    pub(super) fn start(command: &[String]) -> Result<Self, BackendError> {
+        let [program, args @ ..] = command else { return Err(failed("the worker's command is empty", None)) };
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| {
+                failed(
+                    &format!("the worker '{program}' cannot be started: {e}"),
+                    Some("give its command with --worker, such as --worker 'python3 my_worker.py MODEL'"),
+                )
+            })?;
+        let (Some(input), Some(out), Some(err)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+            return Err(failed("the worker's pipes cannot be opened", None));
+        };
+        let mut link = Self::over(Box::new(out), Box::new(input));
+        link.child = Some(child);
+        link.keep_log(err);
+        Ok(link)
+    }
+
+    /// Speaks with a worker over a pair of streams.
+    pub(super) fn over(replies_from: Box<dyn Read + Send>, input: Box<dyn Write + Send>) -> Self {
+        let (sender, replies) = channel();
+        let (most, log) = (Arc::new(AtomicU64::new(FEW)), Arc::new(Mutex::new(Vec::new())));
+        let limit = Arc::clone(&most);
+        thread::spawn(move || {
+            let mut from = BufReader::new(replies_from);
+            loop {
+                let frame = match Frame::read(&mut from, limit.load(Ordering::Relaxed)) {
+                    Ok(Some(frame)) => Ok(frame),
+                    Ok(None) => return,
+                    Err(error) => Err(error.to_string()),
+                };
+                let ends = frame.is_err();
+                if sender.send(frame).is_err() || ends {
+                    return;
+                }
+            }
+        });
+        Self { child: None, input: Some(input), replies, log, most, last: 0, lost: None }
+    }
+
+    /// Keeps the end of what the worker logs.
+    fn keep_log(&self, mut err: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = err.read(&mut piece) {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                log.extend_from_slice(&piece[..n]);
+                let over = log.len().saturating_sub(LOG_TAIL);
+                log.drain(..over);
+            }
+        });
+    }
+
+    /// Waits for what the worker says of itself.
+    pub(super) fn hello(&mut self, cancel: &Cancel) -> Result<Value, BackendError> {
+        let hello = self.receive(&mut || cancel.is_stale())?.ok_or(BackendError::Cancelled)?;
+        if hello.head["hello"] != "indexscope-worker" {
+            let started = hello.head.to_string().chars().take(80).collect::<String>();
+            return Err(self.lose(&format!("it began with {started}, not with its hello")));
+        }
+        Ok(hello.head)
+    }
+
+    /// Sends a request and hands every reply but the last to `each`; returns the last.
+    ///
+    /// `most` is how many bytes a reply may have. A request that nobody waits for any more is cancelled, and the worker's
+    /// terminal reply awaited.
+    pub(super) fn ask(
+        &mut self,
+        mut request: Value,
+        body: Vec<u8>,
+        most: usize,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(Frame) -> Result<(), BackendError>,
+    ) -> Result<Value, BackendError> {
+        self.last += 1;
+        let id = self.last;
+        request["id"] = id.into();
+        self.most.store((most as u64).max(FEW), Ordering::Relaxed);
+        self.send(Frame { head: request, body })?;
+        let mut cancelled: Option<Instant> = None;
+        let mut refused = None;
+        loop {
+            let wants = |at: Option<Instant>| at.is_none() && cancel.is_stale();
+            let Some(frame) =
+                self.receive(&mut || wants(cancelled) || cancelled.is_some_and(|at| at.elapsed() > CANCEL_WITHIN))?
+            else {
+                if cancelled.is_some() {
+                    return Err(self.lose("it did not answer a cancel within a minute"));
+                }
+                cancelled = Some(Instant::now());
+                self.send(Frame { head: json!({"do": "cancel", "of": id}), body: Vec::new() })?;
+                continue;
+            };
+            if frame.head["id"] != id {
+                continue;
+            }
+            if let Some(error) = frame.head.get("error") {
+                return Err(refused.unwrap_or_else(|| told(error)));
+            }
+            if frame.head["done"] == true {
+                return match (refused, cancelled) {
+                    (Some(error), _) => Err(error),
+                    (None, Some(_)) => Err(BackendError::Cancelled),
+                    (None, None) => Ok(frame.head),
+                };
+            }
+            if refused.is_none() && cancelled.is_none() {
+                refused = each(frame).err();
+            }
+        }
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), BackendError> {
+        if let Some(lost) = &self.lost {
+            return Err(failed(lost, Some("start again; the session and the search's journal have what was measured")));
+        }
+        let Some(input) = &mut self.input else { return Err(self.lose("its input is closed")) };
+        frame.write(input).map_err(|e| self.lose(&format!("it does not take requests any more ({e})")))
+    }
+
+    /// Waits for the next frame; `None` once `give_up` says so.
+    fn receive(&mut self, give_up: &mut dyn FnMut() -> bool) -> Result<Option<Frame>, BackendError> {
+        loop {
+            match self.replies.recv_timeout(TICK) {
+                Ok(Ok(frame)) => return Ok(Some(frame)),
+                Ok(Err(what)) => return Err(self.lose(&what)),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.lose("it ended")),
+                Err(RecvTimeoutError::Timeout) if give_up() => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Ends a worker that is of no use any more; returns what a person should read.
+    fn lose(&mut self, what: &str) -> BackendError {
+        self.input = None;
+        // What it has said last may still be on its way.
+        let status = self.end(Duration::from_millis(300)).map_or_else(String::new, |status| format!(" ({status})"));
+        thread::sleep(TICK);
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = String::from_utf8_lossy(&log);
+        let tail: Vec<&str> = log.trim().lines().rev().take(6).collect();
+        let tail: Vec<String> = tail.into_iter().rev().map(clean).collect();
+        let message = if tail.is_empty() {
+            format!("the worker is lost: {}{status}; it left no log", clean(what))
+        } else {
+            format!("the worker is lost: {}{status}; its log ends with: {}", clean(what), tail.join(" | "))
+        };
+        self.lost = Some(message.clone());
+        failed(&message, Some("start again; the session and the search's journal have what was measured"))
+    }
+}
+
+impl Link {
+    /// Waits so long for the process to end, and kills it then; returns its status where it ended by itself.
+    fn end(&mut self, within: Duration) -> Option<std::process::ExitStatus> {
+        let child = self.child.as_mut()?;
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(TICK);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(input) = &mut self.input {
+            let _ = Frame { head: json!({"do": "shutdown", "id": 0}), body: Vec::new() }.write(input);
+        }
+        self.input = None;
+        self.end(Duration::from_secs(2));
+    }
+}
+
+/// Returns a worker's error as the program's.
+fn told(error: &Value) -> BackendError {
+    let text = |key: &str| error[key].as_str().map(clean);
+    match error["code"].as_str() {
+        Some("cancelled") => BackendError::Cancelled,
+        code => BackendError::Failed {
+            message: format!(
+                "the worker says: {}{}",
+                text("message").unwrap_or_else(|| "nothing".to_owned()),
+                if code == Some("out_of_memory") { " (out of memory)" } else { "" }
+            ),
+            hint: text("hint"),
+        },
+    }
+}
+
+/// Returns foreign text without control characters.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+pub(super) fn failed(message: &str, hint: Option<&str>) -> BackendError {
+    BackendError::Failed { message: message.to_owned(), hint: hint.map(str::to_owned) }
+}
