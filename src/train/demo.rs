@@ -14,8 +14,15 @@ const WEIGHTS: &[u8] = include_bytes!("../../assets/demo/model.safetensors");
 const TOKENIZER: &str = include_str!("../../assets/demo/tokenizer.json");
 const CALIBRATION: &str = include_str!("../../assets/demo/calibration.txt");
 const VALIDATION: &str = include_str!("../../assets/demo/validation.txt");
-/// Eight pieces of 28 KB, evenly spaced, of either text that the demo was trained on; `assets/corpus` has the licences.
+/// Eight pieces of 28 KB, evenly spaced, of either text that the demo was trained on.
 const TRAINING: &[u8] = include_bytes!("../../assets/demo/training.txt.xz");
+/// Where the texts come from, and their licences.
+const LICENCES: [(&str, &str); 4] = [
+    ("NOTICE.md", include_str!("../../assets/NOTICE.md")),
+    ("LICENSE-python-PSF.txt", include_str!("../../assets/corpus/LICENSE-python-PSF.txt")),
+    ("LICENSE-rust-APACHE.txt", include_str!("../../assets/corpus/LICENSE-rust-APACHE.txt")),
+    ("LICENSE-rust-MIT.txt", include_str!("../../assets/corpus/LICENSE-rust-MIT.txt")),
+];
 /// What transformers needs besides `tokenizer.json`.
 const TOKENIZER_CONFIG: &str =
     "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"model_max_length\": 512\n}\n";
@@ -62,7 +69,7 @@ pub fn training_text() -> Result<String, TrainError> {
     super::data::unpack(TRAINING).map_err(|reason| TrainError::Text { path: "training.txt".into(), reason })
 }
 
-/// Writes the demo as a Hugging Face folder with its texts.
+/// Writes the demo as a Hugging Face folder with its texts and their licences.
 ///
 /// # Errors
 /// [`TrainError::Write`].
@@ -78,7 +85,11 @@ pub fn write(folder: &std::path::Path) -> Result<(), TrainError> {
         ("validation.txt", VALIDATION.as_bytes()),
         ("training.txt", training.as_bytes()),
     ];
-    files.iter().try_for_each(|(name, bytes)| super::state::write_atomic(&folder.join(name), bytes))
+    let licences = LICENCES.iter().map(|(name, text)| (*name, text.as_bytes()));
+    files
+        .into_iter()
+        .chain(licences)
+        .try_for_each(|(name, bytes)| super::state::write_atomic(&folder.join(name), bytes))
 }
 
 #[cfg(test)]
@@ -119,6 +130,24 @@ mod tests {
     }
 
     #[test]
+    fn licences_are_whole() {
+        for (name, begin, end) in [
+            ("LICENSE-python-PSF.txt", "A. HISTORY OF THE SOFTWARE", "PERFORMANCE OF THIS SOFTWARE."),
+            ("LICENSE-rust-APACHE.txt", "Apache License", "limitations under the License."),
+            ("LICENSE-rust-MIT.txt", "Permission is hereby granted", "DEALINGS IN THE SOFTWARE."),
+        ] {
+            let text = LICENCES.iter().find(|(n, _)| *n == name).unwrap().1.trim();
+            assert!(text.starts_with(begin) && text.ends_with(end), "{name}");
+        }
+        let python = LICENCES[1].1;
+        for heading in
+            ["SOFTWARE FOUNDATION LICENSE VERSION 2", "BEOPEN.COM", "CNRI LICENSE", "CWI LICENSE", "BSD LICENSE"]
+        {
+            assert!(python.contains(heading), "{heading}");
+        }
+    }
+
+    #[test]
     fn the_demo_can_be_written_and_opened_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("demo");
@@ -126,5 +155,8 @@ mod tests {
         let written = Checkpoint::open(&path).unwrap();
         assert_eq!(written.fingerprint(), checkpoint().unwrap().fingerprint());
         Tokenizer::open(&path.join("tokenizer.json")).unwrap();
+        for (name, text) in LICENCES {
+            assert_eq!(std::fs::read_to_string(path.join(name)).unwrap(), text, "{name}");
+        }
     }
 }
