@@ -7,8 +7,8 @@ Each folder holds a checkpoint and `expected.{json,safetensors}`: for every patt
 `topk.P` [Full layers, T, k] (ascending, -1 padded, visible keys only) and `margin.P` [Full layers, T], the distance of
 the k-th to the next score over the largest, 1e30 where all keys fit. Inputs are `input_ids`, `second_*` (another
 length) and `short_*` (at most k keys). Expected values are f32 and come from the files as saved. Random indexers are
-drawn again, layer by layer, until no query is near a tie. glm_dsa_tiny and deepseek_v32_tiny were made in the same
-manner by another program.
+drawn again, layer by layer, until no query is near a tie. make_tiny_fixtures.py makes glm_dsa_tiny and
+deepseek_v32_tiny.
 """
 import json, math, os, sys
 import torch
