@@ -81,6 +81,16 @@ mod tests {
     }
 
     #[test]
+    fn the_interval_is_that_of_a_hand_computed_example() {
+        let (x, y) = ([1.0, 2.0, 3.0, 4.0, 5.0], [3.0, 1.0, 2.0, 5.0, 4.0]);
+        let pairs: Vec<(f64, f64)> = x.into_iter().zip(y).collect();
+        let (low, high) = spearman(&pairs).unwrap().interval.unwrap();
+        // ρ = 0.6 and n = 5: z = atanh 0.6 = 0.693147; its error √((1 + 0.6²/2) / (5 − 3)) = 0.768115, times 1.96 is
+        // 1.505505. The limits are tanh(−0.812358) and tanh(2.198652).
+        assert!((low - -0.670_889).abs() < 1e-5 && (high - 0.975_678).abs() < 1e-5, "{low} {high}");
+    }
+
+    #[test]
     fn the_interval_narrows_with_the_pairs() {
         let of = |n: usize| {
             let pairs: Vec<(f64, f64)> = (0..n).map(|i| (i as f64, (i + 3 * (i % 3)) as f64)).collect();

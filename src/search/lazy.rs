@@ -133,3 +133,35 @@ impl Pick for Lazy {
         Some(self.auditor.audit())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_lies_below_by_half_of_the_size() {
+        // A gain may grow by as much as a loss may shrink.
+        assert_eq!([0.5, 0.0, -0.5].map(bound), [0.25, 0.0, -0.75]);
+        let mut damages = Damages::default();
+        damages.set(1, 0.5);
+        damages.set(2, -0.5);
+        assert_eq!([1, 2, 3].map(|layer| damages.bound(layer)), [0.25, -0.75, f64::NEG_INFINITY]);
+        assert_eq!(damages.queue(&[1, 2, 3, 4]), [3, 4, 2, 1]);
+    }
+
+    #[test]
+    fn every_eighth_skipped_candidate_is_audited() {
+        let mut auditor = Auditor::new(0);
+        assert_eq!(auditor.draw(&[4; 7]), None);
+        assert_eq!(auditor.draw(&[]), None);
+        assert_eq!(auditor.draw(&[5]), Some(5));
+        assert_eq!(auditor.draw(&[6; 7]), None, "counted anew after an audit");
+    }
+
+    #[test]
+    fn only_damage_below_its_bound_is_a_violation() {
+        let mut auditor = Auditor::new(0);
+        [0.1, 0.2, 0.3].into_iter().for_each(|damage| auditor.judge(damage, 0.2));
+        assert_eq!(auditor.audit(), Audit { audited: 3, violations: 1 });
+    }
+}

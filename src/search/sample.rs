@@ -92,6 +92,14 @@ mod tests {
     }
 
     #[test]
+    fn the_upper_bound_lies_above() {
+        let bound = |se| upper(Estimate { value: 0.1, se, n: 1 });
+        // One-sided 95 % of a normal distribution: 1.645 standard errors.
+        assert!((bound(Some(0.02)) - 0.1329).abs() < 1e-12);
+        assert_eq!((bound(Some(0.0)), bound(None)), (0.1, f64::INFINITY));
+    }
+
+    #[test]
     fn the_bootstrap_knows_a_clear_winner_from_a_toss() {
         let (clear, worse) = (sample(&[0.0, 0.1, 0.0, 0.1]), sample(&[1.0, 1.1, 1.2, 1.0]));
         assert_eq!(probability_of_best(&[&worse, &clear], 1, 7), Some(1.0));

@@ -49,6 +49,15 @@ impl Synthetic {
         })
     }
 
+    /// Returns one whose damage is the sum of each Shared layer's, which is `spread` more on every other part and as much
+    /// less on those between: with an even number of parts the mean is the damage.
+    pub(super) fn alternating(damages: Vec<f64>, parts: usize, spread: f64) -> Self {
+        Self::by_block(damages.len(), parts, move |p, block| {
+            let spread = if (block / BLOCKS).is_multiple_of(2) { spread } else { -spread };
+            (0..p.len()).filter(|&l| p.role(l) == Role::Shared).map(|l| damages[l] + spread).sum()
+        })
+    }
+
     /// Returns one like a trained model: most layers give up next to nothing, a few much, more the farther their
     /// source is; each block takes it differently, and what two layers give up does not simply add.
     pub(super) fn deep(layers: usize, parts: usize, seed: u64) -> Self {
@@ -109,9 +118,14 @@ impl Evaluate for Synthetic {
         Ok(())
     }
 
-    fn affinity(&mut self, _: AffinityKind) -> Result<Affinity, SearchError> {
+    /// Mass recall falls with the distance; by cosine the first layer serves all but the last, which needs itself.
+    fn affinity(&mut self, kind: AffinityKind) -> Result<Affinity, SearchError> {
         let layers = self.reference.len();
-        let values = (0..layers * layers).map(|i| -((i / layers) as f64 - (i % layers) as f64).powi(2)).collect();
+        let value = |layer: usize, lender: usize| match kind {
+            AffinityKind::MassRecall => -(layer as f64 - lender as f64).powi(2),
+            AffinityKind::OutputCosine => f64::from(u8::from(lender == if layer + 1 == layers { layer } else { 0 })),
+        };
+        let values = (0..layers * layers).map(|i| value(i / layers, i % layers)).collect();
         Ok(Affinity { layers, values, layer_forwards: 0.0, seconds: 0.0 })
     }
 }

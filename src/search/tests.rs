@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::synthetic::{Kept, Synthetic};
 use super::{Ledger, SearchError, Space, search};
-use crate::domain::{Constraints, Flip, Goal, Method, Pattern, Role, SearchRecord, SearchSettings, SearchState, Work};
+use crate::domain::{
+    Audit, Constraints, Flip, Goal, Method, Pattern, Role, SearchRecord, SearchSettings, SearchState, Work,
+};
 
 fn settings(method: &str, goal: Goal) -> SearchSettings {
     SearchSettings::new(method.parse::<Method>().unwrap(), goal)
@@ -70,6 +72,79 @@ fn a_budget_ends_where_the_upper_bound_passes_it() {
         &mut Kept::default(),
     );
     assert!(refused.unwrap_err().to_string().contains("4 blocks"));
+}
+
+#[test]
+fn a_budget_is_kept_to_by_the_upper_bound_where_there_is_noise() {
+    // Δ with layer 1 Shared: 0.1 with a standard error of 0.2 / √31 = 0.036 over 32 blocks; its bound is 0.159.
+    let make = || Synthetic::alternating(vec![0.0, 0.1, 0.9], 8, 0.2);
+    for method in ["greedy", "lazy", "racing", "exhaustive", "greedy+swap"] {
+        for (budget, pattern) in [(0.12, "FFF"), (0.4, "FSF")] {
+            let record = run(make(), &settings(method, Goal::MaxDelta(budget)));
+            assert_eq!(record.pattern.to_string(), pattern, "{method} {budget}");
+        }
+    }
+}
+
+#[test]
+fn a_flip_within_two_standard_errors_of_nothing_is_noise() {
+    // The error of a flip's difference is spread / √31, over 32 blocks.
+    for (errors, noise) in [(1.5, true), (6.0, false)] {
+        for damage in [0.1, -0.1] {
+            let spread = 0.1 * 31f64.sqrt() / errors;
+            let record = run(Synthetic::alternating(vec![0.0, damage], 8, spread), &settings("greedy", Goal::Keep(1)));
+            let flip = &record.order[0];
+            assert!((flip.step.value - damage).abs() < 1e-12, "{flip:?}");
+            assert_eq!(flip.within_noise, noise, "{errors} {damage}: {flip:?}");
+        }
+    }
+}
+
+#[test]
+fn of_equal_damages_the_lowest_layer_is_flipped() {
+    for method in ["greedy", "lazy", "racing"] {
+        let record = run(Synthetic::additive(vec![0.0, 0.1, 0.1, 0.1, 0.1], 3, 0.0), &settings(method, Goal::Keep(2)));
+        assert_eq!(layers_of(&record), [1, 2, 3], "{method}");
+    }
+}
+
+#[test]
+fn each_rule_goes_by_its_own_affinity() {
+    let of = |method| run(Synthetic::additive(vec![0.1; 6], 2, 0.0), &settings(method, Goal::Keep(2))).pattern;
+    assert_eq!(of("dp").to_string(), "FSSFSS");
+    assert_eq!(of("similarity").to_string(), "FSSSSF");
+}
+
+/// Layer 1 goes first; then the damage of the layers in `falls` is another one.
+fn after_layer_1(damages: Vec<f64>, falls: std::ops::Range<usize>, to: f64) -> Synthetic {
+    Synthetic::new(damages.len(), 3, 0.0, move |p| {
+        let shared = |l: &usize| p.role(*l) == Role::Shared;
+        let fallen = |l: usize| if falls.contains(&l) && shared(&1) { to } else { damages[l] };
+        (0..p.len()).filter(shared).map(fallen).sum()
+    })
+}
+
+#[test]
+fn a_damage_that_falls_by_less_than_half_is_measured_again() {
+    // Layer 6 falls from 0.32 to 0.2 once layer 1 is Shared, below the 0.3 of layer 2. The bound of layer 7, 0.45, is above.
+    let make = || after_layer_1(vec![0.0, 0.01, 0.3, 0.305, 0.31, 0.315, 0.32, 0.9], 6..7, 0.2);
+    for method in ["lazy", "racing"] {
+        let record = run(make(), &settings(method, Goal::Keep(6)));
+        assert_eq!(layers_of(&record), [1, 6], "{method}");
+        if method == "lazy" {
+            assert!((record.work.evaluations - (7.0 + 5.0)).abs() < 1e-9, "{:?}", record.work);
+        }
+    }
+}
+
+#[test]
+fn audits_find_damages_that_fall_by_more_than_half() {
+    for (to, violations) in [(0.4, 1), (0.6, 0)] {
+        let damages = [vec![0.0, 0.01, 0.1], vec![1.0; 9]].concat();
+        let record = run(after_layer_1(damages, 3..12, to), &settings("lazy", Goal::Keep(10)));
+        assert_eq!(layers_of(&record), [1, 2]);
+        assert_eq!(record.audit, Some(Audit { audited: 1, violations }), "{to}");
+    }
 }
 
 #[test]
