@@ -159,6 +159,31 @@ mod tests {
     }
 
     #[test]
+    fn muon_looks_ahead_along_its_momentum() {
+        let polynomial = |x: f64| 3.4445 * x - 4.7750 * x.powi(3) + 2.0315 * x.powi(5);
+        let iterate = |x: f64| (0..5).fold(x, |x, _| polynomial(x));
+        let mut p = param(Kind::Matrix, &[2, 2], &[0.0; 4]);
+        p.first = vec![3.0, 0.0, 0.0, 4.0];
+        muon(&mut p, &[4.0, 0.0, 0.0, 0.0], 0.1, 0.0).unwrap();
+        // m = 0.95 · (3, 4) + (4, 0) = (6.85, 3.8); Nesterov: (4, 0) + 0.95 m = (10.5075, 3.61).
+        let norm = 10.5075f64.hypot(3.61);
+        close(&p.first, &[6.85, 0.0, 0.0, 3.8], 1e-6);
+        close(&p.value, &[-0.1 * iterate(10.5075 / norm), 0.0, 0.0, -0.1 * iterate(3.61 / norm)], 1e-5);
+    }
+
+    #[test]
+    fn muon_takes_larger_steps_where_there_are_more_outputs_than_inputs() {
+        let iterate = |x: f64| (0..5).fold(x, |x, _| 3.4445 * x - 4.7750 * x.powi(3) + 2.0315 * x.powi(5));
+        // One singular value, which is 1 after normalising; the scale is √max(1, rows / columns).
+        for (shape, scale) in [([2, 1], 2f64.sqrt()), ([1, 2], 1.0)] {
+            let mut p = param(Kind::Matrix, &shape, &[0.0; 2]);
+            muon(&mut p, &[3.0, 4.0], 0.1, 0.0).unwrap();
+            let step = 0.1 * scale * iterate(1.0);
+            close(&p.value, &[-step * 0.6, -step * 0.8], 1e-5);
+        }
+    }
+
+    #[test]
     fn orthogonal_makes_singular_values_one_in_both_shapes() {
         let tall: Vec<f32> = (0..12).map(|i| ((i * i * 7 + i) % 11) as f32 - 5.0).collect();
         let g = Tensor::from_vec(tall, (4, 3), &Device::Cpu).unwrap();
