@@ -8,8 +8,9 @@ use super::{
     Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
 };
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Evaluation, Pattern, QuerySampling, Subject};
+use crate::domain::{Evaluation, Pattern, QuerySampling, Subject, Trace};
 use crate::model::Ops;
+use crate::search::AffinityKind;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/glm_dsa_tiny");
 
@@ -121,15 +122,37 @@ fn up_to_k_keys_no_pattern_differs() {
     assert!(dense.delta_all.abs() < 1e-6);
 }
 
+/// Compares every layer's set of every query of the first sequence with what transformers selected under `pattern`.
+fn assert_selected(trace: &Trace, pattern: &str) {
+    let bytes = std::fs::read(Path::new(FOLDER).join("expected.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    // [Full layers, queries, k] i32, ascending and padded with −1.
+    let view = file.tensor(&format!("topk.{pattern}")).unwrap();
+    let (queries, topk) = (view.shape()[1], view.shape()[2]);
+    let keys: Vec<i32> = view.data().chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().unwrap())).collect();
+    let mut compared = 0;
+    for layer in 0..pattern.len() {
+        let full = p(pattern).source(layer);
+        let at = (0..full).filter(|&l| p(pattern).is_full(l)).count();
+        for (q, query) in trace.queries.iter().enumerate().filter(|(_, query)| query.sequence == 0) {
+            let row = &keys[(at * queries + query.position as usize) * topk..][..topk];
+            let want: Vec<u32> = row.iter().filter(|&&key| key >= 0).map(|&key| key as u32).collect();
+            assert_eq!(trace.selections[layer].row(q), want, "{pattern}, layer {layer}, query {}", query.position);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, pattern.len() * queries);
+}
+
 #[test]
 fn recordings_hold_the_sets_that_transformers_selected() {
     let mut backend = backend(&[tokens(), tokens()[..20].to_vec()], 0);
     let mut shares = Vec::new();
     let trace = backend.record(&Cancel::never(), &mut |share| shares.push(share)).unwrap();
     assert_eq!((trace.queries.len(), shares.as_slice()), (116, &[0.5, 1.0][..]));
-    let overlap = crate::analysis::overlap::matrix(&trace, crate::analysis::Metric::Overlap);
-    let neighbours: f64 = (0..5).filter_map(|l| overlap.get(l, l + 1)).sum::<f64>() / 5.0;
-    assert!((0.2..0.4).contains(&neighbours), "expected.json has 0.276: {neighbours}");
+    assert_selected(&trace, "FFFFFF");
+    let whole = backend.record_pattern(p("FSSSFS"), QuerySampling::All, &Cancel::never(), &mut |_| {}).unwrap();
+    assert_selected(&whole, "FSSSFS");
     let sampling = QuerySampling::Sampled { per_sequence: 4, seed: 7 };
     let shared = backend.record_pattern(p("FSSFSS"), sampling, &Cancel::never(), &mut |_| {}).unwrap();
     assert_eq!(shared.queries.len(), 8);
@@ -197,15 +220,17 @@ fn a_searchs_losses_are_those_of_evaluations() {
 }
 
 #[test]
-fn affinities_are_of_every_layer_with_itself_and_those_before() {
-    let mut backend = backend(&[tokens(), tokens()[..20].to_vec()], 0);
-    for kind in [crate::search::AffinityKind::MassRecall, crate::search::AffinityKind::OutputCosine] {
+fn affinities_are_those_of_transformers() {
+    let expected = std::fs::read(Path::new(FOLDER).join("affinity.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+    let mut backend = backend(&[tokens()], 0);
+    for (kind, name) in [(AffinityKind::MassRecall, "mass_recall"), (AffinityKind::OutputCosine, "output_cosine")] {
         let affinity = backend.affinity(kind, &Cancel::never()).unwrap();
         for layer in 0..6 {
-            assert!((affinity.get(layer, layer) - 1.0).abs() < 1e-5, "{kind:?} {layer}");
+            assert!((affinity.get(layer, layer) - 1.0).abs() < 1e-5, "{name} {layer}");
             for lender in 0..layer {
-                let value = affinity.get(layer, lender);
-                assert!(value > 0.0 && value < 1.5 && (value - 1.0).abs() > 1e-4, "{kind:?} {layer} {lender}: {value}");
+                let (got, want) = (affinity.get(layer, lender), expected[name][layer][lender].as_f64().unwrap());
+                assert!((got - want).abs() < 1e-5, "{name}, layer {layer}, lender {lender}: {got} against {want}");
             }
         }
     }
