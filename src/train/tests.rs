@@ -103,7 +103,7 @@ fn check_gradients(stage: Stage) {
         assert_eq!(grad.is_some(), param.kind.is_trained(stage), "{} in the {} stage", param.name, stage.name());
         let Some(grad) = grad else { continue };
         let norm = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-        assert!(norm > 1e-4, "{} has a gradient of norm {norm}", param.name);
+        assert!(norm > 1e-2, "{} has a gradient of norm {norm}", param.name);
         let steepest: Vec<f64> = grad.iter().map(|g| f64::from(*g) / norm).collect();
         let random: Vec<f64> = grad.iter().map(|_| rng.normal() / (grad.len() as f64).sqrt()).collect();
         for direction in [steepest, random] {
@@ -119,8 +119,8 @@ fn check_gradients(stage: Stage) {
             let central = |h: f64| (shifted(h) - shifted(-h)) / (2.0 * h);
             let measured = (4.0 * central(step) - central(2.0 * step)) / 3.0;
             let want: f64 = grad.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
-            let tolerance = 1e-3 + 0.02 * want.abs();
-            assert!((measured - want).abs() < tolerance, "{}: {measured} measured, {want} computed", param.name);
+            // Rounding of the losses in f32 costs up to 0.01 of the norm.
+            assert!((measured - want).abs() < 0.03 * norm, "{}: {measured} measured, {want} computed", param.name);
         }
     }
 }

@@ -111,9 +111,10 @@ fn the_loss_of_several_layers_has_the_gradient_of_their_average() {
     let multi = each.iter().map(|(loss, _)| loss).sum::<f64>() / 3.0;
     assert!(floor > 0.05 && (multi - of_average - floor).abs() < 1e-5, "{multi} is not {of_average} + {floor}");
     for (operand, grads) in grads.iter().enumerate() {
+        let largest = grads.iter().fold(0f32, |largest, g| largest.max(g.abs()));
         for (i, g) in grads.iter().enumerate() {
             let mean = each.iter().map(|(_, all)| all[operand][i]).sum::<f32>() / 3.0;
-            assert!((g - mean).abs() < 1e-5, "operand {operand}, element {i}: {g} is not {mean}");
+            assert!((g - mean).abs() < 1e-5 * largest, "operand {operand}, element {i}: {g} is not {mean}");
         }
     }
 }
@@ -148,9 +149,9 @@ fn gradients_of_both_stages_agree_with_differences() {
             };
             let measured = (shifted(1e-3) - shifted(-1e-3)) / 2e-3;
             let name = &params[0].0[n].name;
+            assert!(norm > 1e-2, "{name}, sparse {sparse}: a gradient of norm {norm}");
             // A shift may move a key in or out of the selection; the sparse stage holds it for small ones only.
-            let tolerance = 2e-3 + 0.05 * norm;
-            assert!((measured - norm).abs() < tolerance, "{name}, sparse {sparse}: {measured}, not {norm}");
+            assert!((measured - norm).abs() < 0.03 * norm, "{name}, sparse {sparse}: {measured}, not {norm}");
         }
         recipe.layers = run_layers(&recipe);
     }
