@@ -33,7 +33,7 @@ impl ModelInfo {
             reference: constraints.reference().map_err(failed)?,
             device: settings.placement.device_name(),
             dtype: settings.placement.dtype_name().to_owned(),
-            ops: settings.attention(),
+            ops: settings.attention(config)?,
             can: Capabilities::all(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),

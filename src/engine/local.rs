@@ -11,9 +11,9 @@ use super::forward::{How, Runner};
 use super::targets::Targets;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, TrainingText};
 use crate::analysis::tally::Tally;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Config};
 use crate::domain::{Evaluation, Pattern, Subject};
-use crate::model::ops::selects_in_fp8;
+use crate::model::ops::{FastParts, Sizes, fast_parts, selects_in_fp8};
 use crate::model::{At, Indices, Model, Ops, Ran, Unseen};
 
 /// What is kept between evaluations, bytes.
@@ -58,16 +58,36 @@ impl Settings {
         }
     }
 
-    /// Returns the form of attention by its name, and what else every number depends on.
-    pub(super) fn attention(&self) -> String {
-        attention(self.ops, selects_in_fp8(&self.placement.device, self.placement.dtype))
+    /// Returns the form of attention that runs by its name, and what else every number depends on.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] where nothing of the form asked for runs on the device.
+    pub(super) fn attention(&self, config: &Config) -> Result<String, BackendError> {
+        let Placement { device, dtype, .. } = &self.placement;
+        let parts = fast_parts(device, *dtype, Sizes::of(config));
+        attention(self.ops, parts, selects_in_fp8(device, *dtype)).ok_or_else(|| BackendError::Failed {
+            message: format!(
+                "--attention fast has no kernel for this model in {} on {}",
+                self.placement.dtype_name(),
+                self.placement.device_name()
+            ),
+            hint: Some("use --dtype bf16, or --attention reference".to_owned()),
+        })
     }
 }
 
-/// Names a form of attention.
-pub(super) fn attention(ops: Ops, fp8: bool) -> String {
+/// Names a form of attention with what of it runs otherwise; `None` where nothing of it runs.
+pub(super) fn attention(ops: Ops, parts: FastParts, fp8: bool) -> Option<String> {
     // The reference form selects in f32.
-    if fp8 && ops == Ops::Fast { format!("{ops}, indexer in fp8") } else { ops.to_string() }
+    let name = match (ops, parts.indexer, parts.attention) {
+        (Ops::Fast, false, false) => return None,
+        (Ops::Fast, false, true) => "fast, indexer in stock ops",
+        (Ops::Fast, true, false) if fp8 => "fast, indexer in fp8, attention in stock ops",
+        (Ops::Fast, true, false) => "fast, attention in stock ops",
+        (Ops::Fast, true, true) if fp8 => "fast, indexer in fp8",
+        (Ops::Fast | Ops::Reference, _, _) => return Some(ops.to_string()),
+    };
+    Some(name.to_owned())
 }
 
 /// The losses of the reference, against which a search compares.

@@ -10,6 +10,7 @@ use super::{
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Subject, Trace};
 use crate::model::Ops;
+use crate::model::ops::FastParts;
 use crate::search::AffinityKind;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/glm_dsa_tiny");
@@ -19,10 +20,19 @@ fn p(text: &str) -> Pattern {
 }
 
 #[test]
-fn an_indexer_in_fp8_is_named_beside_the_form_that_runs_it() {
-    let name = super::local::attention;
-    assert_eq!((name(Ops::Fast, false).as_str(), name(Ops::Fast, true).as_str()), ("fast", "fast, indexer in fp8"));
-    assert_eq!(name(Ops::Reference, true), "reference");
+fn the_form_that_runs_is_named() {
+    let name = |ops, indexer, attention, fp8| super::local::attention(ops, FastParts { indexer, attention }, fp8);
+    for (indexer, attention, fp8, want) in [
+        (true, true, false, Some("fast")),
+        (true, true, true, Some("fast, indexer in fp8")),
+        (true, false, false, Some("fast, attention in stock ops")),
+        (true, false, true, Some("fast, indexer in fp8, attention in stock ops")),
+        (false, true, false, Some("fast, indexer in stock ops")),
+        (false, false, false, None),
+    ] {
+        assert_eq!(name(Ops::Fast, indexer, attention, fp8).as_deref(), want);
+        assert_eq!(name(Ops::Reference, indexer, attention, fp8).as_deref(), Some("reference"));
+    }
 }
 
 fn subject(text: &str) -> Subject {

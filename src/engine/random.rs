@@ -104,7 +104,7 @@ impl LocalBackend {
             constraints,
             device: placement.device_name(),
             dtype: placement.dtype_name().to_owned(),
-            ops: settings.attention(),
+            ops: settings.attention(config)?,
             can: Capabilities::all(),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),

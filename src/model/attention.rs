@@ -59,17 +59,11 @@ struct Operands<'a> {
 
 impl Attention {
     pub(super) fn load(scope: &Scope, config: &Config, layer: usize) -> Result<Self> {
-        let shape = MlaShape {
-            heads: config.num_attention_heads,
-            nope: config.qk_nope_head_dim,
-            rope: config.qk_rope_head_dim,
-            value: config.v_head_dim,
-        };
-        let (heads, shape): (Arc<dyn Heads>, MlaShape) = match config.attention {
-            checkpoint::Attention::Mla => (Arc::new(Mla::load(scope, config, shape)?), shape),
-            checkpoint::Attention::Gqa { num_key_value_heads, head_dim, .. } => {
-                let shape = MlaShape { nope: head_dim, rope: 0, ..shape };
-                (Arc::new(Gqa::load(scope, config, num_key_value_heads)?), shape)
+        let shape = MlaShape::of(config);
+        let heads: Arc<dyn Heads> = match config.attention {
+            checkpoint::Attention::Mla => Arc::new(Mla::load(scope, config, shape)?),
+            checkpoint::Attention::Gqa { num_key_value_heads, .. } => {
+                Arc::new(Gqa::load(scope, config, num_key_value_heads)?)
             }
         };
         let oracle = config.index.is_oracle();

@@ -31,7 +31,8 @@ pub enum Ops {
     /// Every visible key is scored and the others masked; differentiable, and the oracle for the other form.
     #[default]
     Reference,
-    /// Only the selected keys are read; no gradient. Where a device has no kernel for the sizes, the reference form runs.
+    /// Only the selected keys are read; no gradient. What a device has no kernel for runs in
+    /// the reference form ([`super::ops::fast_parts`]).
     Fast,
 }
 

@@ -13,6 +13,7 @@ mod chosen;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod form;
 mod fp8;
 mod gemm;
 mod gpu;
@@ -49,6 +50,7 @@ use allowed::check;
 pub use attention::{MlaShape, mla_attention};
 pub use chosen::{choose_experts, expert_table, few_experts};
 pub use cross_entropy::cross_entropy;
+pub use form::{FastParts, Kept, Sizes, fast_parts};
 pub use fp8::Fp8Weight;
 #[cfg(feature = "cuda")]
 pub use gpu::spare_bytes;

@@ -5,7 +5,7 @@ mod indexer;
 #[cfg(test)]
 mod tests;
 
-pub(super) use attention::{Sparse, sparse};
+pub(super) use attention::{Sparse, sparse, takes_grouped, takes_latent};
 pub(super) use indexer::{Block, Format, SCORES, blocks, scores, select};
 
 /// Shared memory that every supported GPU gives to a block: 99 KiB.

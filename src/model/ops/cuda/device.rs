@@ -202,6 +202,12 @@ pub(super) fn gpu(device: &CudaDevice, form: Form) -> Result<Gpu> {
     with_loaded(device, form, |loaded| Ok(loaded.gpu))
 }
 
+/// The same of a device; `None` for one that is no CUDA device, or where kernels cannot be loaded.
+pub(in crate::model::ops) fn limits(on: &Device) -> Option<Gpu> {
+    let Device::Cuda(device) = on else { return None };
+    gpu(device, Form::asked()).ok()
+}
+
 /// Starts a kernel on candle's stream.
 ///
 /// # Safety

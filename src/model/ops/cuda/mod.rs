@@ -14,7 +14,7 @@ mod rows;
 mod sparse;
 
 pub(super) use check::gpu_check;
-pub(super) use device::{give_back, kept, open};
+pub(super) use device::{give_back, kept, limits, open};
 pub(super) use experts::{choose, few, table};
 pub(super) use fp8::dequantise;
 pub(super) use indexer::select;

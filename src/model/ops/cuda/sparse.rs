@@ -11,7 +11,7 @@ use crate::model::ops::Picked;
 use crate::model::ops::allowed::check;
 use crate::model::ops::arguments::{Attend, Merge};
 use crate::model::ops::attention::MlaShape;
-use crate::model::ops::plan::{self, Launch, Sparse};
+use crate::model::ops::plan::{self, Gpu, Launch, Sparse};
 use crate::model::ops::product::Product;
 use crate::model::ops::side_by_side::side_by_side;
 
@@ -20,25 +20,17 @@ const ROWS: usize = 4096;
 
 /// Returns whether [`sparse_latent`] runs for these operands.
 pub(in crate::model::ops) fn takes_latent(q: &Tensor, shape: MlaShape, latent: usize) -> bool {
-    let sizes = Sparse { rows: 1, heads: shape.heads, groups: 1, latent, rope: shape.rope, topk: 1, grouped: false };
-    shape.nope.is_multiple_of(8) && takes(q, sizes)
+    takes(q, |gpu| plan::takes_latent(shape, latent, gpu))
 }
 
 /// Returns whether [`sparse_grouped`] runs for these operands.
 pub(in crate::model::ops) fn takes_grouped(q: &Tensor, kv: &Tensor, shape: MlaShape) -> bool {
     let Ok(group) = shape.group(kv) else { return false };
-    shape.rope == 0 && shape.nope == shape.value && kv.dtype() == DType::BF16 && takes(q, grouped(shape, group))
+    kv.dtype() == DType::BF16 && takes(q, |gpu| plan::takes_grouped(shape, group, gpu))
 }
 
-fn takes(q: &Tensor, sizes: Sparse) -> bool {
-    let Device::Cuda(device) = q.device() else { return false };
-    q.dtype() == DType::BF16 && gpu(device, Form::asked()).is_ok_and(|gpu| plan::sparse(sizes, gpu).is_some())
-}
-
-/// Sizes of one row of grouped heads.
-fn grouped(shape: MlaShape, group: usize) -> Sparse {
-    let (heads, groups) = (shape.heads, shape.heads / group.max(1));
-    Sparse { rows: 1, heads, groups, latent: shape.nope, rope: 0, topk: 1, grouped: true }
+fn takes(q: &Tensor, fits: impl Fn(Gpu) -> bool) -> bool {
+    q.dtype() == DType::BF16 && device::limits(q.device()).is_some_and(fits)
 }
 
 /// Attends in the latent form; operands as in [`super::super::sparse_latent`], in bf16 on a CUDA device.
@@ -169,7 +161,7 @@ pub(super) fn heads(
 ) -> Result<Tensor> {
     let (rows, keys, topk, d) = (q.dim(0)?, kv.dim(0)?, sets.rows.dim(1)?, shape.nope);
     check(shape.rope == 0 && shape.value == d && q.dim(1)? == shape.heads * d, "q")?;
-    let sizes = Sparse { rows, topk, ..grouped(shape, shape.group(kv)?) };
+    let sizes = Sparse { rows, topk, ..Sparse::grouped(shape, shape.group(kv)?) };
     let (q, kv) = (q.contiguous()?, kv.contiguous()?);
     let mixed = {
         let ((q, q_layout), (kv, kv_layout)) = (q.storage_and_layout(), kv.storage_and_layout());

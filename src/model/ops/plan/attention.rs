@@ -1,5 +1,6 @@
 //! Launches of `kernels/sparse_mla.cu`.
 
+use super::super::attention::MlaShape;
 use super::{Gpu, Launch};
 
 /// One instance of the kernel of kernels/sparse_mla.cu: the arguments of its `SPARSE` line, or what kernels/sparse_wgmma.cuh
@@ -81,6 +82,25 @@ pub(in crate::model::ops) struct Sparse {
     pub topk: usize,
     /// Whether values are kept apart from keys.
     pub grouped: bool,
+}
+
+impl Sparse {
+    /// Sizes of one row of grouped heads.
+    pub(in crate::model::ops) fn grouped(shape: MlaShape, group: usize) -> Self {
+        let (heads, groups) = (shape.heads, shape.heads / group.max(1));
+        Self { rows: 1, heads, groups, latent: shape.nope, rope: 0, topk: 1, grouped: true }
+    }
+}
+
+/// Returns whether a kernel takes a latent of these sizes.
+pub(in crate::model::ops) fn takes_latent(shape: MlaShape, latent: usize, gpu: Gpu) -> bool {
+    let sizes = Sparse { rows: 1, heads: shape.heads, groups: 1, latent, rope: shape.rope, topk: 1, grouped: false };
+    shape.nope.is_multiple_of(8) && sparse(sizes, gpu).is_some()
+}
+
+/// Returns whether a kernel takes grouped heads of these sizes, `group` query heads for each head of keys.
+pub(in crate::model::ops) fn takes_grouped(shape: MlaShape, group: usize, gpu: Gpu) -> bool {
+    shape.rope == 0 && shape.nope == shape.value && sparse(Sparse::grouped(shape, group), gpu).is_some()
 }
 
 /// Plans attention over selected keys; the second part of the grid are splits over the keys, to be merged if above 1.
