@@ -6,6 +6,11 @@ fn readme() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
 }
 
+/// Splits a text at everything that is no part of an option's name.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+}
+
 fn run(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_indexscope")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}");
@@ -46,8 +51,10 @@ fn every_subcommand_is_named_and_every_named_one_exists() {
             let second =
                 line.split_whitespace().nth(1).filter(|word| run(&[first, "--help"]).contains(&format!("\n  {word} ")));
             let help = run(&[&[first], second.as_slice(), &["--help"]].concat());
+            let has = |option: &str| words(&help).any(|word| word == option);
             for option in line.split_whitespace().filter(|word| word.starts_with("--")) {
-                assert!(help.contains(option), "'indexscope {first}' has no {option}");
+                assert!(has(option), "'indexscope {first}' has no {option}");
+                assert!(!has(&option[..option.len() - 1]), "a part of {option} is no option");
             }
         }
     }
