@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks all that can be checked of the `cuda` feature on a machine without a GPU. Run before landing a change to the
-# model or the kernels: the kernels in emulation and through nvcc, then the crate with the feature, and its fat binaries.
+# Checks all that can be checked of the `cuda` feature on a machine without a GPU; CI does a part of it (.ci/run). By hand,
+# before landing a change to the model or the kernels: the kernels in emulation and through nvcc, then the crate with the feature, and its fat binaries.
 # usage: kernels/check.sh [TOOLKIT_DIR]      (default target/cuda-toolkit; about 11 CPU-minutes the first time)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

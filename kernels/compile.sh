@@ -3,22 +3,12 @@
 # or ptxas makes products of a warpgroup wait for one another.
 # usage: kernels/compile.sh [TARGET...]     (default sm_80 sm_89 sm_90a sm_100 sm_120)
 #
-# nvcc is that of PATH, of CUDA_HOME, or of a compile-only toolkit (kernels/toolkit, about 105 MB from PyPI, once); where
-# none can be had, one line says so and nothing fails. The table goes to target/kernels/table.txt too; what is unchanged
-# is not compiled again. Set NVCC_CCBIN for another host compiler. The dynamic shared memory is asked for at launch: src/model/ops/plan has it.
+# Where no nvcc can be had (kernels/toolkit/nvcc.sh), one line says so and nothing fails. The table goes to
+# target/kernels/table.txt too; what is unchanged is not compiled again. Set NVCC_CCBIN for another host compiler. The dynamic shared memory is asked for at launch: src/model/ops/plan has it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
-if [[ ! -x $nvcc ]]; then
-  toolkit=${INDEXSCOPE_TOOLKIT:-target/cuda-toolkit}
-  if ! PIP_RETRIES=0 PIP_DEFAULT_TIMEOUT=10 kernels/toolkit/setup-cuda.sh "$toolkit" >/dev/null 2>&1; then
-    echo "skipped: kernels through nvcc (no nvcc here, and its packages cannot be had)"
-    exit 0
-  fi
-  # shellcheck disable=SC1091
-  . "$toolkit/env.sh"
-  nvcc=$toolkit/bin/nvcc
-fi
+# shellcheck source=kernels/toolkit/nvcc.sh
+. kernels/toolkit/nvcc.sh || { echo "skipped: kernels through nvcc (no nvcc, and its packages cannot be had)"; exit 0; }
 targets=("$@")
 [[ $# -gt 0 ]] || targets=(sm_80 sm_89 sm_90a sm_100 sm_120)
 # Kernels that run once per layer over a whole context. FP8 on sm_80, which has no FP8 units, is for correctness only.
@@ -33,7 +23,7 @@ for target in "${targets[@]}"; do
     stamp=$(cat "$source" kernels/*.cuh kernels/compile.sh | cksum)
     [[ -f $log && $(head -1 "$log") == "$stamp" ]] && continue
     echo "$name for $target" >&2
-    "$nvcc" -O3 -std=c++17 -Werror all-warnings -gencode "arch=$arch,code=$target" -cubin -Xptxas -v "$source" \
+    nvcc -O3 -std=c++17 -Werror all-warnings -gencode "arch=$arch,code=$target" -cubin -Xptxas -v "$source" \
       -o "$out/$name.$target.cubin" >"$log.part" 2>&1 || { cat "$log.part" >&2; exit 1; }
     # Remarks C7510 to C7519: wgmma instructions serialised, or waits and fences put between them.
     if grep -E '\(C75[0-9]{2}\)' "$log.part" >&2; then
