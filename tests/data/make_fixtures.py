@@ -1,7 +1,6 @@
 """Makes the small checkpoints of this folder, and what transformers computes on them.
 
-    python -m venv venv && venv/bin/pip install torch transformers==5.23.0
-    venv/bin/python make_fixtures.py OUT [NAME ...]
+    tests/data/in_transformers.sh tests/data/make_fixtures.py OUT [NAME ...]
 
 Each folder holds a checkpoint and `expected.{json,safetensors}`: for every pattern P and input, `logits.P` [T, V] f32,
 `topk.P` [Full layers, T, k] (ascending, -1 padded, visible keys only) and `margin.P` [Full layers, T], the distance of

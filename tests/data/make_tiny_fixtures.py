@@ -1,7 +1,6 @@
 """Makes glm_dsa_tiny and deepseek_v32_tiny, and what transformers computes on them (the others: make_fixtures.py).
 
-    python -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.23.0
-    venv/bin/python make_tiny_fixtures.py OUT [NAME ...]
+    tests/data/in_transformers.sh tests/data/make_tiny_fixtures.py OUT [NAME ...]
 
 The reference is transformers' own GlmMoeDsaForCausalLM and DeepseekV32ForCausalLM, unmodified but for two hooks:
 `topk` is wrapped to record the scores that it sorts, and in DeepseekV32, which has no sharing in transformers 5.23, the

@@ -1,9 +1,8 @@
 """Opens pruned and distilled checkpoints in transformers and writes the losses that it finds to pruned.json and
 distilled.json.
 
-    python -m venv venv && venv/bin/pip install torch transformers==5.23.0
     cargo build --release
-    venv/bin/python tests/data/pruned_in_transformers.py target/release/indexscope
+    tests/data/in_transformers.sh tests/data/pruned_in_transformers.py target/release/indexscope
 
 A checkpoint is written by `indexscope export MODEL --pattern P --checkpoint OUT` or `indexscope train distill MODEL
 --pattern P --out OUT --tokens TOKENS OPTIONS` (on the tokens that it is measured on: a few steps that change it), opened by `AutoModelForCausalLM` without
