@@ -1,17 +1,29 @@
 //! Writing files so that a crash, or a full disk, leaves either the old file or the new one.
+//!
+//! Durability: when [`write`] or [`Draft::publish`] returns, what was written has been flushed to the disk.
+
+mod disk;
+mod draft;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+pub use disk::{Disk, rename, sync};
+pub use draft::Draft;
 
 /// How the names of files begin that are being written.
 const PREFIX: &str = ".indexscope-";
 /// Random characters that follow.
 const RANDOM: usize = 6;
-/// Age from which on a file that nobody holds is what a killed program left: until it is locked, a new one is held by
-/// nobody, either.
+/// Age from which on a file that nobody holds is a leftover of a killed program: until it is locked, a new one is held
+/// by nobody, either.
 const STALE: Duration = Duration::from_secs(60);
+
+/// What is being written now, to be removed when a signal ends the program.
+static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Replaces `path` by `bytes`: written beside it, flushed to the disk, then renamed. Missing folders are made.
 ///
@@ -34,10 +46,11 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         return fill_buffered(&File::options().write(true).open(path)?, fill);
     }
     let path = if there.is_some() && path.is_symlink() { path.canonicalize()? } else { path.to_owned() };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(&path);
     fs::create_dir_all(folder)?;
     sweep(folder);
     let file = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).tempfile_in(folder)?;
+    let _live = Live::new(file.path());
     // The lock says that this program is alive. Where there are no locks, nothing is ever swept.
     let _ = file.as_file().try_lock();
     // Temporary files are private to the user; results have the mode of any new file.
@@ -48,34 +61,70 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     }
     fill_buffered(file.as_file(), fill)?;
-    file.as_file().sync_all()?;
+    sync(file.as_file())?;
+    disk::step()?;
     file.persist(&path)?;
-    // The rename itself lasts only once the folder is on the disk; file systems without that are left alone.
-    let _ = File::open(folder).and_then(|f| f.sync_all());
+    sync_folder(folder);
     Ok(())
 }
 
-/// Removes the files of killed programs: plain ones of our name, not new, and locked by nobody.
+/// Removes everything that is being written: for a program that ends before that is done.
+pub fn discard_all() {
+    for path in LIVE.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // The thread that writes may add to a folder meanwhile.
+        for _ in 0..3 {
+            if if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// Says that something is being written, for as long as it lives.
+#[derive(Debug)]
+struct Live(PathBuf);
+
+impl Live {
+    fn new(path: &Path) -> Self {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Flushes the names of a folder: a rename lasts only once they are on the disk. Some file systems cannot do that.
+fn sync_folder(folder: &Path) {
+    let _ = File::open(folder).and_then(|f| f.sync_all());
+}
+
+/// Removes the leftovers of killed programs: files and folders of our name, not new, and locked by nobody.
 fn sweep(folder: &Path) {
     let ours = |name: &str| {
         let random = name.strip_prefix(PREFIX);
         random.is_some_and(|r| r.len() == RANDOM && r.bytes().all(|b| b.is_ascii_alphanumeric()))
     };
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let old = |entry: &fs::DirEntry| {
-            let there = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-            Some(there.modified().ok()?.elapsed().ok()? >= STALE)
-        };
-        let stale = entry.file_name().to_str().is_some_and(ours) && old(&entry) == Some(true);
+        let Some(kind) = entry.metadata().ok().filter(|m| m.is_file() || m.is_dir()) else { continue };
+        let old = || Some(kind.modified().ok()?.elapsed().ok()? >= STALE);
+        let stale = entry.file_name().to_str().is_some_and(ours) && old() == Some(true);
         // One that cannot be opened, locked or removed is left alone.
         if stale && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
-            let _ = fs::remove_file(entry.path());
+            let _ = if kind.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
         }
     }
 }
 
 fn fill_buffered(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut buffered = BufWriter::new(file);
+    let mut buffered = BufWriter::new(Disk(file));
     fill(&mut buffered)?;
     buffered.flush()
 }
@@ -131,6 +180,32 @@ mod tests {
         })
         .unwrap();
         assert_eq!(fs::read(path("b.toml")).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn folders_of_killed_programs_are_swept_and_those_being_filled_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let old = std::time::SystemTime::now() - 2 * STALE;
+        let age = |path: &Path| File::open(path).unwrap().set_modified(old).unwrap();
+        let left = folder.path().join(".indexscope-Ab12Cd");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("shard"), "half").unwrap();
+        age(&left);
+        let draft = Draft::beside(&out).unwrap();
+        assert!(!left.exists());
+        fs::write(draft.path().join("shard"), "whole").unwrap();
+        age(draft.path());
+        write(&folder.path().join("other"), b"").unwrap();
+        assert!(draft.path().exists(), "it is held");
+        draft.publish(&out).unwrap();
+        assert_eq!(fs::read(out.join("shard")).unwrap(), b"whole");
+
+        let draft = Draft::beside(&out).unwrap();
+        let path = draft.path().to_owned();
+        fs::write(path.join("shard"), "x").unwrap();
+        assert!(draft.publish(&out).is_err() && !path.exists(), "what is there already stays, nothing else does");
+        assert_eq!(fs::read(out.join("shard")).unwrap(), b"whole");
     }
 
     #[cfg(unix)]

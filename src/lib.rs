@@ -18,7 +18,9 @@
 //! report → analysis, session, domain
 //! session → domain      model → checkpoint, domain, candle
 //! analysis → domain     checkpoint → domain
-//! atomic (files written whole) → nothing; used by session, train, cli
+//! atomic (files written whole), budget (memory and panics of other crates), input (files that others wrote), mapped (files in memory), seal (checksums), shown (foreign
+//! strings),
+//! terminal (restored when a signal ends the program) → nothing but each other; used by any
 //! ```
 //!
 //! One worker thread owns the model ([`engine`]); the dashboard ([`tui`]) is a pure `update` and a pure `view`
@@ -49,14 +51,22 @@
 
 pub mod analysis;
 mod atomic;
+mod budget;
 pub mod checkpoint;
 pub mod cli;
 pub mod domain;
 pub mod engine;
+mod input;
 pub mod interop;
+mod mapped;
 pub mod model;
 pub mod report;
+mod seal;
 pub mod search;
 pub mod session;
+mod shown;
+mod terminal;
 pub mod train;
 pub mod tui;
+
+pub use budget::Allocator;

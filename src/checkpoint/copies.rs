@@ -19,7 +19,7 @@ pub(super) fn copied(weights: &Weights, roles: &[Role]) -> Vec<usize> {
             indexers.entry(layer).or_default().insert(tail, info);
         }
     }
-    let bytes = |info: &TensorInfo| &weights.shards[info.shard].as_slice()[info.start..info.end];
+    let bytes = |info: &TensorInfo| &weights.shards[info.shard][info.start..info.end];
     let equal = |(a, b): (&&TensorInfo, &&TensorInfo)| a.dtype == b.dtype && a.shape == b.shape && bytes(a) == bytes(b);
     let mut source = None;
     let mut found = Vec::new();

@@ -208,7 +208,13 @@ impl CheckpointError {
                 Self::MissingTensor { .. } | Self::Shape { .. } => {
                     "check that config.json and the .safetensors files belong to the same checkpoint"
                 }
-                _ => return None,
+                Self::Io { source, .. } => crate::input::hint(source),
+                Self::Malformed { .. } | Self::NoTensor(_) => {
+                    "download the checkpoint again; the file does not follow its format"
+                }
+                Self::Config(_) | Self::Value { .. } | Self::Roles(_) => {
+                    "compare that key with the config.json that the model was published with"
+                }
             }
             .to_owned(),
         )

@@ -96,7 +96,7 @@ fn scaling(kind: &str, metadata: &Metadata, weights: &Weights) -> Result<RopeSca
     if info.dtype != Dtype::F32 {
         return Err(format!("tensor 'rope_freqs.weight' has dtype {}, not F32", info.dtype));
     }
-    let bytes = &weights.shards[info.shard].as_slice()[info.start..info.end];
+    let bytes = &weights.shards[info.shard][info.start..info.end];
     let factors = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     Ok(RopeScaling::Divided(factors.collect()))
 }

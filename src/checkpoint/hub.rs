@@ -5,8 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::folder::is_plain;
 use super::safetensors::CONFIG_FILE;
 use super::{Checkpoint, CheckpointError};
+use crate::input;
 
 /// Revision where none is given.
 pub(super) const MAIN: &str = "main";
@@ -42,9 +44,9 @@ impl HubId {
     /// Returns the folder of the revision's files in a cache.
     fn snapshot(&self, cache: &Path) -> Option<PathBuf> {
         let model = self.folder(cache);
-        let commit = std::fs::read_to_string(model.join("refs").join(&self.revision));
+        let commit = input::text(&model.join("refs").join(&self.revision), input::TEXT);
         let commit = commit.map_or_else(|_| self.revision.clone(), |text| text.trim().to_owned());
-        Some(model.join("snapshots").join(commit)).filter(|folder| folder.is_dir())
+        Some(model.join("snapshots").join(Some(commit).filter(|name| is_plain(name))?)).filter(|folder| folder.is_dir())
     }
 }
 
@@ -119,6 +121,8 @@ mod tests {
         assert_eq!(found("org/name"), Some(model.join("snapshots/abc")));
         assert_eq!(found("org/name@abc"), Some(model.join("snapshots/abc")));
         assert_eq!(found("org/name@pr/1"), None);
+        std::fs::write(model.join("refs/out"), "../../..").unwrap();
+        assert_eq!(found("org/name@out"), None);
         assert_eq!(found("org/other"), None);
     }
 }

@@ -8,8 +8,8 @@ use super::dtype::Tensors;
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
-    Blocks, CheckpointError, Config, Demand, Dtype, PartSize, TensorInfo, Vocabulary, copies, fingerprint, gguf_config,
-    is_indexer_tensor, is_scale, layer_of, layout, parts,
+    Blocks, CheckpointError, Config, Demand, Dtype, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary, copies,
+    fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
 };
 use crate::domain::{Constraints, LayerSet, Pattern, Role};
 
@@ -59,12 +59,19 @@ impl Checkpoint {
         if !dir.is_dir() {
             return Err(CheckpointError::NotAFolder(dir.to_owned()));
         }
+        let folder = ModelFolder::new(dir);
         let path = dir.join(CONFIG_FILE);
-        let json = std::fs::read_to_string(&path).map_err(|e| CheckpointError::io(&path, e))?;
+        let json = folder.text(CONFIG_FILE).map_err(|e| CheckpointError::io(&path, e))?;
+        let json = json.ok_or_else(|| CheckpointError::io(&path, std::io::ErrorKind::NotFound.into()))?;
         let config = Config::parse(&json)?;
         let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let name = full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self::new(name, Place::Folder(dir.to_owned()), (config, Blocks::parse(&json)?), Weights::open(dir)?))
+        Ok(Self::new(
+            name,
+            Place::Folder(dir.to_owned()),
+            (config, Blocks::parse(&json)?),
+            Weights::open(&folder, dir)?,
+        ))
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
@@ -186,13 +193,13 @@ impl Checkpoint {
     /// [`CheckpointError::NoTensor`].
     pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
         let info = self.tensor(name).ok_or_else(|| CheckpointError::NoTensor(name.to_owned()))?;
-        Ok(&self.0.weights.shards[info.shard].as_slice()[info.start..info.end])
+        Ok(&self.0.weights.shards[info.shard][info.start..info.end])
     }
 
     /// Returns every tensor that tells the checkpoint from others with its bytes, by name: copied indexers included.
     pub(super) fn identifying(&self) -> BTreeMap<&str, (&TensorInfo, &[u8])> {
         let Weights { tensors, shards } = &self.0.weights;
-        let bytes = |info: &TensorInfo| &shards[info.shard].as_slice()[info.start..info.end];
+        let bytes = |info: &TensorInfo| &shards[info.shard][info.start..info.end];
         tensors.iter().chain(&self.0.copies).map(|(name, info)| (name.as_str(), (info, bytes(info)))).collect()
     }
 
@@ -281,6 +288,13 @@ impl Checkpoint {
     /// The first missing or misshapen tensor, unsupported dtype, or Full layer without an indexer, by name.
     pub fn check(&self) -> Result<(), CheckpointError> {
         self.native()?;
+        let config = self.config();
+        // Listing what is demanded takes as long as the list is; no more of it can be there than the headers have.
+        let experts = 3 * config.n_routed_experts * config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
+        if experts > 100_000 + self.tensors().count() {
+            let reason = format!("the checkpoint has only {} tensors", self.tensors().count());
+            return super::config::wrong("n_routed_experts", config.n_routed_experts, &reason);
+        }
         layout::demands(self.config()).iter().try_for_each(|demand| self.check_tensor(demand))?;
         if self.config().index.is_oracle() {
             return Ok(());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::dtype::Tensors;
+use super::folder::is_plain;
 use super::{CheckpointError, Dtype, TensorInfo};
 
 /// File name of a folder's config.
@@ -26,7 +27,15 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn parse(text: &str) -> Result<Self, CheckpointError> {
-        serde_json::from_str(text).map_err(|e| CheckpointError::malformed(INDEX_FILE, e.to_string()))
+        let index: Self =
+            serde_json::from_str(text).map_err(|e| CheckpointError::malformed(INDEX_FILE, e.to_string()))?;
+        match index.weight_map.iter().find(|(_, shard)| !is_plain(shard)) {
+            None => Ok(index),
+            Some((name, shard)) => Err(CheckpointError::malformed(
+                INDEX_FILE,
+                format!("it places tensor '{name}' in '{shard}', which is not the name of a file in the folder"),
+            )),
+        }
     }
 }
 

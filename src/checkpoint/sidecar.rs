@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::dtype::Tensors;
 use super::safetensors::{read_header, read_metadata};
-use super::weights::{Bytes, map};
+use super::weights::map;
 use super::{Checkpoint, CheckpointError, Config, Dtype, IndexerShape, TensorInfo, indexer_tensors, layer_of};
+use crate::mapped::Bytes;
 
 /// Key of the header in the file's metadata.
 const METADATA_KEY: &str = "indexscope";
@@ -187,8 +188,8 @@ impl Sidecar {
         let foreign = |reason: String| SidecarError::NotASidecar { path: path.into(), reason };
         let bytes = map(path).map_err(unreadable)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let tensors = read_header(&name, bytes.as_slice(), 0).map_err(unreadable)?;
-        let metadata = read_metadata(&name, bytes.as_slice()).map_err(unreadable)?;
+        let tensors = read_header(&name, &bytes, 0).map_err(unreadable)?;
+        let metadata = read_metadata(&name, &bytes).map_err(unreadable)?;
         let json =
             metadata.get(METADATA_KEY).ok_or_else(|| foreign(format!("its metadata has no '{METADATA_KEY}'")))?;
         let kind: serde_json::Value = serde_json::from_str(json).map_err(|e| foreign(e.to_string()))?;
@@ -325,7 +326,7 @@ impl Sidecar {
 
     /// Iterates over the tensors, by name, with their bytes.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo, &[u8])> {
-        self.tensors.iter().map(|(name, info)| (name.as_str(), info, &self.bytes.as_slice()[info.start..info.end]))
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info, &self.bytes[info.start..info.end]))
     }
 }
 

@@ -1,53 +1,14 @@
 //! The files that hold a model's weights, and every tensor's place in them; never whole files in memory.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
-
-use super::CheckpointError;
 use super::dtype::Tensors;
 use super::gguf::{self, Metadata};
 use super::safetensors::{INDEX_FILE, Index, SINGLE_FILE, read_header};
-
-/// The bytes of one file.
-#[derive(Debug)]
-pub(super) enum Bytes {
-    /// A file mapped into memory.
-    Mapped(Mmap),
-    /// Bytes that are part of the program.
-    Static(&'static [u8]),
-}
-
-impl Bytes {
-    pub(super) fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Static(bytes) => bytes,
-        }
-    }
-
-    /// Has the system read a range of the file ahead; a mere advice, so that its failing changes nothing.
-    pub(super) fn prefetch(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        if let Self::Mapped(map) = self {
-            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
-        }
-    }
-
-    /// Gives the memory of a range of the file back.
-    pub(super) fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        if let Self::Mapped(map) = self {
-            // SAFETY: the map is shared and read-only, so that dropped pages are read from the file again, unchanged.
-            #[allow(unsafe_code)]
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
-        }
-    }
-}
+use super::{CheckpointError, ModelFolder};
+use crate::mapped::Bytes;
 
 /// Shards and the tensors in them.
 #[derive(Clone, Debug, Default)]
@@ -60,18 +21,16 @@ pub(super) struct Weights {
 
 impl Weights {
     /// Opens `model.safetensors`, or else the shards that the index names.
-    pub(super) fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        if dir.join(SINGLE_FILE).is_file() {
+    pub(super) fn open(folder: &ModelFolder, dir: &Path) -> Result<Self, CheckpointError> {
+        let io = |name: &str, e| CheckpointError::io(&dir.join(name), e);
+        if let Some(path) = folder.file(SINGLE_FILE).map_err(|e| io(SINGLE_FILE, e))? {
             let mut weights = Self::default();
-            weights.tensors = weights.add(SINGLE_FILE, map(&dir.join(SINGLE_FILE))?)?;
+            weights.tensors = weights.add(SINGLE_FILE, map(&path)?)?;
             return Ok(weights);
         }
-        let path = dir.join(INDEX_FILE);
-        if !path.is_file() {
-            return Err(CheckpointError::NoWeights(dir.to_owned()));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| CheckpointError::io(&path, e))?;
-        Self::open_indexed(dir, &Index::parse(&text)?)
+        let text = folder.text(INDEX_FILE).map_err(|e| io(INDEX_FILE, e))?;
+        let text = text.ok_or_else(|| CheckpointError::NoWeights(dir.to_owned()))?;
+        Self::open_indexed(folder, dir, &Index::parse(&text)?)
     }
 
     /// Adds the tensors of another file; those of the same name are replaced.
@@ -87,7 +46,7 @@ impl Weights {
     pub(super) fn open_gguf(path: &Path) -> Result<(Metadata, Self), CheckpointError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let bytes = map(path)?;
-        let (metadata, tensors) = gguf::read_header(&name, bytes.as_slice())?;
+        let (metadata, tensors) = gguf::read_header(&name, &bytes)?;
         Ok((metadata, Self { shards: vec![Arc::new(bytes)], tensors }))
     }
 
@@ -98,15 +57,13 @@ impl Weights {
         Ok(weights)
     }
 
-    fn open_indexed(dir: &Path, index: &Index) -> Result<Self, CheckpointError> {
+    fn open_indexed(folder: &ModelFolder, dir: &Path, index: &Index) -> Result<Self, CheckpointError> {
         let mut weights = Self::default();
         let mut headers: BTreeMap<&str, Tensors> = BTreeMap::new();
         for (name, shard) in &index.weight_map {
             if !headers.contains_key(shard.as_str()) {
-                let path = dir.join(shard);
-                if !path.is_file() {
-                    return Err(CheckpointError::MissingShard { shard: shard.clone() });
-                }
+                let path = folder.file(shard).map_err(|e| CheckpointError::io(&dir.join(shard), e))?;
+                let path = path.ok_or_else(|| CheckpointError::MissingShard { shard: shard.clone() })?;
                 let header = weights.add(shard, map(&path)?)?;
                 headers.insert(shard, header);
             }
@@ -119,18 +76,13 @@ impl Weights {
 
     /// Adds a file and returns the tensors of its header.
     fn add(&mut self, name: &str, bytes: Bytes) -> Result<Tensors, CheckpointError> {
-        let tensors = read_header(name, bytes.as_slice(), self.shards.len())?;
+        let tensors = read_header(name, &bytes, self.shards.len())?;
         self.shards.push(Arc::new(bytes));
         Ok(tensors)
     }
 }
 
-/// Maps a file into memory.
+/// Reads or maps a file.
 pub(super) fn map(path: &Path) -> Result<Bytes, CheckpointError> {
-    let file = File::open(path).map_err(|e| CheckpointError::io(path, e))?;
-    // SAFETY: the map is only read. Another process that truncates the file meanwhile could raise SIGBUS, which
-    // every reader of memory-mapped checkpoints accepts; nothing in this program writes to an open checkpoint.
-    #[allow(unsafe_code)]
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| CheckpointError::io(path, e))?;
-    Ok(Bytes::Mapped(map))
+    Bytes::open(path).map_err(|e| CheckpointError::io(path, e))
 }

@@ -7,9 +7,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::data::DataArgs;
+use super::interrupt::cancel_on_interrupt;
 use super::model::{self, RunArgs};
 use super::output::OutputArgs;
-use super::progress::{Progress, cancel_on_interrupt};
+use super::progress::Progress;
 use super::{CliError, gpu_check, target};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{Pattern, PatternSpec, Speed};
@@ -121,7 +122,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     let longest = args.context.iter().copied().max().unwrap_or_default();
     let steps = args.steps()?;
-    let cancel = cancel_on_interrupt()?;
+    let cancel = cancel_on_interrupt();
     let (mut backend, patterns, positions) = match (&args.model, &args.geometry) {
         (Some(model), _) => of_checkpoint(&args, model, longest)?,
         (None, geometry) => of_geometry(&args, geometry.as_deref().unwrap_or_default(), longest)?,

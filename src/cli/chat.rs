@@ -6,6 +6,7 @@ use super::conversation::{conversation, is_conversation};
 use super::{CliError, json_lines, model};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Sequence;
+use crate::input;
 use crate::model::chat::{ChatError, ChatTemplate};
 
 /// Reads conversations as sequences of which the assistant's tokens are scored.
@@ -22,7 +23,7 @@ pub(super) fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<Sequence>
         }
     };
     let tokenizer = model::tokenizer(checkpoint)?;
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+    let text = input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e))?;
     let wrong = |place: &str, reason: String| {
         CliError::run(format!("{place} of '{}' {reason}", path.display())).hint(
             "give JSON lines or an array of conversations: messages {\"role\": …, \"content\": …} or ShareGPT's \

@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use super::CliError;
 use super::data::DataArgs;
 use super::files::{SessionFiles, elsewhere, work_of};
+use super::interrupt::leave_to_dashboard;
 use super::model::{self, RunArgs};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Group, Pattern, Targets};
@@ -102,7 +103,10 @@ pub fn run(args: Args) -> Result<(), CliError> {
     };
     let told = |e: anyhow::Error| CliError::run(format!("{e:#}"));
     match &args.picture {
-        None => tui::run(setup).map_err(told),
+        None => {
+            leave_to_dashboard();
+            tui::run(setup).map_err(told)
+        }
         Some(file) => {
             let svg = tui::picture(setup, args.size, &args.keys).map_err(told)?;
             write_atomic(file, svg.as_bytes()).map_err(CliError::from)

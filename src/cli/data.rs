@@ -9,7 +9,11 @@ use super::{CliError, chat, json_lines, model};
 use crate::checkpoint::Checkpoint;
 use crate::domain::splitmix;
 use crate::engine::{Calibration, Sequence};
+use crate::input;
 use crate::train::demo;
+
+/// Most random tokens: more than any text that is measured on.
+const MOST_RANDOM: usize = 1 << 27;
 
 /// Fewest tokens of a piece of text, where the model can take them.
 const MIN_PIECE: usize = 512;
@@ -67,7 +71,8 @@ impl DataArgs {
             },
             (None, Some(path)) if self.chat.is_some() => (chat::read(path, checkpoint)?, path.display().to_string()),
             (None, Some(path)) => {
-                let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+                let text =
+                    input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e))?;
                 (self.pieces(&text, checkpoint)?, path.display().to_string())
             }
             (None, None) if is_demo => {
@@ -186,6 +191,10 @@ impl DataArgs {
 
 fn number(text: &str) -> Result<usize, CliError> {
     match text.parse() {
+        Ok(n) if n > MOST_RANDOM => {
+            Err(CliError::usage(format!("--tokens random:{n} is more than {MOST_RANDOM} tokens"))
+                .hint("such as random:8192"))
+        }
         Ok(n) if n > 1 => Ok(n),
         _ => Err(CliError::usage(format!("N of --tokens random:N must be a whole number above 1, not '{text}'"))
             .hint("such as random:8192")),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 
+use super::say::say;
 use crate::checkpoint::{CheckpointError, SidecarError};
 use crate::domain::{PatternError, SpecError, StagesError};
 use crate::engine::BackendError;
@@ -60,15 +61,17 @@ impl CliError {
     pub(super) fn report(self) -> ExitCode {
         match self {
             Self::Told { message, hint, code } => {
-                eprintln!("error: {message}");
-                if let Some(hint) = hint {
-                    eprintln!("hint: {hint}");
-                }
+                say(&format!("error: {message}"));
+                let usual = match code {
+                    2 => "see 'indexscope --help'",
+                    _ => "check the file or value that the message names; 'indexscope --help' lists the options",
+                };
+                say(&format!("hint: {}", hint.as_deref().unwrap_or(usual)));
                 ExitCode::from(code)
             }
             Self::ClosedPipe => ExitCode::SUCCESS,
             Self::Interrupted => {
-                eprintln!("interrupted");
+                say("interrupted");
                 ExitCode::from(130)
             }
             Self::Help(error) => {
@@ -106,7 +109,11 @@ fn command(usage: &str) -> String {
 impl From<io::Error> for CliError {
     /// For writing results: a closed pipe is no error.
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::ClosedPipe } else { Self::run(error) }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ClosedPipe;
+        }
+        let hint = crate::input::hint(&error);
+        Self::run(format!("a result cannot be written: {error}")).hint(hint)
     }
 }
 
@@ -133,7 +140,7 @@ impl From<PatternError> for CliError {
             PatternError::FirstShared => "start the pattern with F",
             PatternError::NoIndexer(_) => "make that layer Shared; 'indexscope info MODEL' lists the locked layers",
             PatternError::NoLayer { .. } => "'indexscope info MODEL' lists the layers",
-            PatternError::Size(_) => "",
+            PatternError::Size(_) => "give a model of 1 to 128 layers",
         };
         Self::usage(error).hint(hint)
     }

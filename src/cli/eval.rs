@@ -6,9 +6,10 @@ use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
 use super::data::DataArgs;
+use super::interrupt::cancel_on_interrupt;
 use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
-use super::progress::{Progress, cancel_on_interrupt};
+use super::progress::Progress;
 use super::{CliError, bytes};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, PatternSpec, Subject};
@@ -50,7 +51,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
     args.data.note(&args.output)?;
     let calibration = args.data.load(&checkpoint)?;
-    let cancel = cancel_on_interrupt()?;
+    let cancel = cancel_on_interrupt();
     if args.stream {
         return run_streamed(&args, &checkpoint, &calibration, &subjects, &cancel);
     }

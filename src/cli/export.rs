@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::output::{Format, OutputArgs, print};
+use super::output::{Format, OutputArgs, print, print_json};
 use super::{CliError, target};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Pattern, PatternSpec, Stages};
@@ -89,6 +89,10 @@ pub fn run(args: Args) -> Result<(), CliError> {
                 .hint("give the checkpoint's folder, or --write-config OUT")
         })?;
         let report = interop::prune(&checkpoint, pattern, out)?;
+        if !report.skipped.is_empty() {
+            let names = report.skipped.join(", ");
+            args.output.warn(&format!("not taken along, as no regular files of the folder: {names}"));
+        }
         json["checkpoint"] = json!({ "path": out, "pattern": pattern, "report": report });
         text = describe(&report, pattern, out);
         target = Target::of(&Checkpoint::open(out).map_err(target::told)?);
@@ -107,7 +111,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             all.extend(more.clone());
         }
     }
-    print(&if args.output.format() == Format::Json { format!("{json}\n") } else { text })
+    if args.output.format() == Format::Json { print_json(&json) } else { print(&text) }
 }
 
 /// Opens MODEL as a checkpoint, or as a bare config.

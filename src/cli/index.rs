@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use super::say::say;
 use super::{CliError, target};
 use crate::checkpoint::{Checkpoint, Sidecar};
 
@@ -56,7 +57,7 @@ impl IndexArgs {
                 let with = if self.foreign_index { Checkpoint::with_foreign_sidecar } else { Checkpoint::with_sidecar };
                 let indexed = with(&checkpoint, &sidecar).map_err(target::told)?;
                 if let Some(caveat) = sidecar.caveat(checkpoint.base()).filter(|_| !quiet) {
-                    eprintln!("note: {caveat}");
+                    say(&format!("note: {caveat}"));
                 }
                 checkpoint = indexed;
             }

@@ -17,6 +17,7 @@ mod import_indices;
 mod import_losses;
 mod index;
 mod info;
+mod interrupt;
 mod json_lines;
 mod model;
 mod output;
@@ -24,6 +25,7 @@ mod overlap;
 mod progress;
 mod record;
 mod report;
+mod say;
 mod search;
 mod served;
 mod simulate;
@@ -90,6 +92,7 @@ enum Command {
 ///
 /// 0 done; 1 anything about files or the run; 2 wrong usage; 130 interrupted. A closed pipe ends with 0.
 pub fn run() -> ExitCode {
+    interrupt::listen();
     let result = match Cli::try_parse_from(meant(std::env::args_os())) {
         Ok(cli) => dispatch(cli),
         Err(error) => Err(CliError::from(error)),
@@ -115,7 +118,22 @@ fn meant(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// Starts the threads of what computes, which would else be started, or panic, in its midst.
+fn start_threads() -> Result<(), CliError> {
+    rayon::ThreadPoolBuilder::new().build_global().map_err(|e| {
+        CliError::run(format!("the threads that compute cannot be started: {e}"))
+            .hint("raise the limits of processes and memory (ulimit -u, ulimit -v), or set RAYON_NUM_THREADS=1")
+    })
+}
+
 fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let prints = matches!(
+        cli.command,
+        Some(Command::Info(_) | Command::Export(_) | Command::Simulate(_) | Command::Devices(_) | Command::Worth(_))
+    );
+    if !prints {
+        start_threads()?;
+    }
     match cli.command {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Export(args)) => export::run(args),

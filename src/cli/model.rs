@@ -3,9 +3,10 @@
 use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
 use super::{CliError, bytes, target};
-use crate::checkpoint::{Checkpoint, Sidecar};
+use crate::checkpoint::{Checkpoint, ModelFolder, Sidecar};
 use crate::domain::{PatternSpec, Subject};
 use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, Settings, devices};
+use crate::mapped;
 use crate::model::Ops;
 use crate::model::tokenizer::Tokenizer;
 use crate::train::demo;
@@ -26,6 +27,9 @@ pub struct RunArgs {
     /// Bytes of intermediate results kept between evaluations, such as 512MiB or 4GiB; 1GiB by default.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     cache_bytes: Option<usize>,
+    /// Read files whole instead of mapping them: more memory, but no error where another program cuts one short.
+    #[arg(long)]
+    no_mmap: bool,
     #[command(flatten)]
     index: IndexArgs,
 }
@@ -45,12 +49,15 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, CliError> {
         return Ok(Tokenizer::from_vocabulary(vocabulary)?);
     }
     let Some(folder) = checkpoint.dir() else { return Ok(demo::tokenizer()?) };
+    let hint = "give token ids with --tokens FILE, or put the checkpoint's tokenizer.json there";
     let path = folder.join("tokenizer.json");
-    if !path.is_file() {
-        return Err(CliError::run(format!("'{}' does not exist, and text needs a tokenizer", path.display()))
-            .hint("give token ids with --tokens FILE, or put the checkpoint's tokenizer.json there"));
+    match ModelFolder::new(folder).file("tokenizer.json") {
+        Ok(Some(path)) => Ok(Tokenizer::open(&path)?),
+        Ok(None) => {
+            Err(CliError::run(format!("'{}' does not exist, and text needs a tokenizer", path.display())).hint(hint))
+        }
+        Err(e) => Err(CliError::file("cannot read", &path, e).hint(hint)),
     }
-    Ok(Tokenizer::open(&path)?)
 }
 
 /// Binds a pattern as asked for to the model.
@@ -68,6 +75,9 @@ impl RunArgs {
     /// # Errors
     /// When it is not a checkpoint that can be run.
     pub fn open(&self, name: &str, quiet: bool) -> Result<Checkpoint, CliError> {
+        if self.no_mmap {
+            mapped::read_all();
+        }
         let checkpoint = self.index.open(name, quiet)?;
         checkpoint.check().map_err(target::told)?;
         Ok(checkpoint)

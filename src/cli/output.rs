@@ -1,8 +1,10 @@
 //! Results on stdout: JSON, or one table in the format asked for.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use super::CliError;
+use super::say::say;
+use crate::shown::{shown, shown_json, shown_lines, shown_markdown};
 
 /// The form of results on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -46,14 +48,14 @@ impl OutputArgs {
     /// Prints a warning to stderr, unless told to be quiet.
     pub fn warn(&self, message: &str) {
         if !self.quiet {
-            eprintln!("{}warning: {message}", over_progress());
+            say(&format!("warning: {message}"));
         }
     }
 
     /// Prints something worth knowing to stderr, unless told to be quiet.
     pub fn note(&self, message: &str) {
         if !self.quiet {
-            eprintln!("{}note: {message}", over_progress());
+            say(&format!("note: {message}"));
         }
     }
 
@@ -62,35 +64,44 @@ impl OutputArgs {
     /// # Errors
     /// When stdout cannot be written.
     pub fn print(&self, json: &serde_json::Value, table: &Table) -> Result<(), CliError> {
-        let text = match self.format() {
-            Format::Json => format!("{json}\n"),
-            Format::Text => table.to_text(),
-            Format::Csv => table.to_csv(),
-            Format::Md => table.to_markdown(),
-        };
-        print(&text)
+        match self.format() {
+            Format::Json => print_json(json),
+            Format::Text => print(&table.to_text()),
+            Format::Csv => print(&table.to_csv()),
+            Format::Md => print(&table.to_markdown()),
+        }
     }
 }
 
-/// Returns what takes a line of progress away, which only a terminal shows.
-fn over_progress() -> &'static str {
-    if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" }
-}
-
-/// Writes `text` to stdout.
+/// Writes lines of text to stdout, without what a terminal would obey.
 ///
 /// # Errors
 /// When stdout cannot be written; a closed pipe ends the command silently.
 pub fn print(text: &str) -> Result<(), CliError> {
+    write(&shown_lines(text))
+}
+
+/// Writes text to stdout of which every foreign part is shown already, styles of ours among it.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_styled(text: &str) -> Result<(), CliError> {
+    write(text)
+}
+
+/// Writes one line of JSON to stdout.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(json: &serde_json::Value) -> Result<(), CliError> {
+    write(&shown_json(&format!("{json}\n")))
+}
+
+fn write(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
-}
-
-/// Returns every line followed by `end`.
-fn join(lines: &[String], end: &str) -> String {
-    lines.iter().flat_map(|line| [line.as_str(), end]).collect()
 }
 
 /// A table of strings.
@@ -116,11 +127,12 @@ impl Table {
 
     fn to_text(&self) -> String {
         let widths: Vec<usize> = (0..self.header.len())
-            .map(|c| self.lines().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0))
+            .map(|c| self.lines().filter_map(|r| r.get(c)).map(|s| shown(s).chars().count()).max().unwrap_or(0))
             .collect();
-        let mut text = join(&self.notes, "\n");
+        let mut text: String = self.notes.iter().map(|note| shown(note).into_owned() + "\n").collect();
         for row in self.lines() {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, &width)| format!("{:>width$}", shown(cell))).collect();
             text += cells.join("  ").trim_end();
             text.push('\n');
         }
@@ -129,14 +141,17 @@ impl Table {
 
     fn to_csv(&self) -> String {
         let quote = |cell: &String| {
-            if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
+            let cell = shown(cell);
+            if cell.contains([',', '"']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.into_owned() }
         };
         self.lines().map(|row| row.iter().map(quote).collect::<Vec<_>>().join(",") + "\n").collect()
     }
 
     fn to_markdown(&self) -> String {
-        let line = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
-        let mut text = join(&self.notes, "\n\n");
+        let line = |row: &Vec<String>| {
+            format!("| {} |\n", row.iter().map(|cell| shown_markdown(cell)).collect::<Vec<_>>().join(" | "))
+        };
+        let mut text: String = self.notes.iter().map(|note| shown_markdown(note) + "\n\n").collect();
         text += &line(&self.header);
         text = text + "|" + &"---:|".repeat(self.header.len()) + "\n";
         text + &self.rows.iter().map(line).collect::<String>()
@@ -146,6 +161,17 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_cells_and_notes_forge_nothing() {
+        let mut table = Table::new(["name"]);
+        table.rows.push(vec!["a\u{1b}[31m\n9|<b>".into()]);
+        table.notes.push("n\u{7}\nwarning: none".into());
+        for text in [table.to_text(), table.to_csv(), table.to_markdown()] {
+            assert!(!text.contains(['\u{1b}', '\u{7}']) && text.lines().all(|l| !l.starts_with("warning")), "{text}");
+        }
+        assert!(table.to_markdown().contains("9\\|&lt;b>"));
+    }
 
     #[test]
     fn one_table_prints_in_every_form() {

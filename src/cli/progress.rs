@@ -1,14 +1,10 @@
-//! Progress on a terminal's stderr, and Ctrl-C.
+//! Progress on a terminal's stderr.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::CliError;
 use super::output::OutputArgs;
-use crate::engine::{Cancel, Generation};
-
-/// How long an interrupted command may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::say::say_progress;
 
 /// One line that is overwritten; nothing where stderr is no terminal.
 #[derive(Debug)]
@@ -33,8 +29,7 @@ impl Progress {
         let now = Instant::now();
         if self.shown && self.last.is_none_or(|last| now - last >= Duration::from_millis(50)) {
             self.last = Some(now);
-            eprint!("\r\x1b[2K{what} {:.0} %", share * 100.0);
-            let _ = std::io::stderr().flush();
+            say_progress(&format!("{what} {:.0} %", share * 100.0));
         }
     }
 }
@@ -43,7 +38,7 @@ impl Progress {
     /// Takes the line away.
     pub fn clear(&mut self) {
         if self.shown && self.last.take().is_some() {
-            eprint!("\r\x1b[2K");
+            say_progress("");
         }
     }
 }
@@ -52,23 +47,4 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// Returns a token that Ctrl-C makes stale; work that does not heed it is ended after two seconds.
-///
-/// # Errors
-/// When the system refuses the signal handler.
-pub fn cancel_on_interrupt() -> Result<Cancel, CliError> {
-    let generation = Generation::default();
-    let cancel = generation.advance();
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])?;
-    std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            generation.advance();
-            std::thread::sleep(PATIENCE);
-            eprintln!("interrupted");
-            std::process::exit(130);
-        }
-    });
-    Ok(cancel)
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::data::DataArgs;
+use super::interrupt::cancel_on_interrupt;
 use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
-use super::progress::{Progress, cancel_on_interrupt};
+use super::progress::Progress;
 use super::{CliError, bytes, overlap};
 use crate::domain::{PatternSpec, QuerySampling, Selection, Subject, Trace};
 use crate::engine::{BackendError, Recorded, Recording, Sink};
@@ -76,7 +77,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let calibration = args.data.load(&checkpoint)?;
     let settings = args.run.settings()?;
     let mut trace = recording.head(&checkpoint, &calibration, &settings)?;
-    let cancel = cancel_on_interrupt()?;
+    let cancel = cancel_on_interrupt();
     let mut progress = Progress::new(&args.output);
     let mut told = |share| progress.tell("recording", share);
     let mut run: Box<Run> = if args.stream {

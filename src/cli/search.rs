@@ -9,14 +9,15 @@ mod split;
 use std::path::PathBuf;
 
 use self::keeper::Keeper;
+use self::split::Split;
 use super::CliError;
 use super::data::DataArgs;
+use super::interrupt::cancel_on_interrupt;
 use super::model::{RunArgs, load};
 use super::output::OutputArgs;
-use super::progress::cancel_on_interrupt;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Goal, Keep, LayerSet, Method, SearchSettings, SearchState, Stages};
-use crate::engine::{Backend, Evaluator};
+use crate::domain::{Goal, Keep, LayerSet, Method, SearchRecord, SearchSettings, SearchState, Stages};
+use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
 use crate::search::{Ledger, SearchError, Space, search};
 
 /// Arguments of `search`.
@@ -62,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "METHODS", value_delimiter = ',', num_args = 0..=1, default_missing_value = compare::ALL,
           conflicts_with_all = ["pieces", "resume", "max_delta"])]
     compare: Option<Vec<Method>>,
-    /// Go on with the search that was interrupted.
+    /// Go on with the search that was interrupted; one that was not yet begun is begun.
     #[arg(long)]
     resume: bool,
     /// Session that every step is saved to; MODEL.search.toml among the sessions by default.
@@ -106,7 +107,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     args.data.note(&args.output)?;
     let (calibration, unseen) =
         args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
-    let cancel = cancel_on_interrupt()?;
+    let cancel = cancel_on_interrupt();
     let backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
     let mut backend = backend.judged_on(unseen.clone());
     if args.data.is_random() {
@@ -125,23 +126,46 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(methods) = &args.compare {
         return compare::run(&args, methods, &checkpoint, &calibration, unseen.as_ref(), &backend, &cancel);
     }
-    let mut keeper = Keeper::open(&args, &checkpoint, backend.describe())?;
+    let mut keeper = Keeper::open(&args, &checkpoint, backend.describe(), &backend.layout(), &cancel)?;
+    let found = measure(&args, &settings, &space, &mut backend, &cancel, &mut keeper);
+    let Some((failure, last)) = keeper.failure() else {
+        let (record, split) = found?;
+        return print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path());
+    };
+    // What could not be saved is printed, so that it is not lost.
+    let (record, split) = found.map_or((last, None), |(record, split)| (Some(record), split));
+    if let Some(record) = record {
+        print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path())?;
+    }
+    Err(failure)
+}
+
+/// Searches, and validates what was found.
+fn measure(
+    args: &Args,
+    settings: &SearchSettings,
+    space: &Space,
+    backend: &mut LocalBackend,
+    cancel: &Cancel,
+    keeper: &mut Keeper,
+) -> Result<(SearchRecord, Option<Split>), CliError> {
     let known = keeper.known.clone();
     let parts: Vec<usize> = (0..backend.layout().parts.len()).collect();
     let record = {
-        let mut evaluator = Evaluator::new(&mut backend, &cancel);
-        let mut ledger = Ledger::new(&mut evaluator, &parts, &settings, space.start, known, &mut keeper);
-        search(&space, &settings, &mut ledger)
+        let mut evaluator = Evaluator::new(backend, cancel);
+        let mut ledger = Ledger::new(&mut evaluator, &parts, settings, space.start, known, keeper);
+        search(space, settings, &mut ledger)
     };
-    let mut record = keeper.finish(record)?;
+    keeper.clear();
+    let mut record = record?;
     let split = match args.pieces {
         None => None,
-        Some(pieces) => Some(split::run(&settings, &space, usize::from(pieces), &mut backend, &cancel, &mut keeper)?),
+        Some(pieces) => Some(split::run(settings, space, usize::from(pieces), backend, cancel, keeper)?),
     };
-    record.validation = backend.validate(record.pattern, &cancel, &mut |_| {})?;
+    record.validation = backend.validate(record.pattern, cancel, &mut |_| {})?;
     record.state = SearchState::Done;
-    keeper.save(&record)?;
-    print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path())
+    keeper.save(&record);
+    Ok((record, split))
 }
 
 fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliError> {

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use super::CliError;
 use crate::checkpoint::CONFIG_FILE;
+use crate::input;
 use crate::interop::Served;
 use crate::interop::import::ImportError;
 
 /// Reads the config that was served: config.json, or a folder that has one.
 pub fn read_config(path: &Path) -> Result<Served, CliError> {
     let path = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-    let text = std::fs::read_to_string(&path).map_err(|e| CliError::file("cannot read", &path, e))?;
+    let text = input::named_text(&path, input::CORPUS).map_err(|e| CliError::file("cannot read", &path, e))?;
     Ok(Served::parse(&text)?)
 }
 
@@ -24,7 +25,7 @@ pub fn topk(given: Option<usize>, config: Option<&Served>) -> Result<usize, CliE
 
 /// Reads a file of responses.
 pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(path).map_err(|e| CliError::file("cannot read", path, e))
+    input::named(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e))
 }
 
 /// Returns an error about the responses of a file.

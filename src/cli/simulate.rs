@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::output::{Format, OutputArgs, Table, print};
+use super::output::{Format, OutputArgs, Table, print_styled};
 use super::served::read_config;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{PatternSpec, Sites, Stages};
+use crate::input;
 use crate::interop::{self, Mark, Served, SimulateError, Simulation, Strip};
+use crate::shown::shown;
 
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +54,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let folder = args.config.is_dir().then(|| args.config.clone());
     if let Some(overrides) = &args.overrides {
         let text = match overrides.strip_prefix('@') {
-            Some(file) => std::fs::read_to_string(file).map_err(|e| CliError::file("cannot read", file.as_ref(), e))?,
+            Some(file) => input::named_text(file.as_ref(), input::TEXT)
+                .map_err(|e| CliError::file("cannot read", file.as_ref(), e))?,
             None => overrides.clone(),
         };
         served = served.with_overrides(&text)?;
@@ -70,14 +73,10 @@ pub fn run(args: Args) -> Result<(), CliError> {
         Some(spec) => wanted(spec, served.layers)?,
         None => simulation.usual().to_vec(),
     };
-    let text = match args.output.format() {
-        Format::Json => format!("{}\n", to_json(&served, &simulation, &base)),
-        Format::Text => to_text(&served, &simulation, &base, std::io::stdout().is_terminal()),
-        Format::Csv | Format::Md => {
-            return args.output.print(&Value::Null, &to_table(&simulation, &base));
-        }
-    };
-    print(&text)
+    match args.output.format() {
+        Format::Text => print_styled(&to_text(&served, &simulation, &base, std::io::stdout().is_terminal())),
+        _ => args.output.print(&to_json(&served, &simulation, &base), &to_table(&simulation, &base)),
+    }
 }
 
 /// Returns the marks of a pattern.
@@ -124,7 +123,7 @@ fn end(strip: &Strip) -> Option<String> {
 fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool) -> String {
     let width = simulation.engines.iter().map(|strip| name(strip).chars().count()).max().unwrap_or(0);
     let k = served.index_topk.map_or(String::new(), |k| format!(", index_topk {k}"));
-    let mut text = format!("{}, {} layers{k}, stages {}\n\n", served.model_type, served.layers, served.stages);
+    let mut text = format!("{}, {} layers{k}, stages {}\n\n", shown(&served.model_type), served.layers, served.stages);
     let mut line = |left: &str, right: &str| {
         let _ = writeln!(text, "{}", format!("{left:<width$}  {right}").trim_end());
     };
@@ -138,9 +137,9 @@ fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool
         let drawn: String = strip.marks.iter().enumerate().map(letter).collect();
         let full = if strip.marks.is_empty() { "–".to_owned() } else { format!("{drawn}  {} F", strip.full()) };
         line(&name(strip), &full);
-        line("", &strip.rule);
+        line("", &shown(&strip.rule));
         if let Some(end) = end(strip) {
-            line("", &format!("fails: {end}"));
+            line("", &shown(&format!("fails: {end}")));
         }
         if !differences.is_empty() {
             let layers: Vec<String> = differences.iter().map(ToString::to_string).collect();
@@ -153,7 +152,7 @@ fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool
     }
     text.push('\n');
     for (who, warning) in warnings(simulation) {
-        let _ = writeln!(text, "{who}: {}; {}", warning.what, warning.advice);
+        let _ = writeln!(text, "{who}: {}; {}", shown(&warning.what), shown(&warning.advice));
     }
     text += "\nnot simulated:\n";
     for (who, why) in &simulation.not_simulated {

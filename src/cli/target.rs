@@ -5,6 +5,7 @@ use std::path::Path;
 use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError, HubId, hub_cache};
 use crate::domain::{Constraints, Pattern, PatternSpec, Sites, SpecError};
+use crate::input;
 use crate::session::Session;
 use crate::train::demo;
 
@@ -91,7 +92,8 @@ pub fn pattern_of(spec: &PatternSpec, native: Pattern, sites: Sites) -> Result<O
 
 /// Reads a pattern from a file: from its first line where that holds one alone, else from all of it, such as JSON.
 fn read(path: &Path) -> Result<PatternSpec, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read the pattern file", path, e))?;
+    let text =
+        input::named_text(path, input::TEXT).map_err(|e| CliError::file("cannot read the pattern file", path, e))?;
     let text = text.trim_start_matches('\u{feff}').trim();
     let first = text.lines().next().unwrap_or_default().trim_end();
     // A list may go on over lines; letters and names do not.

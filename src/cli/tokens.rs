@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{CliError, json_lines};
 use crate::engine::Sequence;
+use crate::input;
 
 /// Names of the ids within an object.
 const IDS: [&str; 3] = ["ids", "input_ids", "token_ids"];
@@ -19,7 +20,7 @@ const IGNORED: i64 = -100;
 /// # Errors
 /// When the file cannot be read, naming the entry and the value that is no sequence of ids.
 pub(super) fn read_tokens(path: &Path) -> Result<Vec<Sequence>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+    let text = input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e))?;
     let wrong = |reason: String| {
         CliError::run(format!("'{}' does not hold tokens: {reason}", path.display())).hint(
             "it must hold arrays of token ids, or objects {\"ids\": […], \"mask\": […]} or {\"input_ids\": […], \

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::train_progress::{Progress, stop_on_signal};
+use super::interrupt::stop_on_interrupt;
+use super::train_progress::Progress;
 use super::{CliError, train_distill, train_indexers};
 use crate::train::{Event, StepReport, Trainer};
 
@@ -59,7 +60,7 @@ fn run_recipe(args: Args) -> Result<(), CliError> {
     let out = args.out.ok_or_else(|| {
         CliError::usage("--out DIR was not given").hint("name the folder that the checkpoint is written to")
     })?;
-    let stop = stop_on_signal()?;
+    let _lock = train_indexers::lock(&out.join("state.safetensors"))?;
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut progress = Progress::new(args.log.as_deref(), false)?;
     let mut trainer = Trainer::prepare(&args.recipe, &out, args.resume, threads, &mut |event| progress.tell(&event))?;
@@ -69,6 +70,8 @@ fn run_recipe(args: Args) -> Result<(), CliError> {
         "{weights} weights, {tokens} tokens per epoch, {threads} threads, from step {} of stage {} ({:.0} s so far)",
         at.step, at.stage, at.seconds
     ));
+    // Until now there was nothing to save.
+    let stop = stop_on_interrupt();
     let done = trainer.run(&stop, &mut |event| progress.tell(&event))?;
     progress.line(&format!("{:.0} s of training in all", trainer.position().seconds));
     if !done && stop.load(Ordering::Relaxed) { Err(CliError::Interrupted) } else { Ok(()) }

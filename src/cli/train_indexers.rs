@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::interrupt::stop_on_interrupt;
 use super::output::{OutputArgs, Table};
-use super::train_progress::{Progress, stop_on_signal};
+use super::train_progress::Progress;
 use super::{CliError, bytes, model, target, tokens};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Pattern, Role, Targets};
 use crate::interop::Pruned;
+use crate::session::SessionLock;
 use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, memory};
 use crate::train::read_text;
 
@@ -181,6 +183,7 @@ pub(super) struct Training<'a> {
 pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, IndexerRecipe), CliError> {
     let Training { checkpoint, pattern, layers, targets, shape, start, out, seed, resume, lm_lr } = what;
     let seq_len = args.seq_len.get();
+    let _lock = lock(out)?;
     let mut recipe = IndexerRecipe {
         seed,
         base: String::new(),
@@ -201,7 +204,6 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
     if recipe.rows < asked {
         args.output.note(&format!("--max-memory leaves room for {} of {asked} query rows per step", recipe.rows));
     }
-    let stop = stop_on_signal()?;
     let mut progress = Progress::new(args.log.as_deref(), args.output.quiet())?;
     progress.line("reading the texts");
     let texts = texts(args, checkpoint)?;
@@ -223,6 +225,8 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
         shape.dim,
         recipe.rows,
     ));
+    // Until now there was nothing to save.
+    let stop = stop_on_interrupt();
     let finished = run.run(&stop, &mut |event| match event {
         IndexerEvent::Step(step) => tell(&mut progress, &step),
         IndexerEvent::Saved(_) => {}
@@ -247,6 +251,14 @@ fn tell(progress: &mut Progress, step: &IndexerStep) {
     progress.step(&line, of - at, at == of, || {
         step.layers.iter().fold("\n  KL per layer".to_owned(), |text, (layer, d)| format!("{text} {layer}:{:.3}", d.kl))
     });
+}
+
+/// Keeps others from training into the same file for as long as the result lives.
+pub(super) fn lock(out: &Path) -> Result<SessionLock, CliError> {
+    SessionLock::acquire(out)?.ok_or_else(|| {
+        CliError::run(format!("another indexscope is training into '{}'", out.display()))
+            .hint("wait for it, or name another --out")
+    })
 }
 
 /// Prints what became of every layer, and where the checkpoint was written, if one was.

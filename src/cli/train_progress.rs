@@ -1,28 +1,18 @@
-//! How a training is told of, and stopped.
+//! Training progress.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::CliError;
+use super::say::{say, say_progress};
+use crate::shown::shown_lines;
 
 /// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 /// Steps over which the speed is averaged.
 const WINDOW: usize = 20;
-
-/// Returns a flag that Ctrl-C and SIGTERM set; the second signal ends the process at once.
-pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).map_err(CliError::from)?;
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(CliError::from)?;
-    }
-    Ok(stop)
-}
 
 /// Tells how training goes: a line that overwrites itself on a terminal, plain lines in the log.
 pub(super) struct Progress {
@@ -55,7 +45,7 @@ impl Progress {
         let eta = eta.map(|eta| format!(" · ETA {}:{:02}:{:02}", eta / 3600, eta / 60 % 60, eta % 60));
         let line = line.to_owned() + &eta.unwrap_or_default();
         if self.terminal {
-            eprint!("\r\x1b[2K{line}");
+            say_progress(&line);
         }
         if self.last_line.is_none_or(|last| now - last >= LINE_EVERY) || last {
             self.last_line = Some(now);
@@ -66,7 +56,7 @@ impl Progress {
     /// Prints a line of its own everywhere.
     pub(super) fn line(&mut self, text: &str) {
         if self.terminal {
-            eprintln!("\r\x1b[2K{text}");
+            say(text);
         }
         self.plain(text);
     }
@@ -74,7 +64,7 @@ impl Progress {
     /// Writes a line to the log, which is not worth ending a training for.
     fn plain(&mut self, text: &str) {
         if let Some(log) = &mut self.log {
-            let _ = writeln!(log, "{text}");
+            let _ = writeln!(log, "{}", shown_lines(text));
         }
     }
 }

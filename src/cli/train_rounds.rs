@@ -10,15 +10,16 @@ use std::time::Instant;
 use serde_json::json;
 
 use self::steps::{Done, Journal, What, beside, next, open, told};
+use super::interrupt::stop_on_interrupt;
 use super::output::{OutputArgs, Table};
-use super::train_indexers::{Training, TrainingArgs, train};
-use super::train_progress::stop_on_signal;
+use super::train_indexers::{Training, TrainingArgs, lock, train};
 use super::{CliError, model, target, tokens};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Estimate, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};
 use crate::engine::{
     Backend, Calibration, Cancel, DeviceChoice, Evaluator, Generation, LocalBackend, Placement, Sequence, Settings,
 };
+use crate::seal;
 use crate::search::{Ledger, Measured, Space, Watch, search};
 use crate::session::write_atomic;
 use crate::train::read_text;
@@ -87,17 +88,27 @@ pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Res
     let former = begin.checkpoint.former_fingerprints();
     let abouts: Vec<String> =
         former.iter().map(|f| self::about(f, &begin, rounds, args)).chain([about.clone()]).collect();
+    let _lock = lock(begin.out)?;
     let steps = open(&journal, &abouts, args.resume)?;
     let (searched, judging) = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
     let topk = args.topk(begin.checkpoint);
     let reference = backend(begin.checkpoint, begin.sidecar, topk, judging)?;
-    let mut all = Rounds { begin, args, topk, searched, reference, stop: stop_on_signal()?, steps };
+    let mut all = Rounds { begin, args, topk, searched, reference, stop: stop_on_interrupt(), steps };
     while let Some((what, round)) = next(&all.steps, most) {
         let done = all.step(what, round)?;
         args.output.note(&told(&done));
         all.steps.push(done);
-        let written = Journal { schema: 1, about: about.clone(), steps: all.steps.clone() };
-        write_atomic(&journal, json!(written).to_string().as_bytes())?;
+        let (about, steps) = (about.clone(), all.steps.clone());
+        let written = Journal { schema: 1, about, steps, crc32: seal::BLANK.to_owned() };
+        let mut written = json!(written).to_string().into_bytes();
+        seal::seal(&mut written);
+        if let Err(error) = write_atomic(&journal, &written) {
+            // What could not be saved is printed, so that it is not lost.
+            if let Some(best) = all.now() {
+                print(&all, best, &args.output)?;
+            }
+            return Err(error.into());
+        }
     }
     let best = all.now().cloned().ok_or_else(|| CliError::run("nothing was done"))?;
     match &best.sidecar {

@@ -10,6 +10,7 @@ use crate::analysis::machine::{Gpu, Machine, Sheet, Weights, saving, threshold};
 use crate::checkpoint::Config;
 use crate::domain::Role;
 use crate::engine::geometry;
+use crate::input;
 
 /// The sheets that come with the program.
 const SHEETS: &str = include_str!("../../assets/hardware.toml");
@@ -76,7 +77,7 @@ struct Workload {
 /// Files that cannot be read, or an accelerator without a sheet.
 pub fn run(args: Args) -> Result<(), CliError> {
     let path = if args.config.is_dir() { args.config.join("config.json") } else { args.config.clone() };
-    let text = std::fs::read_to_string(&path).map_err(|e| CliError::file("cannot read", &path, e))?;
+    let text = input::named_text(&path, input::TEXT).map_err(|e| CliError::file("cannot read", &path, e))?;
     let config = Config::parse(&text)?;
     if config.family.is_dense() {
         let kind = config.family.model_type();
@@ -114,7 +115,7 @@ fn hardware(asked: &str) -> Result<(Sheet, Gpu), CliError> {
         return Err(CliError::run(format!("'{asked}' is neither a known accelerator nor a file"))
             .hint(format!("use one of {}, or a file in the form of assets/hardware.toml", names.join(", "))));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+    let text = input::named_text(path, input::TEXT).map_err(|e| CliError::file("cannot read", path, e))?;
     let sheet: Sheet =
         toml::from_str(&text).map_err(|e| CliError::file("cannot read the hardware sheet", path, e.message()))?;
     match sheet.gpu.first().cloned() {
@@ -125,7 +126,7 @@ fn hardware(asked: &str) -> Result<(Sheet, Gpu), CliError> {
 
 /// Reads requests: tokens of prompt and answer.
 fn requests(path: &Path) -> Result<Vec<(usize, usize)>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+    let text = input::named_text(path, input::TEXT).map_err(|e| CliError::file("cannot read", path, e))?;
     let mut requests = Vec::new();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let numbers: Result<Vec<usize>, _> = line.split(',').take(2).map(|cell| cell.trim().parse()).collect();

@@ -28,6 +28,11 @@ impl Cancel {
         Generation::default().advance()
     }
 
+    /// Makes the work itself stale: it has found that it cannot go on.
+    pub fn cancel(&self) {
+        self.counter.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Returns whether newer work has replaced this.
     pub fn is_stale(&self) -> bool {
         self.counter.load(Ordering::Acquire) != self.mine
@@ -46,5 +51,7 @@ mod tests {
         let second = generation.advance();
         assert!(first.is_stale() && !second.is_stale());
         assert!(!Cancel::never().is_stale());
+        second.clone().cancel();
+        assert!(second.is_stale());
     }
 }

@@ -4,13 +4,12 @@
 //! first; ROCm ATOM and vllm-ascend for V4 also want `use_index_cache`, which the others ignore. GLM's indexers rotate
 //! interleaved pairs; engines that read `indexer_rope_interleave` rotate by halves where it is absent.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::{ExportError, Target, words};
+use crate::atomic;
 use crate::domain::Pattern;
 
 /// Keys of the frequency rule, which would contradict an explicit pattern, and which as nulls make transformers fail.
@@ -50,9 +49,8 @@ pub fn write_config(target: &Target, pattern: Pattern, out: &Path) -> Result<(),
     target.constraints.check(pattern)?;
     let mut config = target.config.clone();
     patch(&mut config, target.keys(pattern));
-    let mut file = File::create_new(out).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => ExportError::Exists(out.to_owned()),
-        _ => ExportError::io(out, e),
-    })?;
-    writeln!(file, "{:#}", Value::Object(config)).map_err(|e| ExportError::io(out, e))
+    if out.symlink_metadata().is_ok() {
+        return Err(ExportError::Exists(out.to_owned()));
+    }
+    atomic::write(out, format!("{:#}\n", Value::Object(config)).as_bytes()).map_err(|e| ExportError::io(out, e))
 }

@@ -106,7 +106,16 @@ impl ExportError {
             }
             Self::Checkpoint(error) => error.hint(),
             Self::Retrained { .. } => Some("name a .safetensors file instead, for the indexers alone".to_owned()),
-            _ => None,
+            Self::Engine(_) => Some("'indexscope export --help' lists the engines".to_owned()),
+            Self::Dense(_) => Some("give a DSA checkpoint, such as DeepSeek-V3.2 or GLM-5".to_owned()),
+            Self::Refused { .. } => {
+                Some("choose another pattern or engine; 'indexscope simulate' shows all".to_owned())
+            }
+            Self::Io { source, .. } => Some(crate::input::hint(source).to_owned()),
+            Self::Malformed { .. } => Some("download the checkpoint again, or correct that file".to_owned()),
+            Self::Simulate(_) | Self::Pattern(_) => {
+                Some("'indexscope info MODEL' prints the model's layers and its own pattern".to_owned())
+            }
         }
     }
 

@@ -3,8 +3,9 @@
 //! Some engines cannot load such tensors (vLLM 0.33.0 on CUDA and ROCm), and none needs them. MTP layers keep theirs:
 //! they always run their own indexer.
 
-use std::ffi::OsString;
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -13,8 +14,10 @@ use serde_json::{Map, Value, json};
 use super::retrained::{Replaced, Retrained, of_sidecar, replaced};
 use super::shard::{Copied, Shard};
 use super::{ExportError, config};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, Sidecar, is_indexer_tensor, layer_of};
+use crate::atomic::{self, Disk, Draft, sync};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, ModelFolder, Sidecar, is_indexer_tensor, layer_of};
 use crate::domain::Pattern;
+use crate::input;
 
 /// What a pruned checkpoint lacks, and how its files came about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -31,7 +34,7 @@ pub struct Pruned {
     pub linked: Vec<String>,
     /// Files that were copied: all but shards, and shards where the file system cannot link.
     pub copied: Vec<String>,
-    /// Folders inside the original, which are not taken along.
+    /// What is not taken along: folders, links that lead out of the folder, and what is no regular file.
     pub skipped: Vec<String>,
 }
 
@@ -78,57 +81,40 @@ fn write(checkpoint: &Checkpoint, pattern: Pattern, replaced: Replaced, out: &Pa
     if out.symlink_metadata().is_ok() {
         return Err(ExportError::Exists(out.to_owned()));
     }
-    let draft = Draft::create(out)?;
-    let mut work = Work { pattern, replaced, to: draft.0.clone(), report: Pruned::default(), total: Copied::default() };
+    let draft = Draft::beside(out).map_err(|e| ExportError::io(out, e))?;
+    let mut work = Work {
+        pattern,
+        replaced,
+        from: ModelFolder::new(dir),
+        to: draft.path().to_owned(),
+        report: Pruned::default(),
+        total: Copied::default(),
+    };
     for path in files(dir)? {
         work.file(&path)?;
     }
-    work.index(dir)?;
-    let written = Checkpoint::open(&draft.0)?;
+    let shards = work.index(dir)?;
+    if let Some(shard) = shards.iter().find(|shard| !draft.path().join(shard).is_file()) {
+        return Err(ExportError::malformed(
+            &dir.join(INDEX_FILE),
+            format!("it names the shard '{shard}', which was not among the files to write"),
+        ));
+    }
+    let written = Checkpoint::open(draft.path())?;
     // Not `check`: quantised checkpoints, which cannot be run here, are served too.
     written.constraints().check(pattern)?;
     if written.native()? != pattern {
         return Err(ExportError::malformed(&out.join(CONFIG_FILE), "it does not hold the pattern after writing"));
     }
-    draft.publish(out)?;
+    draft.publish(out).map_err(|e| ExportError::io(out, e))?;
     Ok(work.report)
-}
-
-/// A folder beside the final one that is removed unless it is published.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn create(out: &Path) -> Result<Self, ExportError> {
-        let parent = match out.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(|e| ExportError::io(parent, e))?;
-        let mut name = OsString::from(".");
-        name.push(out.file_name().unwrap_or(out.as_os_str()));
-        name.push(format!(".{}.partial", std::process::id()));
-        let path = parent.join(name);
-        fs::create_dir(&path).map_err(|e| ExportError::io(&path, e))?;
-        Ok(Self(path))
-    }
-
-    fn publish(self, out: &Path) -> Result<(), ExportError> {
-        // Renaming replaces an empty folder; anything else that appeared meanwhile makes it fail.
-        fs::rename(&self.0, out).map_err(|e| ExportError::io(out, e))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // After publishing there is nothing left under this name.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 struct Work {
     pattern: Pattern,
     /// What takes the place of tensors that are kept.
     replaced: Replaced,
+    from: ModelFolder,
     to: PathBuf,
     report: Pruned,
     total: Copied,
@@ -140,10 +126,12 @@ impl Work {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let to = self.to.join(&name);
         // Folders of the hub's cache hold relative symbolic links, which would dangle elsewhere.
-        let path = path.canonicalize().map_err(|e| ExportError::io(path, e))?;
-        if path.is_dir() {
+        // What the model needs was opened through the same check; of the rest, only what lies here is copied.
+        let Ok(Some(path)) = self.from.file(&name) else {
             self.report.skipped.push(name);
-        } else if name == CONFIG_FILE {
+            return Ok(());
+        };
+        if name == CONFIG_FILE {
             let mut json = read_object(&path)?;
             let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
             config::patch(&mut json, config::keys(self.pattern, &model_type));
@@ -174,16 +162,17 @@ impl Work {
         Ok(())
     }
 
-    /// Rewrites the index without the dropped tensors.
-    fn index(&mut self, dir: &Path) -> Result<(), ExportError> {
+    /// Rewrites the index without the dropped tensors; returns the shards that it still names.
+    fn index(&mut self, dir: &Path) -> Result<BTreeSet<String>, ExportError> {
         let path = dir.join(INDEX_FILE);
-        if !path.is_file() {
-            return Ok(());
-        }
-        let mut index = read_object(&path)?;
+        let Some(real) = self.from.file(INDEX_FILE).map_err(|e| ExportError::io(&path, e))? else {
+            return Ok(BTreeSet::new());
+        };
+        let mut index = read_object(&real)?;
         let map = index.get_mut("weight_map").and_then(Value::as_object_mut);
         let map = map.ok_or_else(|| ExportError::malformed(&path, "it has no weight_map"))?;
         map.retain(|tensor, _| !is_unused(tensor, self.pattern));
+        let shards = map.values().filter_map(|shard| shard.as_str().map(str::to_owned)).collect();
         if let Some(metadata) = index.get_mut("metadata").and_then(Value::as_object_mut) {
             let less = [("total_size", self.total.dropped_bytes), ("total_parameters", self.total.dropped_elements)];
             for (key, less) in less {
@@ -192,7 +181,8 @@ impl Work {
                 }
             }
         }
-        self.write_json(INDEX_FILE.to_owned(), &Value::Object(index))
+        self.write_json(INDEX_FILE.to_owned(), &Value::Object(index))?;
+        Ok(shards)
     }
 
     /// Links a shard, or copies it where the file system cannot link.
@@ -206,14 +196,20 @@ impl Work {
 
     /// Copies a file, so that editing the copy leaves the original alone.
     fn copy(&mut self, path: &Path, to: &Path, name: String) -> Result<(), ExportError> {
-        fs::copy(path, to).map_err(|e| ExportError::io(to, e))?;
+        let copy = || {
+            let mut from = input::regular(path)?;
+            let to = File::create_new(to)?;
+            io::copy(&mut from, &mut Disk(&to))?;
+            sync(&to)
+        };
+        copy().map_err(|e| ExportError::io(to, e))?;
         self.report.copied.push(name);
         Ok(())
     }
 
     fn write_json(&mut self, name: String, json: &Value) -> Result<(), ExportError> {
         let to = self.to.join(&name);
-        fs::write(&to, format!("{json:#}\n")).map_err(|e| ExportError::io(&to, e))?;
+        atomic::write(&to, format!("{json:#}\n").as_bytes()).map_err(|e| ExportError::io(&to, e))?;
         self.report.rewritten.push(name);
         Ok(())
     }
@@ -233,6 +229,6 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, ExportError> {
 }
 
 fn read_object(path: &Path) -> Result<Map<String, Value>, ExportError> {
-    let text = fs::read_to_string(path).map_err(|e| ExportError::io(path, e))?;
+    let text = input::text(path, input::TEXT).map_err(|e| ExportError::io(path, e))?;
     serde_json::from_str(&text).map_err(|e| ExportError::malformed(path, e))
 }

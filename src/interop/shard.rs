@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::ExportError;
 use super::retrained::Replaced;
+use crate::atomic::{Disk, sync};
+use crate::input;
 
 /// Bytes before the header: its length.
 const PREFIX: u64 = 8;
@@ -46,7 +48,7 @@ pub(super) struct Copied {
 impl Shard {
     pub(super) fn open(path: &Path) -> Result<Self, ExportError> {
         let io = |e| ExportError::io(path, e);
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = input::regular(path).map_err(io)?;
         let mut prefix = [0u8; PREFIX as usize];
         file.read_exact(&mut prefix).map_err(io)?;
         let length = u64::from_le_bytes(prefix);
@@ -119,7 +121,8 @@ impl Shard {
         let mut text = serde_json::to_vec(header)?;
         // Readers expect the data to begin at a multiple of eight.
         text.resize(text.len().next_multiple_of(8), b' ');
-        let mut out = BufWriter::new(File::create_new(to)?);
+        let file = File::create_new(to)?;
+        let mut out = BufWriter::new(Disk(&file));
         out.write_all(&(text.len() as u64).to_le_bytes())?;
         out.write_all(&text)?;
         for piece in pieces {
@@ -136,7 +139,9 @@ impl Shard {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+        out.flush()?;
+        drop(out);
+        sync(&file)
     }
 }
 

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::served::{Family, Served};
 use super::{ExportError, SimulateError};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, ModelFolder};
 use crate::domain::{Constraints, LayerSet, Pattern, Sites, Stages};
+use crate::input;
 
 /// The model that an export is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +35,7 @@ impl Target {
         let model_type = config.family.model_type();
         let layers = config.num_hidden_layers;
         // What is part of the program, or of another format, has no config.json: these keys are all that engines read.
-        let written = checkpoint.dir().and_then(|dir| std::fs::read_to_string(dir.join(CONFIG_FILE)).ok());
+        let written = checkpoint.dir().and_then(|dir| ModelFolder::new(dir).text(CONFIG_FILE).ok()?);
         let written = written.and_then(|text| serde_json::from_str(&text).ok());
         let known = || {
             let keys =
@@ -60,7 +61,7 @@ impl Target {
     /// # Errors
     /// [`ExportError::Io`] and [`ExportError::Malformed`], naming the file.
     pub fn of_config(path: &Path) -> Result<Self, ExportError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ExportError::io(path, e))?;
+        let text = input::named_text(path, input::TEXT).map_err(|e| ExportError::io(path, e))?;
         let config: Map<String, Value> = serde_json::from_str(&text).map_err(|e| ExportError::malformed(path, e))?;
         let served = Served::new(config.clone()).map_err(|e| ExportError::malformed(path, e))?;
         let folder = path.parent().filter(|folder| *folder != Path::new(""));

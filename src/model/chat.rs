@@ -6,6 +6,7 @@
 //! turn adds to the rendering of everything before it with the generation prompt. A prompt may open what the turn then
 //! closes otherwise (`<think>` before an answer without thoughts): the turn's part begins where the two part.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,24 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
 
 use super::tokenizer::{Tokenizer, TokenizerError};
-use crate::checkpoint::Vocabulary;
+use crate::budget;
+use crate::checkpoint::{ModelFolder, Vocabulary};
 use marks::{MARKS, mark_generations, take_marks};
 
 mod marks;
 #[cfg(test)]
 mod tests;
+
+/// Instructions that rendering one conversation may take; published templates take some hundred per message.
+const FUEL: u64 = 2_000_000;
+/// Most bytes of a template; published ones have up to some ten thousand.
+const LONGEST: usize = 128 << 10;
+/// Most bytes of a rendered conversation.
+const OUTPUT: usize = 32 << 20;
+/// Bytes of memory that a template may take.
+const MEMORY: usize = 256 << 20;
+/// Bytes of stack on which templates are parsed and rendered: some thousand for each byte of the longest one.
+const STACK: usize = 512 << 20;
 
 /// Why a conversation could not be turned into tokens.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +81,8 @@ impl ChatError {
             Self::Ambiguous(_) => {
                 "end the conversation there, or use a chat_template.jinja with {% generation %} around the answers"
             }
-            Self::Refused(_) | Self::Mark(_) => return None,
+            Self::Refused(_) => "check the conversation and chat_template.jinja, or give --tokens FILE with masks",
+            Self::Mark(_) => "take that character out of the conversation",
             Self::Tokenizer(error) => return error.hint(),
         };
         Some(hint.to_owned())
@@ -101,11 +115,8 @@ impl ChatTemplate {
     pub fn open(folder: &Path) -> Result<Self, ChatError> {
         let read = |name: &str| -> Result<Option<(PathBuf, String)>, ChatError> {
             let path = folder.join(name);
-            if !path.is_file() {
-                return Ok(None);
-            }
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Some((path, text))),
+            match ModelFolder::new(folder).text(name) {
+                Ok(text) => Ok(text.map(|text| (path, text))),
                 Err(e) => Err(ChatError::Read { path, reason: e.to_string() }),
             }
         };
@@ -148,8 +159,14 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.set_fuel(Some(FUEL));
+        if text.len() > LONGEST {
+            let reason = format!("it has {} bytes, and {LONGEST} are the most that are read", text.len());
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
         let (text, marked) = mark_generations(text);
-        environment.add_template_owned("chat", text)?;
+        let parsed = deep(move || environment.add_template_owned("chat", text).map(|()| environment));
+        let environment = parsed.map_err(|reason| Error::new(ErrorKind::InvalidOperation, reason))??;
         Ok(Self { environment, special, marked })
     }
 
@@ -205,14 +222,50 @@ impl ChatTemplate {
     /// Renders the first `count` messages.
     fn text(&self, chat: &Conversation, count: usize, prompt: bool) -> Result<String, ChatError> {
         let refused = |e: Error| ChatError::Refused(described(&e));
-        let template = self.environment.get_template("chat").map_err(refused)?;
         let mut context = self.special.clone();
         let mut set = |name: &str, value| context.insert(name.to_owned(), value);
         set("messages", Value::Array(chat.messages[..count].to_vec()));
         set("tools", chat.tools.clone());
         set("documents", Value::Null);
         set("add_generation_prompt", prompt.into());
-        template.render(Serde(context)).map_err(refused)
+        let render = || {
+            let mut text = Capped { text: Vec::new(), full: false };
+            let done = self.environment.get_template("chat")?.render_captured_to(Serde(context), &mut text).map(drop);
+            if text.full {
+                let reason = format!("it writes more than {OUTPUT} bytes");
+                return Err(Error::new(ErrorKind::InvalidOperation, reason));
+            }
+            done?;
+            Ok(String::from_utf8_lossy(&text.text).into_owned())
+        };
+        deep(render).map_err(ChatError::Refused)?.map_err(refused)
+    }
+}
+
+/// Does work whose recursion follows a template on a stack that even the longest one cannot exhaust.
+fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    let work = || budget::within("the chat template", MEMORY, work);
+    let done = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK).spawn_scoped(scope, work);
+        thread.map(|thread| thread.join().unwrap_or_else(|_| Err("it panicked".to_owned())))
+    });
+    done.map_err(|e| format!("a thread for it cannot be started: {e}"))?
+}
+
+/// What a template writes, up to the most that is taken.
+struct Capped {
+    text: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.full |= self.text.len() + bytes.len() > OUTPUT;
+        if self.full { Err(io::ErrorKind::FileTooLarge.into()) } else { self.text.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -272,15 +325,15 @@ fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, Error> {
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         writer.write_all(b": ")
     }
 }

@@ -11,8 +11,14 @@ use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+use crate::{budget, input};
+
 /// Bytes of text that are encoded at a time where a text is split for speed.
 const PIECE: usize = 1 << 16;
+
+/// Bytes of memory that a tokenizer may take: for its vocabulary, or for a text, with some more for each byte of that.
+const MEMORY: usize = 4 << 30;
+const MEMORY_PER_BYTE: usize = 1 << 10;
 
 /// Why text could not be turned into tokens, or back.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +59,15 @@ impl TokenizerError {
                 Some("give token ids with --tokens FILE, or the model as a Hugging Face folder".to_owned())
             }
             Self::Train { .. } => Some("give more text or ask for fewer tokens".to_owned()),
-            Self::Run(_) => None,
+            Self::Run(_) => Some("give token ids with --tokens FILE, or another text or tokenizer.json".to_owned()),
         }
     }
+}
+
+/// Has the crate work on a text.
+fn work<T>(text: &str, encode: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+    let memory = MEMORY.saturating_add(text.len().saturating_mul(MEMORY_PER_BYTE));
+    budget::within("the tokenizer", memory, encode).map_err(TokenizerError::Run)?.map_err(run)
 }
 
 /// A checkpoint's tokenizer.
@@ -69,7 +81,7 @@ impl Tokenizer {
     /// [`TokenizerError::Read`].
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
         let failed = |reason: String| TokenizerError::Read { path: path.into(), reason };
-        let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+        let bytes = input::bytes(path, input::TOKENIZER).map_err(|e| failed(e.to_string()))?;
         Self::loaded(&bytes).map_err(failed)
     }
 
@@ -86,7 +98,9 @@ impl Tokenizer {
     /// Truncation and padding change how many tokens a text has; BPE dropout and unigram sampling draw other tokens at
     /// every call.
     fn loaded(bytes: &[u8]) -> Result<Self, String> {
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+        // The crate panics on some files.
+        let built = budget::within("the tokenizer", MEMORY, || tokenizers::Tokenizer::from_bytes(bytes))?;
+        let mut tokenizer = built.map_err(|e| e.to_string())?;
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?.with_padding(None);
         let model = match tokenizer.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some() => {
@@ -149,7 +163,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Run`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        Ok(self.0.encode_fast(text, true).map_err(run)?.get_ids().to_vec())
+        Ok(work(text, || self.0.encode_fast(text, true))?.get_ids().to_vec())
     }
 
     /// Encodes a text without special tokens of its own; also returns which bytes of it every token stands for.
@@ -157,7 +171,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Run`].
     pub fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
-        let encoding = self.0.encode(text, false).map_err(run)?;
+        let encoding = work(text, || self.0.encode(text, false))?;
         let places = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
         Ok((encoding.get_ids().to_vec(), places))
     }
@@ -167,7 +181,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Run`].
     pub fn encode_long(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encode = |piece: &str| self.0.encode_fast(piece, false).map(|e| e.get_ids().to_vec()).map_err(run);
+        let encode = |piece: &str| Ok(work(piece, || self.0.encode_fast(piece, false))?.get_ids().to_vec());
         Ok(pieces(text).par_iter().map(|piece| encode(piece)).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
@@ -176,7 +190,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Run`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.0.decode(ids, false).map_err(run)
+        budget::within("the tokenizer", MEMORY, || self.0.decode(ids, false)).map_err(TokenizerError::Run)?.map_err(run)
     }
 
     /// Returns the text of one token with its leading space; what is not a whole character is replaced.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use super::document::{Block, blocks};
 use super::scene::escape;
+use crate::shown::shown_json;
 
 /// Width of figures on the page, points.
 const WIDTH: f64 = 260.0;
@@ -35,8 +36,8 @@ pub(super) fn render(report: &Report) -> String {
         figures = is_figure;
         body += &part(report, &block);
     }
-    // In a script element only its end would be read as markup.
-    let data = report.json().to_string().replace("</", "<\\/");
+    // In a script element `</script` and `<!--` would be read as markup; within JSON, `<` only stands in strings.
+    let data = shown_json(&report.json().to_string()).replace('<', "\\u003c");
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\

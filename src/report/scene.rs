@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::palette::{Ink, hex};
+use crate::shown::shown;
 
 /// The fonts of figures, the first one that there is.
 pub(super) const FONTS: &str = "DejaVu Sans, Helvetica, Arial, sans-serif";
@@ -175,5 +176,5 @@ fn n(value: f64) -> String {
 
 /// Returns a text as it stands in XML.
 pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    shown(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

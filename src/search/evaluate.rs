@@ -64,6 +64,14 @@ pub struct Measured {
     pub seconds: f64,
 }
 
+impl Measured {
+    /// Returns whether this is a measurement of a pattern of `letters` letters on the calibration set of `layout`.
+    pub fn fits(&self, letters: usize, layout: &Layout) -> bool {
+        let part = layout.parts.get(self.part);
+        self.pattern.len() == letters && part.is_some_and(|part| part.blocks.len() == self.blocks.len())
+    }
+}
+
 impl fmt::Display for Measured {
     /// Prints one line from which exactly the same is read back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,6 +85,8 @@ impl FromStr for Measured {
     type Err = SearchError;
 
     fn from_str(line: &str) -> Result<Self, SearchError> {
+        // What is not finite was never measured: such a loss ends a search.
+        let finite = |word: &str| word.parse().ok().filter(|value: &f64| value.is_finite());
         let read = || {
             let mut words = line.split(' ');
             let mut next = || words.next();
@@ -85,9 +95,9 @@ impl FromStr for Measured {
                 part: next()?.parse().ok()?,
                 is_reference: next()? == "1",
                 layers: next()?.parse().ok()?,
-                seconds: next()?.parse().ok()?,
-                nll: next()?.parse().ok()?,
-                blocks: words.map(|word| word.parse().ok()).collect::<Option<_>>()?,
+                seconds: finite(next()?)?,
+                nll: finite(next()?)?,
+                blocks: words.map(finite).collect::<Option<_>>()?,
             })
         };
         read().ok_or_else(|| SearchError::failed(format!("'{line}' is not a measurement"), ""))
@@ -181,8 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn a_measurement_fits_its_model_and_calibration_set() {
+        let measured: Measured = "FFS 1 0 2 3 4 0.5 0.25".parse().unwrap();
+        let layout = |blocks: usize| Layout {
+            parts: vec![Part::default(), Part { blocks: vec![128; blocks], ..Part::default() }],
+        };
+        assert!(measured.fits(3, &layout(2)));
+        assert!(
+            !measured.fits(3, &layout(3)) && !measured.fits(4, &layout(2)) && !measured.fits(3, &Layout::default())
+        );
+    }
+
+    #[test]
     fn other_lines_are_refused() {
-        for line in ["", "FFS", "XX 1 0 2 3 4", "FFS 1 0 2 3 4 five"] {
+        for line in ["", "FFS", "XX 1 0 2 3 4", "FFS 1 0 2 3 4 five", "FFS 1 0 2 3 4 nan", "FFS 1 0 2 3 inf 5"] {
             assert!(line.parse::<Measured>().is_err(), "{line}");
         }
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::input;
+
 /// Why a session or trace file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -47,8 +49,10 @@ impl FileError {
     /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Some("check the path".into()),
-            Self::Io { .. } => None,
+            Self::Io { source, .. } => Some(input::hint(source).into()),
+            Self::Invalid { kind: "journal", .. } => {
+                Some("start anew without --resume; the journal is then kept beside it as .journal.old".into())
+            }
             Self::Invalid { kind: "trace", .. } => Some("'indexscope record MODEL --out FILE' writes a trace".into()),
             Self::Invalid { .. } => Some("the dashboard writes sessions with 'w'".into()),
             Self::Schema { .. } => Some("update indexscope".into()),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FileError, write_atomic};
 use crate::domain::{Evaluation, Metric, OverlapMatrix, Pattern, SearchRecord, Speed, Validation};
+use crate::input;
 
 /// Newest version of the file that can be read.
 const SCHEMA: u32 = 1;
@@ -121,7 +122,7 @@ impl Session {
     /// # Errors
     /// [`FileError`] naming what is wrong.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = std::fs::read_to_string(path).map_err(|e| FileError::io("read", path, e))?;
+        let text = input::text(path, input::CORPUS).map_err(|e| FileError::io("read", path, e))?;
         let invalid = |reason: String| FileError::Invalid { kind: "session", path: path.to_owned(), reason };
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| invalid(one_line(&e)))?;
         match table.get("schema").and_then(toml::Value::as_integer) {

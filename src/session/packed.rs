@@ -20,18 +20,17 @@
 //! follows the section's head is [`MassRecall`] as JSON, measured while the sets were written; it stands for that of the
 //! metadata.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::checks::{SCHEMA, check_mass_recall, check_meta, check_queries, check_row};
 use super::store::write_atomic_with;
 use super::{FileError, rows};
 use crate::domain::{MassRecall, Query, Selection, TopK, Trace, TraceMeta};
+use crate::mapped::Bytes;
 
 /// What a packed trace begins with.
 pub(super) const MAGIC: &[u8; 8] = b"ixtrace\n";
@@ -170,7 +169,7 @@ fn checksum(head: &[u8], rest: &[u8]) -> u32 {
 #[derive(Debug)]
 pub struct PackedTrace {
     path: PathBuf,
-    map: Mmap,
+    map: Bytes,
     meta: TraceMeta,
     tokens: Vec<Vec<u32>>,
     queries: Vec<Query>,
@@ -191,11 +190,7 @@ impl PackedTrace {
     /// Maps a file, reads its header and checks that every section is there.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let io = |e| FileError::io("read", path, e);
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the map is only read. Another process that truncates the file meanwhile could raise SIGBUS; this
-        // program replaces traces by renaming, which leaves a mapped file as it was.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = Bytes::open(path).map_err(io)?;
         let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
         let (header, rest) = split(&map).map_err(invalid)?;
         let mut header = Cursor(header);

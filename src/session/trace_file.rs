@@ -16,6 +16,7 @@ use super::packed::{self, PackedTrace};
 use super::store::write_atomic_with;
 use super::{FileError, write_atomic};
 use crate::domain::{Query, Selection, Trace, TraceMeta};
+use crate::input;
 
 /// Key of the metadata.
 const META: &str = "indexscope";
@@ -24,7 +25,7 @@ const META: &str = "indexscope";
 pub fn is_trace(path: &Path) -> bool {
     let mut head = [0; 9];
     // Safetensors: eight bytes of header length, then JSON.
-    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok()
+    input::regular(path).and_then(|mut f| f.read_exact(&mut head)).is_ok()
         && (head.starts_with(packed::MAGIC) || (head[8] == b'{' && head[7] == 0))
 }
 
@@ -99,7 +100,7 @@ impl TraceFile {
     /// [`FileError`] naming what is wrong, and where.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let mut magic = [0; packed::MAGIC.len()];
-        let mut file = std::fs::File::open(path).map_err(|e| FileError::io("read", path, e))?;
+        let mut file = input::regular(path).map_err(|e| FileError::io("read", path, e))?;
         if file.read_exact(&mut magic).is_ok() && magic == *packed::MAGIC {
             PackedTrace::open(path).map(Self::Packed)
         } else {
@@ -120,7 +121,7 @@ pub fn read_trace(path: &Path) -> Result<Trace, FileError> {
 }
 
 fn read_tensors(path: &Path) -> Result<Trace, FileError> {
-    let bytes = std::fs::read(path).map_err(|e| FileError::io("read", path, e))?;
+    let bytes = input::bytes(path, u64::MAX - 1).map_err(|e| FileError::io("read", path, e))?;
     let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
     let meta = read_meta(&bytes).map_err(invalid)?;
     if meta.schema > SCHEMA {

@@ -1,11 +1,13 @@
 //! The training text as token sequences, in an order that only the seed decides.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::rng::Rng;
 use super::{DataRecipe, TrainError};
+use crate::input;
 use crate::model::tokenizer::Tokenizer;
 
 /// Reads a UTF-8 text, or one compressed as `.xz`.
@@ -14,7 +16,7 @@ use crate::model::tokenizer::Tokenizer;
 /// [`TrainError::Text`].
 pub fn read_text(path: &Path) -> Result<String, TrainError> {
     let failed = |reason: String| TrainError::Text { path: path.into(), reason };
-    let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+    let bytes = input::named(path, input::CORPUS).map_err(|e| failed(e.to_string()))?;
     if path.extension().is_some_and(|e| e == "xz") {
         return unpack(&bytes).map_err(failed);
     }
@@ -23,9 +25,25 @@ pub fn read_text(path: &Path) -> Result<String, TrainError> {
 
 /// Returns the UTF-8 text of an xz stream, or what is wrong with it.
 pub(super) fn unpack(mut bytes: &[u8]) -> Result<String, String> {
-    let mut text = Vec::new();
+    let mut text = Capped(Vec::new());
     lzma_rs::xz_decompress(&mut bytes, &mut text).map_err(|e| format!("{e:?}"))?;
-    utf8(text)
+    utf8(text.0)
+}
+
+/// Takes what is unpacked, up to the most that is read of any text: a few bytes can unpack to any length.
+struct Capped(Vec<u8>);
+
+impl Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.0.len() + bytes.len()) as u64 > input::CORPUS {
+            return Err(io::Error::other(format!("it unpacks to more than {} bytes", input::CORPUS)));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, String> {

@@ -120,7 +120,11 @@ impl TrainError {
             Self::Sidecar(error) => return Some(error.hint()),
             Self::Memory { .. } => "raise --max-memory or lower --seq-len",
             Self::Indexers { hint, .. } => hint,
-            Self::Write { .. } | Self::Stopped | Self::Model(_) | Self::Pattern(_) => return None,
+            Self::Write { .. } => {
+                "make room on the disk, and check the permissions; --resume goes on from the last saved state"
+            }
+            Self::Stopped => "--resume goes on from the last saved state",
+            Self::Model(_) | Self::Pattern(_) => "'indexscope info MODEL' shows whether the model can be run",
         };
         Some(hint.to_owned())
     }

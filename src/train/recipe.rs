@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use crate::input;
 
 /// What to train, on what, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,7 +139,7 @@ impl Recipe {
     /// [`TrainError::Recipe`] naming the file and the offending line, field or value.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let failed = |reason: String| TrainError::Recipe { path: path.into(), reason };
-        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+        let text = input::named_text(path, input::TEXT).map_err(|e| failed(e.to_string()))?;
         Self::parse(&text).map_err(failed)
     }
 
@@ -158,6 +159,15 @@ impl Recipe {
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0 or empty"));
+        }
+        let repeats = recipe.data.corpus.iter().map(|part| part.repeat).max().unwrap_or(0);
+        let bounds = [
+            ("data.sequence_length", recipe.data.sequence_length, 1 << 24),
+            ("data.corpus.repeat", repeats, 1 << 16),
+            ("optimizer.batch", o.batch, 1 << 20),
+        ];
+        if let Some((name, value, most)) = bounds.iter().find(|(_, value, most)| value > most) {
+            return Err(format!("{name} is {value}, more than {most}"));
         }
         if !o.batch.is_multiple_of(o.micro_batch) {
             return Err(format!(

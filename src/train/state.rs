@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::params::{Param, Params};
 use super::{Recipe, TrainError};
 use crate::atomic;
+use crate::{input, seal};
 
 /// Name of the state file in the folder of a run.
 pub const STATE_FILE: &str = "state.safetensors";
@@ -102,17 +103,20 @@ pub fn write<'a>(
         .map(|(name, len, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![*len], bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|e| failed(e.to_string()))?;
-    let bytes = safetensors::serialize(views, Some(HashMap::from([(key.to_owned(), header)])))
-        .map_err(|e| failed(e.to_string()))?;
+    let metadata = HashMap::from([(key.to_owned(), header), (seal::KEY.to_owned(), seal::BLANK.to_owned())]);
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
+    seal::seal(&mut bytes);
     write_atomic(path, &bytes)
 }
 
 /// Reads a state file.
 ///
 /// # Errors
-/// [`TrainError::Resume`] where it is missing.
+/// [`TrainError::Resume`] where it is missing, or does not match its checksum.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainError> {
-    std::fs::read(path).map_err(|e| TrainError::Resume { path: path.into(), reason: e.to_string() })
+    let failed = |reason: String| TrainError::Resume { path: path.into(), reason };
+    let bytes = input::bytes(path, u64::MAX - 1).map_err(|e| failed(e.to_string()))?;
+    if seal::is_damaged(&bytes) { Err(failed("it does not match its checksum".to_owned())) } else { Ok(bytes) }
 }
 
 /// Reads the header of a state file's bytes.
@@ -148,6 +152,9 @@ pub fn read_params<'a>(
                 return Err(failed(format!("{name} has {} numbers, not {}", floats.len(), values.len())));
             }
             values.iter_mut().zip(floats).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+            if values.iter().any(|v| !v.is_finite()) {
+                return Err(failed(format!("{name} has numbers that are not finite")));
+            }
         }
     }
     Ok(())
@@ -191,6 +198,10 @@ mod tests {
         assert!(error(&other).contains("seed is not what the run began with"));
         let path = folder.path().join(STATE_FILE);
         let bytes = std::fs::read(&path).unwrap();
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &flipped).unwrap();
+        assert!(error(&recipe).contains("checksum"));
         std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
         assert!(error(&recipe).contains("cannot be resumed"));
     }

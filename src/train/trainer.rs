@@ -238,6 +238,7 @@ impl Trainer {
         work: impl Fn(I) -> Result<O, TrainError> + Sync,
     ) -> Result<Vec<O>, TrainError> {
         let threads = self.pools.len();
+        let mut refused = None;
         let mut results: Vec<Option<Result<O, TrainError>>> = items.iter().map(|_| None).collect();
         std::thread::scope(|scope| {
             let mut lanes: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
@@ -246,11 +247,17 @@ impl Trainer {
             }
             for (pool, lane) in self.pools.iter().zip(lanes) {
                 let work = &work;
-                scope.spawn(move || {
-                    pool.install(|| lane.into_iter().for_each(|(item, slot)| *slot = Some(work(item))));
-                });
+                let run = move || pool.install(|| lane.into_iter().for_each(|(item, slot)| *slot = Some(work(item))));
+                if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, run) {
+                    refused = Some(error);
+                    break;
+                }
             }
         });
+        if let Some(error) = refused {
+            let (path, reason) = (self.folder.clone(), format!("a thread cannot be started ({error})"));
+            return Err(TrainError::Write { path, reason });
+        }
         results.into_iter().map(|r| r.expect("every lane fills its slots before the scope ends")).collect()
     }
 

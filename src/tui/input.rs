@@ -2,6 +2,9 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+/// Most characters of a line: more than any path, pattern or list of layers.
+const LONGEST: usize = 4096;
+
 /// The text and the place in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Input {
@@ -46,16 +49,19 @@ impl Input {
         self.at
     }
 
-    /// Inserts text at the cursor; line ends and control characters are left out.
+    /// Inserts text at the cursor; line ends and control characters are left out, and what is too long is cut off.
     pub fn insert(&mut self, text: &str) {
-        for c in text.chars().filter(|c| !c.is_control()) {
-            if self.selected {
-                *self = Self::default();
-            }
-            let byte = self.byte(self.at);
-            self.text.insert(byte, c);
-            self.at += 1;
+        let there = if self.selected { 0 } else { self.text.chars().count() };
+        let typed: String = text.chars().filter(|c| !c.is_control()).take(LONGEST.saturating_sub(there)).collect();
+        if typed.is_empty() {
+            return;
         }
+        if self.selected {
+            *self = Self::default();
+        }
+        let byte = self.byte(self.at);
+        self.text.insert_str(byte, &typed);
+        self.at += typed.chars().count();
     }
 
     /// Edits by a key; returns whether the key meant anything.
@@ -149,6 +155,15 @@ mod tests {
             assert_eq!((input.text(), input.cursor()), (text, cursor));
         }
         assert!(!Input::proposed("").is_selected());
+    }
+
+    #[test]
+    fn a_long_paste_is_cut_off() {
+        let mut input = Input::proposed("old");
+        input.insert(&"ab\n".repeat(100_000));
+        assert_eq!((input.text().len(), input.cursor()), (LONGEST, LONGEST));
+        input.insert("more");
+        assert_eq!(input.cursor(), LONGEST);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The loop: one channel for keys, worker, files and signals; drain, then draw at most once per 16 ms.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, stdin, stdout};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -15,7 +16,7 @@ use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 use ratatui::crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use ratatui::crossterm::{execute, queue};
 use ratatui::layout::Rect;
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::signal::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 
 use super::app::{App, Engine, Overlay};
 use super::color::Depth;
@@ -27,12 +28,16 @@ use super::view::view;
 use super::{EngineHandle, Files, Setup};
 use crate::analysis::overlap;
 use crate::engine::{Command, Job, Update};
+use crate::terminal;
 
 /// Fewest milliseconds between two frames.
 const FRAME: Duration = Duration::from_millis(16);
 
 /// Longest wait for a training to be put aside, once the terminal is handed back.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the dashboard cannot begin where the system refuses a thread.
+const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (ulimit -u)";
 
 /// Anything that wakes the loop.
 enum Event {
@@ -69,15 +74,21 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     }
     let (events, inbox) = channel();
     if engine.is_some() {
-        forward(setup.updates, events.clone());
+        forward(setup.updates, events.clone()).context(NO_THREAD)?;
     }
     signals(events.clone()).context("cannot listen to signals")?;
     let guard = Guard::take().context("cannot take over the terminal")?;
-    let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(stdout())))?;
-    keys(events.clone());
-    let (errands, clerk) = errands(setup.files, events.clone());
+    let terminal = ManuallyDrop::new(Terminal::new(CrosstermBackend::new(BufWriter::new(stdout())))?);
+    keys(events.clone()).context(NO_THREAD)?;
+    let (errands, clerk) = errands(setup.files, events.clone()).context(NO_THREAD)?;
     let mut shell = Shell { terminal, _guard: guard, engine, errands, events, quit: None };
     let result = shell.turn(&mut app, &inbox);
+    if !matches!(shell.quit, Some(Quit::Asked)) && app.unsaved {
+        // A signal or a lost terminal: nobody can be asked any more.
+        if let Some(work) = app.work() {
+            shell.errand(move |files| Msg::Autosaved(files.autosave(&work)));
+        }
+    }
     if let Some(engine) = &shell.engine {
         engine.post(Command::Shutdown);
     }
@@ -107,7 +118,8 @@ enum Quit {
 
 /// Everything outside: terminal, worker, files.
 struct Shell {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    /// Never dropped: dropping it on a terminal that is gone would panic. Each frame is flushed as it is drawn.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>,
     /// Restores the terminal when dropped.
     _guard: Guard,
     engine: Option<Box<dyn EngineHandle>>,
@@ -175,11 +187,13 @@ impl Shell {
                 }
                 Effect::Compare(trace, metric) => {
                     let events = self.events.clone();
-                    thread::spawn(move || {
+                    // Where no thread can be started, the matrix is not shown; nothing else is lost.
+                    let compare = move || {
                         let matrix = Arc::new(overlap::matrix(&trace, metric));
                         // The loop may have ended meanwhile.
                         let _ = events.send(Event::Msg(Msg::Matrix(trace, matrix)));
-                    });
+                    };
+                    let _ = thread::Builder::new().spawn(compare)?;
                 }
                 Effect::Save { path, work } => {
                     self.errand(move |files| Msg::Saved(files.save(path.as_deref(), &work)));
@@ -247,31 +261,32 @@ fn farewell(inbox: &Receiver<Event>) -> anyhow::Result<()> {
 }
 
 /// Runs file work one after the other beside the screen.
-fn errands(mut files: Box<dyn Files>, events: Sender<Event>) -> (Sender<Errand>, JoinHandle<()>) {
+fn errands(mut files: Box<dyn Files>, events: Sender<Event>) -> io::Result<(Sender<Errand>, JoinHandle<()>)> {
     let (sender, inbox) = channel::<Errand>();
-    let clerk = thread::spawn(move || {
+    let clerk = thread::Builder::new().spawn(move || {
         for errand in inbox {
             if events.send(Event::Msg(errand(files.as_mut()))).is_err() {
                 break;
             }
         }
-    });
-    (sender, clerk)
+    })?;
+    Ok((sender, clerk))
 }
 
-fn forward(updates: Receiver<Update>, events: Sender<Event>) {
-    thread::spawn(move || {
+fn forward(updates: Receiver<Update>, events: Sender<Event>) -> io::Result<()> {
+    thread::Builder::new().spawn(move || {
         for update in updates {
             if events.send(Event::Msg(Msg::Update(update))).is_err() {
                 return;
             }
         }
         let _ = events.send(Event::Msg(Msg::Disconnected));
-    });
+    })?;
+    Ok(())
 }
 
-fn keys(events: Sender<Event>) {
-    thread::spawn(move || {
+fn keys(events: Sender<Event>) -> io::Result<()> {
+    thread::Builder::new().spawn(move || {
         loop {
             let event = match event::read() {
                 Ok(Input::Key(key)) if key.kind != KeyEventKind::Release => Event::Msg(Msg::Key(key)),
@@ -289,17 +304,34 @@ fn keys(events: Sender<Event>) {
                 return;
             }
         }
-    });
+    })?;
+    Ok(())
 }
 
 fn signals(events: Sender<Event>) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGTSTP])?;
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
                 return;
             }
         }
-    });
+    })?;
+    // These end the program where they strike; the terminal is restored first.
+    #[cfg(unix)]
+    for signal in [SIGQUIT, SIGABRT, SIGUSR1, SIGUSR2] {
+        let restore = move || {
+            terminal::restore();
+            // After an abort the program ends by itself.
+            if signal != SIGABRT {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        };
+        // SAFETY: both are async-signal-safe.
+        #[allow(unsafe_code)]
+        unsafe {
+            signal_hook::low_level::register(signal, restore)?;
+        }
+    }
     Ok(())
 }

@@ -12,6 +12,8 @@ use ratatui::crossterm::terminal::{
     EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
+use crate::terminal;
+
 /// Whether the modes are on.
 static HELD: AtomicBool = AtomicBool::new(false);
 /// Whether the terminal tells of the mouse.
@@ -66,6 +68,7 @@ impl Drop for Guard {
 }
 
 fn enter() -> io::Result<()> {
+    terminal::remember();
     enable_raw_mode()?;
     HELD.store(true, Ordering::SeqCst);
     execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide).inspect_err(|_| leave())
@@ -81,6 +84,7 @@ fn leave() {
         let _ = disable_raw_mode();
         let _ = stdout().flush();
     }
+    terminal::forget();
 }
 
 fn hook(owner: ThreadId) {

@@ -118,11 +118,13 @@ fn nothing_is_overwritten_and_failures_leave_nothing() {
 #[test]
 fn symbolic_links_of_the_hub_cache_are_followed() {
     let dir = tempfile::tempdir().unwrap();
-    let snapshot = dir.path().join("snapshot");
-    std::fs::create_dir(&snapshot).unwrap();
-    for entry in std::fs::read_dir(data("glm_sharded")).unwrap() {
-        let path = entry.unwrap().path();
-        std::os::unix::fs::symlink(&path, snapshot.join(path.file_name().unwrap())).unwrap();
+    let (blobs, snapshot) = (dir.path().join("models--o--n/blobs"), dir.path().join("models--o--n/snapshots/abc"));
+    std::fs::create_dir_all(blobs.parent().unwrap()).unwrap();
+    copy("glm_sharded", &blobs);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    for entry in std::fs::read_dir(&blobs).unwrap() {
+        let name = entry.unwrap().file_name();
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(&name), snapshot.join(&name)).unwrap();
     }
     let out = dir.path().join("elsewhere/pruned");
     prune(&Checkpoint::open(&snapshot).unwrap(), "FFFS".parse().unwrap(), &out).unwrap();

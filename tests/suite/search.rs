@@ -159,7 +159,6 @@ fn what_cannot_be_is_refused() {
         (2, "layer 0 would have to be Full and Shared", &["--lock-shared", "0"]),
         (2, "1 Full layers were asked for, but 2 must stay", &["--keep", "1", "--lock-full", "3"]),
         (2, "no budget", &["--max-delta=-1"]),
-        (1, "no search to resume", &["--resume"]),
         (1, "needs its standard error", &["--max-delta", "0.1"]),
         (2, "has none", &["--method", "uniform", "--split", "2"]),
     ] {

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Args;
+use crate::atomic::rename;
 use crate::checkpoint::Checkpoint;
 use crate::cli::CliError;
 use crate::cli::files::session_model;
+use crate::cli::output::OutputArgs;
 use crate::cli::progress::Progress;
 use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchState, Site, Sites};
-use crate::engine::ModelInfo;
-use crate::search::{Measured, SearchError, Watch};
+use crate::engine::{Cancel, ModelInfo};
+use crate::search::{Layout, Measured, Watch};
 use crate::session::{FileError, Journal, Session, SessionLock, SessionModel, SessionStep, sessions_folder};
 
 /// The session of a search, the journal of its measurements beside it, and the line on the terminal.
@@ -25,8 +27,11 @@ pub(super) struct Keeper {
     calibration: String,
     /// The layers that select.
     sites: Sites,
-    /// The first thing that went wrong while saving.
+    /// The first thing that went wrong while saving: it ends the search.
     failure: Option<FileError>,
+    /// Where the search stood last.
+    last: Option<SearchRecord>,
+    cancel: Cancel,
     told: (usize, SearchState),
     line: Progress,
     _lock: SessionLock,
@@ -34,7 +39,13 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Opens the session, with what was measured before if the search is resumed.
-    pub(super) fn open(args: &Args, checkpoint: &Checkpoint, info: &ModelInfo) -> Result<Self, CliError> {
+    pub(super) fn open(
+        args: &Args,
+        checkpoint: &Checkpoint,
+        info: &ModelInfo,
+        layout: &Layout,
+        cancel: &Cancel,
+    ) -> Result<Self, CliError> {
         let path = args.session.clone().unwrap_or_else(|| {
             let name: String =
                 info.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
@@ -54,11 +65,16 @@ impl Keeper {
             let ModelInfo { calibration, device, dtype, ops, .. } = info;
             format!("indexscope journal 1: {fingerprint} {calibration} {device} {dtype} {ops}")
         };
-        let (journal, known) = if args.resume {
+        // A search that was killed before its journal was there has measured nothing that could be lost.
+        let (journal, known) = if args.resume && journal.exists() {
             let former = checkpoint.former_fingerprints();
             let abouts: Vec<String> = former.iter().chain([&info.fingerprint]).map(|f| about(f)).collect();
-            resume(&journal, &abouts)?
+            resume(&journal, &abouts, &|m| m.fits(info.reference.len(), layout), &args.output)?
         } else {
+            if args.resume {
+                let text = format!("'{}' does not exist: the search starts from the beginning", journal.display());
+                args.output.note(&text);
+            }
             (begin(&journal, &about(&info.fingerprint))?, vec![])
         };
         Ok(Self {
@@ -69,6 +85,8 @@ impl Keeper {
             calibration: info.calibration.clone(),
             sites: info.constraints.sites,
             failure: None,
+            last: None,
+            cancel: cancel.clone(),
             told: (0, SearchState::Running),
             line: Progress::new(&args.output),
             _lock: lock,
@@ -85,17 +103,38 @@ impl Keeper {
         &self.path
     }
 
-    /// Takes in how the search ended; where it was interrupted, says how to go on with it.
-    pub(super) fn finish(&mut self, result: Result<SearchRecord, SearchError>) -> Result<SearchRecord, CliError> {
+    /// Takes the line on the terminal away.
+    pub(super) fn clear(&mut self) {
         self.line.clear();
-        if let Some(error) = self.failure.take() {
-            return Err(error.into());
+    }
+
+    /// Returns why the search had to end because it could not be saved, and where it stood.
+    pub(super) fn failure(&mut self) -> Option<(CliError, Option<SearchRecord>)> {
+        let failure = self.failure.take()?;
+        let hint = "make room for it, or name another file with --session; with --resume the search goes on from what was saved";
+        Some((CliError::run(failure).hint(hint), self.last.take()))
+    }
+
+    /// Saves the search, unless that has failed before; a failure ends the search.
+    pub(super) fn save(&mut self, record: &SearchRecord) {
+        self.note(|keeper| {
+            // Each step lasts, even where the power fails.
+            keeper.journal.sync()?;
+            keeper.write(record)
+        });
+    }
+
+    fn note(&mut self, save: impl FnOnce(&mut Self) -> Result<(), FileError>) {
+        if self.failure.is_none()
+            && let Err(failure) = save(self)
+        {
+            self.failure = Some(failure);
+            self.cancel.cancel();
         }
-        Ok(result?)
     }
 
     /// Writes the session: what it held before, the search, and the search's patterns in the history.
-    pub(super) fn save(&mut self, record: &SearchRecord) -> Result<(), FileError> {
+    fn write(&self, record: &SearchRecord) -> Result<(), FileError> {
         let mut session = self.before.clone();
         let record = SearchRecord { calibration: self.calibration.clone(), ..record.clone() };
         let method = record.settings.method;
@@ -152,43 +191,53 @@ fn begin(path: &Path, about: &str) -> Result<Journal, CliError> {
     if path.exists() {
         // One that may be worth going on with is put aside, not thrown away.
         let aside = path.with_extension("journal.old");
-        std::fs::rename(path, &aside).map_err(|e| CliError::file("cannot put aside", path, e))?;
+        rename(path, &aside).map_err(|e| CliError::file("cannot put aside", path, e))?;
+        // Without a new journal the old one stays what --resume finds.
+        return Journal::create(path, about).map_err(|e| {
+            let _ = rename(&aside, path);
+            e.into()
+        });
     }
     Ok(Journal::create(path, about)?)
 }
 
-fn resume(path: &Path, abouts: &[String]) -> Result<(Journal, Vec<Measured>), CliError> {
-    if !path.exists() {
-        return Err(CliError::run(format!("there is no search to resume: '{}' does not exist", path.display()))
-            .hint("start it without --resume, or name its session with --session"));
-    }
-    let (journal, found, lines) = Journal::resume(path)?;
-    if !abouts.contains(&found) {
+fn resume(
+    path: &Path,
+    abouts: &[String],
+    fits: &dyn Fn(&Measured) -> bool,
+    output: &OutputArgs,
+) -> Result<(Journal, Vec<Measured>), CliError> {
+    let (journal, entries) = Journal::resume(path)?;
+    if !abouts.contains(&entries.about) {
         return Err(CliError::run(format!(
             "'{}' was measured with another model, calibration set, device, dtype or attention",
             path.display()
         ))
         .hint("give the same options as before, or start anew without --resume"));
     }
-    let known = lines.iter().map(|line| Measured::from_str(line)).collect::<Result<_, _>>()?;
+    let known: Vec<Measured> =
+        entries.lines.iter().filter_map(|line| Measured::from_str(line).ok().filter(fits)).collect();
+    let damaged = entries.damaged + entries.lines.len() - known.len();
+    if damaged > 0 {
+        output.warn(&format!("{damaged} measurements in '{}' are damaged, and made again", path.display()));
+    }
     Ok((journal, known))
 }
 
 impl Watch for Keeper {
     fn measured(&mut self, measured: &Measured) {
         self.known.push(measured.clone());
-        if self.failure.is_none() {
-            self.failure = self.journal.add(&measured.to_string()).err();
-        }
+        self.note(|keeper| keeper.journal.add(&measured.to_string()));
     }
 
     fn progress(&mut self, progress: &SearchProgress) {
         let record = &progress.record;
         let now = (record.order.len() + record.swaps.len(), record.state);
-        if now != self.told && self.failure.is_none() {
+        if now != self.told {
             self.told = now;
-            self.failure = self.save(record).err();
+            self.save(record);
         }
+        self.last = Some(record.clone());
         self.show(progress);
     }
 }

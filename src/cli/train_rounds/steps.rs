@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::CliError;
 use crate::domain::{Estimate, Pattern};
+use crate::{input, seal};
 
 /// What was done in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub(super) struct Journal {
     /// What was asked for.
     pub(super) about: String,
     pub(super) steps: Vec<Done>,
+    /// Checksum of the file; missing in those of version 0.1.
+    #[serde(default)]
+    pub(super) crc32: String,
 }
 
 /// Returns the next step, or `None` after a round in which nothing was gained.
@@ -64,7 +68,11 @@ pub(super) fn open(path: &Path, abouts: &[String], resume: bool) -> Result<Vec<D
         (true, false) => Err(CliError::run(format!("'{}' already holds a run", path.display()))
             .hint("go on with it by --resume, or name another --out")),
         (true, true) => {
-            let text = std::fs::read_to_string(path).map_err(|e| CliError::file("cannot read", path, e))?;
+            let text = input::text(path, input::TEXT).map_err(|e| CliError::file("cannot read", path, e))?;
+            if seal::is_damaged(text.as_bytes()) {
+                return Err(CliError::file("cannot go on with", path, "it does not match its checksum")
+                    .hint("name another --out, or restore the file"));
+            }
             let journal: Journal =
                 serde_json::from_str(&text).map_err(|e| CliError::file("cannot go on with", path, e))?;
             if abouts.contains(&journal.about) {
