@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use indexscope::checkpoint::{Checkpoint, Sidecar};
 use indexscope::domain::{Query, QuerySampling};
 use indexscope::session::{Session, read_trace, write_trace};
 
@@ -66,4 +67,29 @@ fn a_session_of_schema_1_is_read_and_written_without_loss() {
     let again = folder.path().join("again.toml");
     session.write(&again).unwrap();
     assert_eq!(Session::read(&again).unwrap(), session);
+}
+
+/// Written by version 0.1.0 (commit 0d9aa06); the journal is resumed in `goldens`.
+#[test]
+fn files_of_version_0_1_open() {
+    let (whole, packed) =
+        ["v0.1/recording.safetensors", "v0.1/recording.trace"].map(|name| read_trace(&file(name)).unwrap()).into();
+    assert_eq!(whole, packed);
+    assert_eq!((whole.meta.model.as_str(), whole.meta.pattern.to_string().as_str()), ("glm_dsa_tiny", "FFSFFS"));
+    assert_eq!(
+        (whole.queries.len(), whole.meta.index_topk, whole.meta.tokens_hash.as_str()),
+        (120, 16, "fnv1a:613d4593e5b96527")
+    );
+
+    let session = Session::read(&file("v0.1/search.toml")).unwrap();
+    assert_eq!(
+        (session.pattern.to_string().as_str(), session.calibration.as_str()),
+        ("FSSSFF", "fnv1a:25a7fe46fd195a32")
+    );
+    assert_eq!((session.model.fingerprint.as_str(), session.searches[0].order.len()), ("360ac07d0c89aafc", 3));
+
+    let base = Checkpoint::open(&file("../llama_rope3")).unwrap();
+    let sidecar = Sidecar::open(&file("v0.1/indexers.safetensors")).unwrap();
+    sidecar.check(&base).unwrap();
+    assert_eq!((sidecar.shape().heads, sidecar.shape().dim, sidecar.tensors().count()), (2, 8, 20));
 }

@@ -19,6 +19,7 @@ mod flows;
 mod formats;
 mod fp8;
 mod gguf;
+mod goldens;
 mod hardening;
 mod import;
 mod readme;
