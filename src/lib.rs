@@ -6,22 +6,30 @@
 //!
 //! # Architecture
 //!
-//! One library, one binary. Each module may use only those to its right:
+//! One library, one binary, in floors: a module may use those of its row, and nothing else of this crate. The crates of the
+//! last column may be used where they are listed only. `tests/architecture.rs` holds the sources to this table, and the
+//! table to naming only what is below a row.
 //!
-//! ```text
-//! main → cli → everything
-//! tui → engine, analysis, session, interop, report, domain        (never model, never candle)
-//! engine → model, search, analysis, checkpoint, domain
-//! search → analysis, domain
-//! train → model, checkpoint, domain
-//! interop → checkpoint, domain
-//! report → analysis, session, domain
-//! session → domain      model → checkpoint, domain, candle
-//! analysis → domain     checkpoint → domain
-//! atomic (files written whole), budget (memory and panics of other crates), input (files that others wrote), mapped (files in memory), seal (checksums), shown (foreign
-//! strings),
-//! terminal (restored when a signal ends the program) → nothing but each other; used by any
-//! ```
+//! | module | may use | crates |
+//! |---|---|---|
+//! | `main` | `cli` | |
+//! | `cli` | `tui`, `engine`, `train`, `model`, `report`, `interop`, `session`, `search`, `analysis`, `checkpoint`, `domain` | `candle_core` |
+//! | `tui` | `engine`, `report`, `interop`, `session`, `analysis`, `domain` | `ratatui`, `crossterm` |
+//! | `engine` | `train`, `model`, `search`, `analysis`, `checkpoint`, `domain` | `candle_core` |
+//! | `train` | `model`, `checkpoint`, `domain` | `candle_core`, `candle_nn` |
+//! | `model` | `checkpoint`, `domain` | `candle_core`, `candle_nn` |
+//! | `report` | `session`, `analysis`, `domain` | |
+//! | `interop` | `checkpoint`, `domain` | |
+//! | `session` | `domain` | |
+//! | `search` | `analysis`, `domain` | |
+//! | `analysis` | `domain` | |
+//! | `checkpoint` | `domain` | `ureq` |
+//! | `domain` | | |
+//! | any | `atomic`, `budget`, `input`, `mapped`, `seal`, `shown`, `terminal` | |
+//!
+//! The last row is what every module may use, and what these use of each other: `atomic` (files written whole), `budget`
+//! (memory and panics of other crates), `input` (files that others wrote), `mapped` (files in memory), `seal` (checksums),
+//! `shown` (foreign strings), `terminal` (restored when a signal ends the program).
 //!
 //! One worker thread owns the model ([`engine`]); the dashboard ([`tui`]) is a pure `update` and a pure `view`
 //! between an event loop and the worker's mailbox.

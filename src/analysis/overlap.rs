@@ -231,6 +231,34 @@ mod tests {
     }
 
     #[test]
+    fn entries_and_blocks_are_compared_group_by_group() {
+        for (unit, groups) in [(SelectionUnit::Entry(4), 1), (SelectionUnit::Block(8), 2)] {
+            let none: [&[u32]; 3] = [&[]; 3];
+            let mut trace = trace("FF", &[none, none]);
+            (trace.meta.index_topk, trace.meta.layers, trace.meta.sites) = (3, 9, [2, 6].into_iter().collect());
+            (trace.meta.unit, trace.meta.groups, trace.tokens) = (unit, groups, vec![vec![0; 60]]);
+            trace.queries = (0..60).map(|position| Query { sequence: 0, position }).collect();
+            for (site, selection) in trace.selections.iter_mut().enumerate() {
+                *selection = Selection::default();
+                for query in &trace.queries {
+                    for group in 0..groups {
+                        let visible = query.visible(unit) as u32;
+                        let from = visible.saturating_sub(3 + (site * (1 - group)) as u32);
+                        selection.push(&(from..visible).take(3).collect::<Vec<_>>());
+                    }
+                }
+            }
+            let matrix = matrix(&trace, Metric::Overlap);
+            let counted = trace.queries.iter().filter(|q| q.visible(unit) > 3).count();
+            assert_eq!((matrix.layers, matrix.counted), (2, counted));
+            // The second site's sets of the first group lie one unit earlier: two of three are common. The second
+            // group's are alike.
+            let wanted = if groups == 1 { 2.0 / 3.0 } else { 5.0 / 6.0 };
+            assert!((matrix.get(0, 1).unwrap() - wanted).abs() < 1e-12, "{unit:?}: {:?}", matrix.get(0, 1));
+        }
+    }
+
+    #[test]
     fn only_queries_that_see_more_than_k_keys_count() {
         let t = trace("FFS", &[[&[0, 1], &[0, 1], &[1, 3]], [&[0, 1], &[1, 2], &[1, 3]], [&[0, 1], &[1, 2], &[1, 3]]]);
         let overlap = matrix(&t, Metric::Overlap);

@@ -1,7 +1,7 @@
 //! Integration tests of the library and the program, in one binary: each further binary is one more to link after every
 //! edit. `cargo test --test suite import` runs one file.
 //!
-//! Separate binaries are `memory` (it replaces the allocator), `hub` (needs the feature) and `house` (needs no library).
+//! Separate binaries are `memory` (it replaces the allocator), `hub` (needs the feature) and `architecture` (needs no library).
 
 #![allow(clippy::unwrap_used)] // a helper that fails fails the test
 
