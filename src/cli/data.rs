@@ -7,7 +7,7 @@ use super::output::OutputArgs;
 use super::tokens::read_tokens;
 use super::{CliError, chat, json_lines, model};
 use crate::checkpoint::Checkpoint;
-use crate::domain::splitmix;
+use crate::domain::Rng;
 use crate::engine::{Calibration, Sequence};
 use crate::input;
 use crate::train::demo;
@@ -203,8 +203,8 @@ fn number(text: &str) -> Result<usize, CliError> {
 
 /// Returns `count` random tokens, the same ones at every call, in sequences of `len` or as one.
 fn random(count: usize, len: Option<NonZeroUsize>, vocab: usize) -> Vec<Sequence> {
-    let mut seed = 0;
-    let ids: Vec<u32> = (0..count).map(|_| (splitmix(&mut seed) % vocab.max(1) as u64) as u32).collect();
+    let mut rng = Rng::from_state(0);
+    let ids: Vec<u32> = (0..count).map(|_| (rng.next_u64() % vocab.max(1) as u64) as u32).collect();
     ids.chunks(len.map_or(count, NonZeroUsize::get)).map(|piece| Sequence::of(piece.to_vec())).collect()
 }
 

@@ -3,7 +3,6 @@
 //! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
 
 mod constraints;
-mod draw;
 mod evaluation;
 mod index_source;
 mod mass_recall;
@@ -11,6 +10,7 @@ mod method;
 mod overlap;
 mod pattern;
 mod posted;
+mod random;
 mod search;
 mod selection;
 mod sites;
@@ -21,7 +21,6 @@ mod trace;
 mod training;
 
 pub use constraints::{Constraints, LayerSet};
-pub use draw::{choose, splitmix};
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
 pub use index_source::IndexSource;
 pub use mass_recall::MassRecall;
@@ -30,6 +29,7 @@ pub use method::{Goal, Keep, Method, MethodError, Strategy};
 pub(crate) use overlap::tests::overlaps;
 pub use overlap::{Metric, OverlapMatrix};
 pub use pattern::{Group, MAX_LAYERS, Pattern, PatternError, Role};
+pub use random::{Rng, choose};
 pub use search::{Audit, Flip, SearchProgress, SearchRecord, SearchSettings, SearchState, Swap, Validation, Work};
 pub use selection::{Selection, SelectionUnit, TopK, intersection_len};
 pub use sites::{Site, Sites};

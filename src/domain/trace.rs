@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::draw::choose;
+use super::random::choose;
 use super::{LayerSet, MassRecall, Pattern, Selection, SelectionUnit, Sites, TopK};
 
 /// A recorded query: the token at `position` of sequence `sequence`.

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use super::descend::{Pick, Step, Tried};
-use super::random::Random;
 use super::{Ledger, SearchError};
-use crate::domain::Audit;
+use crate::domain::{Audit, Rng};
 
 /// The assumption: from one measurement of a flip's damage to the next, as more layers become Shared, it falls by at
 /// most this share of its size.
@@ -44,14 +43,14 @@ impl Damages {
 /// Draws skipped candidates that are measured all the same.
 #[derive(Debug)]
 pub(super) struct Auditor {
-    random: Random,
+    random: Rng,
     skipped: usize,
     audit: Audit,
 }
 
 impl Auditor {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed, 0xa0d17), skipped: 0, audit: Audit::default() }
+        Self { random: Rng::new(seed, 0xa0d17), skipped: 0, audit: Audit::default() }
     }
 
     /// Takes note of skipped candidates and returns the one to audit, if it is time for one.

@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::random::Random;
 use super::{Affinity, AffinityKind, Evaluate, Layout, Measured, Sample, SearchError, Unit};
-use crate::domain::{Pattern, SearchProgress, SearchRecord, SearchSettings, Work};
+use crate::domain::{Pattern, Rng, SearchProgress, SearchRecord, SearchSettings, Work};
 
 /// Who is told as a search goes on.
 pub trait Watch {
@@ -43,7 +42,7 @@ impl<'a> Ledger<'a> {
         watch: &'a mut dyn Watch,
     ) -> Self {
         let mut parts = parts.to_vec();
-        Random::new(settings.seed, 0).shuffle(&mut parts);
+        Rng::new(settings.seed, 0).shuffle(&mut parts);
         let progress = SearchProgress {
             record: SearchRecord::new(settings.clone(), start),
             steps: (0, 0),

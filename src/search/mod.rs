@@ -13,7 +13,6 @@ mod placed;
 mod plan;
 mod race;
 mod racing;
-mod random;
 mod run;
 mod sample;
 mod space;

@@ -1,7 +1,6 @@
 //! Block means of one pattern over some parts, and what can be told from them.
 
-use super::random::Random;
-use crate::domain::Estimate;
+use crate::domain::{Estimate, Rng};
 
 /// Standard errors above Δ at which its upper confidence bound lies: 95 %, one-sided.
 const UPPER: f64 = 1.645;
@@ -55,7 +54,7 @@ pub(super) fn probability_of_best(samples: &[&Sample], best: usize, seed: u64) -
     let targets = &samples[best].targets;
     let sums: Vec<Vec<f64>> =
         samples.iter().map(|s| s.means.iter().zip(targets).map(|(mean, &n)| mean * n as f64).collect()).collect();
-    let mut random = Random::new(seed, 0xb007);
+    let mut random = Rng::new(seed, 0xb007);
     let mut wins = 0;
     let mut drawn = vec![0; blocks];
     for _ in 0..RESAMPLINGS {

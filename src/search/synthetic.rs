@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::random::Random;
 use super::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit, Watch};
-use crate::domain::{Pattern, Role, SearchProgress};
+use crate::domain::{Pattern, Rng, Role, SearchProgress};
 
 /// Blocks per part, and targets per block.
 const BLOCKS: usize = 4;
@@ -61,7 +60,7 @@ impl Synthetic {
     /// Returns one like a trained model: most layers give up next to nothing, a few much, more the farther their
     /// source is; each block takes it differently, and what two layers give up does not simply add.
     pub(super) fn deep(layers: usize, parts: usize, seed: u64) -> Self {
-        let mut random = Random::new(seed, 1);
+        let mut random = Rng::new(seed, 1);
         // From 0.0002 to 0.03 nats, evenly on the logarithm.
         let harm: Vec<f64> = (0..layers).map(|_| 2e-4 * 150f64.powf(random.below(1000) as f64 / 1000.0)).collect();
         Self::by_block(layers, parts, move |pattern, block| {
@@ -79,7 +78,7 @@ impl Synthetic {
 
 /// Returns a number of a normal distribution, always the same for the same key and block.
 fn normal(key: u64, block: usize) -> f64 {
-    let mut random = Random::new(key, block as u64);
+    let mut random = Rng::new(key, block as u64);
     let sum: usize = (0..12).map(|_| random.below(1000)).sum();
     sum as f64 / 1000.0 - 6.0
 }

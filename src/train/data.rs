@@ -5,8 +5,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::rng::Rng;
 use super::{DataRecipe, TrainError};
+use crate::domain::Rng;
 use crate::input;
 use crate::model::tokenizer::Tokenizer;
 

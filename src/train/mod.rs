@@ -13,7 +13,6 @@ mod loss;
 mod optimizer;
 mod params;
 mod recipe;
-mod rng;
 mod state;
 #[cfg(test)]
 mod tests;

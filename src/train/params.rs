@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor, Var};
 
-use super::rng::Rng;
 use super::{Stage, TrainError};
 use crate::checkpoint::{Config, demands, indexer_tensors, is_indexer_tensor};
+use crate::domain::Rng;
 
 /// What a tensor is to the trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

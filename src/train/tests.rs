@@ -9,10 +9,10 @@ use candle_core::{DType, Device, Tensor};
 use super::data::Sequence;
 use super::loss::{Losses, gradients, losses};
 use super::params::{Kind, Params};
-use super::rng::Rng;
 use super::state::STATE_FILE;
 use super::{Event, Recipe, Stage, TrainError, Trainer};
 use crate::checkpoint::{Checkpoint, Config, SINGLE_FILE};
+use crate::domain::Rng;
 use crate::model::{Indices, Model};
 
 /// The demo's recipe with small sizes.

@@ -3,17 +3,12 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::{Indices, top_k_row};
-use crate::domain::Selection;
+use crate::domain::{Rng, Selection};
 
-/// A small deterministic generator (SplitMix64), uniform in −1..1.
+/// Seeded numbers, uniform in −1..1.
 pub(crate) fn noise(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ z >> 31) >> 40) as f32 / 8_388_608.0 - 1.0
-    }
+    let mut rng = Rng::from_state(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    move || (rng.next_u64() >> 40) as f32 / 8_388_608.0 - 1.0
 }
 
 pub(crate) fn random(shape: &[usize], seed: u64) -> Tensor {

@@ -14,12 +14,12 @@ use super::saved::{Header, KEY, state_path};
 use super::start::{check, initial};
 use super::step::{Divergence, Trail, step};
 use crate::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, SidecarHeader, Trained, sidecar_bytes};
+use crate::domain::Rng;
 use crate::model::Model;
 use crate::train::TrainError;
 use crate::train::data::Data;
 use crate::train::optimizer;
 use crate::train::params::Params;
-use crate::train::rng::Rng;
 use crate::train::state::{self, write_atomic};
 
 /// Steps between two saved states.

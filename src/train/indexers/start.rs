@@ -4,10 +4,10 @@ use candle_core::{DType, Device};
 
 use super::recipe::IndexerRecipe;
 use crate::checkpoint::{Checkpoint, Config, Sidecar, indexer_tensors};
+use crate::domain::Rng;
 use crate::model::{CheckpointSource, TensorSource};
 use crate::train::TrainError;
 use crate::train::params::{Kind, Param, Params};
-use crate::train::rng::Rng;
 
 /// Stream of random numbers of the initial weights; the data use small numbers.
 const WEIGHTS: u64 = 1 << 32;

@@ -11,12 +11,11 @@ use super::run::Setup;
 use super::step::step;
 use super::{IndexerEvent, IndexerRecipe, IndexerRun};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
-use crate::domain::Targets;
+use crate::domain::{Rng, Targets};
 use crate::model::Model;
 use crate::model::ops::{RowTargets, indexer_kl};
 use crate::train::TrainError;
 use crate::train::params::Params;
-use crate::train::rng::Rng;
 
 pub(super) fn checkpoint(name: &str) -> Checkpoint {
     Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()

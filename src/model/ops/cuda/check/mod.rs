@@ -14,6 +14,7 @@ use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
 use self::ceilings::Ceilings;
 use super::device::{Form, gpu};
+use crate::domain::Rng;
 use crate::model::ops::gpu_check::GpuCheck;
 use crate::model::ops::plan::Format;
 
@@ -135,12 +136,9 @@ impl On<'_> {
 
 /// Draws small multiples of 1/4 (exact in every order of summation), or uniform reals.
 fn draw(shape: &[usize], seed: u64, dyadic: bool) -> Result<Tensor> {
-    let mut state = seed;
+    let mut rng = Rng::from_state(seed);
     let mut next = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let z = z ^ z >> 31;
+        let z = rng.next_u64();
         if dyadic { (z % 9) as f32 / 4.0 - 1.0 } else { (z >> 40) as f32 / 8_388_608.0 - 1.0 }
     };
     Tensor::from_vec((0..shape.iter().product()).map(|_| next()).collect::<Vec<f32>>(), shape, &Device::Cpu)

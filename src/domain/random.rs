@@ -12,6 +12,11 @@ impl Rng {
         rng
     }
 
+    /// Starts at a bare state of the generator, as sampled queries and `--tokens random:N` do.
+    pub fn from_state(state: u64) -> Self {
+        Self(state)
+    }
+
     /// Returns 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -44,9 +49,31 @@ impl Rng {
     }
 }
 
+/// Draws `count` of 0..`n` without repetition, ascending (Knuth's algorithm S).
+pub fn choose(n: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut rng = Rng::from_state(seed);
+    let mut chosen = Vec::with_capacity(count.min(n));
+    for i in 0..n {
+        let wanted = count.min(n) - chosen.len();
+        if rng.next_u64() % ((n - i) as u64) < wanted as u64 {
+            chosen.push(i);
+        }
+    }
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seeded results are in documents and in saved searches: the numbers must stay.
+    #[test]
+    fn the_numbers_are_those_of_splitmix64() {
+        let mut rng = Rng::from_state(1_234_567);
+        let numbers = [rng.next_u64(), rng.next_u64(), rng.next_u64()];
+        assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(Rng::new(7, 0).next_u64(), Rng::from_state(7u64.wrapping_add(0x9e37_79b9_7f4a_7c15)).next_u64());
+    }
 
     #[test]
     fn streams_repeat_and_differ() {
