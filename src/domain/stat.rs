@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const BLOCK: usize = 128;
 
 /// Fewest blocks from which a standard error is given.
-const MIN_BLOCKS: usize = 8;
+pub const MIN_BLOCKS: usize = 8;
 
 /// A measured mean with its standard error and the number of things averaged.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

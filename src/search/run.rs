@@ -6,10 +6,7 @@ use super::lazy::Lazy;
 use super::racing::Racing;
 use super::sample::upper;
 use super::{AffinityKind, Ledger, SearchError, Space, exhaustive, placed, swap};
-use crate::domain::{Goal, Pattern, SearchRecord, SearchSettings, SearchState, Strategy};
-
-/// Fewest blocks from which there is a standard error.
-const MIN_BLOCKS: usize = 8;
+use crate::domain::{BLOCK, Goal, MIN_BLOCKS, Pattern, SearchRecord, SearchSettings, SearchState, Strategy};
 
 /// Searches, and returns what was found.
 ///
@@ -19,7 +16,9 @@ pub fn search(space: &Space, settings: &SearchSettings, ledger: &mut Ledger) -> 
     if matches!(settings.goal, Goal::MaxDelta(_)) && ledger.blocks() < MIN_BLOCKS {
         return Err(SearchError::failed(
             format!("a budget for Δ needs its standard error, which {} blocks of targets do not give", ledger.blocks()),
-            "use more or longer sequences: at least 8 blocks of 128 targets that see more than index_topk keys",
+            format!(
+                "use more or longer sequences: at least {MIN_BLOCKS} blocks of {BLOCK} targets that see more than index_topk keys"
+            ),
         ));
     }
     match settings.method.strategy {
