@@ -13,7 +13,7 @@ use super::output::OutputArgs;
 use super::progress::Progress;
 use super::{CliError, gpu_check, target};
 use crate::analysis::fit::{Fit, Point};
-use crate::domain::{Pattern, PatternSpec, Speed};
+use crate::domain::{Pattern, PatternSource, Speed};
 use crate::engine::{Backend, LocalBackend, NoRoom, RandomModel, Settings, StepSpeed, Steps};
 
 /// Phases in the order in which they are timed.
@@ -44,7 +44,7 @@ pub struct Args {
     /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], paper:NAME, @FILE, session:FILE,
     /// or what a config has; may be repeated.
     #[arg(long = "pattern", required_unless_present = "gpu_check", value_name = "P")]
-    patterns: Vec<PatternSpec>,
+    patterns: Vec<PatternSource>,
     /// Tokens in context; from three on, a cost model is fitted and projected to longer ones.
     #[arg(long, required_unless_present = "gpu_check", value_delimiter = ',', value_name = "N,…", value_parser = context)]
     context: Vec<usize>,
@@ -204,8 +204,8 @@ fn of_geometry(args: &Args, geometry: &str, longest: usize) -> Result<Timed, Cli
 
 /// Binds the patterns asked for; dense attention is none.
 fn bound(
-    specs: &[PatternSpec],
-    bind: impl Fn(&PatternSpec) -> Result<Option<Pattern>, CliError>,
+    specs: &[PatternSource],
+    bind: impl Fn(&PatternSource) -> Result<Option<Pattern>, CliError>,
 ) -> Result<Vec<Pattern>, CliError> {
     let dense = || {
         CliError::usage("'dense' is no pattern of layers that could be timed against one")

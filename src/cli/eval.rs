@@ -12,7 +12,7 @@ use super::output::{OutputArgs, Table};
 use super::progress::Progress;
 use super::{CliError, bytes};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Evaluation, PatternSpec, Subject};
+use crate::domain::{Evaluation, PatternSource, Subject};
 use crate::engine::{Backend, Calibration, Cancel, LocalBackend, ModelInfo, stream};
 use crate::session::write_atomic;
 
@@ -24,7 +24,7 @@ pub struct Args {
     /// F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], dense, paper:NAME, @FILE,
     /// session:FILE, or what a config or a launch script has; may be repeated.
     #[arg(long = "pattern", required = true, value_name = "P")]
-    patterns: Vec<PatternSpec>,
+    patterns: Vec<PatternSource>,
     /// Also write the logits of every position to this safetensors file.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
@@ -145,7 +145,7 @@ fn to_json(args: &Args, info: &ModelInfo, base: &Evaluation, results: &[Evaluati
     json
 }
 
-fn result(asked: &PatternSpec, e: &Evaluation) -> Value {
+fn result(asked: &PatternSource, e: &Evaluation) -> Value {
     let pattern = match e.subject {
         Subject::Pattern(pattern) => Some(pattern),
         Subject::Dense => None,

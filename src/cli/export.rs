@@ -7,7 +7,7 @@ use serde_json::json;
 use super::output::{Format, OutputArgs, print, print_json};
 use super::{CliError, target};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Pattern, PatternSpec, Stages};
+use crate::domain::{Pattern, PatternSource, Stages};
 use crate::interop::{self, Engine, ExportError, Pruned, SimulateError, Target};
 
 /// Arguments of `export`.
@@ -22,7 +22,7 @@ pub struct Args {
     /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], paper:NAME, @FILE,
     /// session:FILE, or what a config has.
     #[arg(long, value_name = "PATTERN")]
-    pattern: PatternSpec,
+    pattern: PatternSource,
     /// Layers of every pipeline stage, such as 14,6x8,16: some engines cannot begin a stage with a Shared layer.
     #[arg(long, value_name = "SIZES")]
     stages: Option<Stages>,

@@ -8,7 +8,7 @@ use super::output::{OutputArgs, Table};
 use super::served::{read, read_config, told, topk};
 use super::tokens::read_tokens;
 use super::{CliError, record};
-use crate::domain::{Pattern, PatternSpec, QuerySampling, Sites};
+use crate::domain::{Pattern, PatternSource, QuerySampling, Sites};
 use crate::interop::import::{Importer, ServedSets, read_by_sglang, responses};
 use crate::interop::{Family, Served};
 use crate::session::write_trace;
@@ -29,7 +29,7 @@ pub struct Args {
     /// The pattern that the server was meant to run: another one is an error; by default what SGLang makes of the config,
     /// and another one a warning.
     #[arg(long, value_name = "P")]
-    pattern: Option<PatternSpec>,
+    pattern: Option<PatternSource>,
     /// k, where another one was served than the config says.
     #[arg(long, value_name = "K")]
     index_topk: Option<usize>,

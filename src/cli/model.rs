@@ -4,7 +4,7 @@ use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
 use super::{CliError, bytes, target};
 use crate::checkpoint::{Checkpoint, ModelFolder, Sidecar};
-use crate::domain::{PatternSpec, Subject};
+use crate::domain::{PatternSource, Subject};
 use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, Settings, devices};
 use crate::mapped;
 use crate::model::Ops;
@@ -64,7 +64,7 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, CliError> {
 ///
 /// # Errors
 /// Wrong usage where the model cannot have that pattern.
-pub fn resolve(checkpoint: &Checkpoint, spec: &PatternSpec) -> Result<Subject, CliError> {
+pub fn resolve(checkpoint: &Checkpoint, spec: &PatternSource) -> Result<Subject, CliError> {
     Ok(target::resolve(spec, checkpoint)?.map_or(Subject::Dense, Subject::Pattern))
 }
 

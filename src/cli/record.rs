@@ -12,7 +12,7 @@ use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::Progress;
 use super::{CliError, bytes, overlap};
-use crate::domain::{PatternSpec, QuerySampling, Selection, Subject, Trace};
+use crate::domain::{PatternSource, QuerySampling, Selection, Subject, Trace};
 use crate::engine::{BackendError, Recorded, Recording, Sink};
 use crate::session::{is_packed, write_atomic, write_packed, write_trace};
 
@@ -30,7 +30,7 @@ pub struct Args {
     out: PathBuf,
     /// The pattern under which to record; by default every layer that has an indexer runs it.
     #[arg(long, value_name = "P")]
-    pattern: Option<PatternSpec>,
+    pattern: Option<PatternSource>,
     /// all, or how many positions of each sequence are drawn.
     #[arg(long, default_value = "all", value_name = "all|N", value_parser = sampling)]
     queries: QuerySampling,

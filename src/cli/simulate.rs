@@ -10,7 +10,7 @@ use super::CliError;
 use super::output::{Format, OutputArgs, Table, print_styled};
 use super::served::read_config;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{PatternSpec, Sites, Stages};
+use crate::domain::{PatternSource, Sites, Stages};
 use crate::input;
 use crate::interop::{self, Mark, Served, SimulateError, Simulation, Strip};
 use crate::shown::shown;
@@ -28,7 +28,7 @@ pub struct Args {
     stages: Option<Stages>,
     /// A pattern to compare with, in place of what most engines run.
     #[arg(long, value_name = "PATTERN")]
-    pattern: Option<PatternSpec>,
+    pattern: Option<PatternSource>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 /// Returns the marks of a pattern.
-fn wanted(spec: &PatternSpec, layers: usize) -> Result<Vec<Mark>, CliError> {
+fn wanted(spec: &PatternSource, layers: usize) -> Result<Vec<Mark>, CliError> {
     let native = crate::domain::Pattern::all_full(layers)?;
     let pattern = super::target::pattern_of(spec, native, Sites::every(native.len()))?;
     let pattern = pattern.ok_or_else(|| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::CliError;
 use crate::checkpoint::{Checkpoint, CheckpointError, HubId, hub_cache};
-use crate::domain::{Constraints, Pattern, PatternSpec, Sites, SpecError};
+use crate::domain::{Constraints, Pattern, PatternSource, PatternSpec, Sites, SpecError};
 use crate::input;
 use crate::session::Session;
 use crate::train::demo;
@@ -62,16 +62,16 @@ fn open_named(id: &HubId, quiet: bool) -> Result<Checkpoint, CheckpointError> {
 ///
 /// # Errors
 /// When the model cannot have the pattern, or a file that should hold one cannot be read.
-pub fn resolve(spec: &PatternSpec, checkpoint: &Checkpoint) -> Result<Option<Pattern>, CliError> {
-    bind(spec, checkpoint.native().map_err(told)?, &checkpoint.constraints())
+pub fn resolve(source: &PatternSource, checkpoint: &Checkpoint) -> Result<Option<Pattern>, CliError> {
+    bind(source, checkpoint.native().map_err(told)?, &checkpoint.constraints())
 }
 
 /// Returns the pattern that is meant for a model with this native one and these constraints.
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn bind(spec: &PatternSpec, native: Pattern, constraints: &Constraints) -> Result<Option<Pattern>, CliError> {
-    let pattern = pattern_of(spec, native, constraints.sites)?;
+pub fn bind(source: &PatternSource, native: Pattern, constraints: &Constraints) -> Result<Option<Pattern>, CliError> {
+    let pattern = pattern_of(source, native, constraints.sites)?;
     if let Some(pattern) = pattern {
         constraints.check(pattern)?;
     }
@@ -82,11 +82,11 @@ pub fn bind(spec: &PatternSpec, native: Pattern, constraints: &Constraints) -> R
 ///
 /// # Errors
 /// When the model cannot have the pattern, or a file that should hold one cannot be read.
-pub fn pattern_of(spec: &PatternSpec, native: Pattern, sites: Sites) -> Result<Option<Pattern>, CliError> {
-    Ok(match spec {
-        PatternSpec::File(path) => read(path)?.resolve(native, sites)?,
-        PatternSpec::Session(path) => Some(Session::read(path)?.pattern),
-        other => other.resolve(native, sites)?,
+pub fn pattern_of(source: &PatternSource, native: Pattern, sites: Sites) -> Result<Option<Pattern>, CliError> {
+    Ok(match source {
+        PatternSource::Spec(spec) => spec.resolve(native, sites)?,
+        PatternSource::File(path) => read(path)?.resolve(native, sites)?,
+        PatternSource::Session(path) => Some(Session::read(path)?.pattern),
     })
 }
 
@@ -98,12 +98,12 @@ fn read(path: &Path) -> Result<PatternSpec, CliError> {
     let first = text.lines().next().unwrap_or_default().trim_end();
     // A list may go on over lines; letters and names do not.
     let is_word = !first.contains(|c: char| c.is_whitespace() || ",[{".contains(c));
-    let spec: PatternSpec = if is_word { first } else { text }.parse().map_err(|e: SpecError| {
+    let source: PatternSource = if is_word { first } else { text }.parse().map_err(|e: SpecError| {
         CliError::usage(format!("pattern file '{}': {}", path.display(), e.reason))
             .hint("'session:FILE' takes the pattern of a session")
     })?;
-    if matches!(spec, PatternSpec::File(_) | PatternSpec::Session(_)) {
-        return Err(CliError::file("pattern file", path, format!("'{spec}' names yet another file")));
+    match source {
+        PatternSource::Spec(spec) => Ok(spec),
+        other => Err(CliError::file("pattern file", path, format!("'{other}' names yet another file"))),
     }
-    Ok(spec)
 }

@@ -6,7 +6,7 @@ use super::train_indexers::{Training, TrainingArgs, print, shape, train};
 use super::train_rounds::{self, Begin, RoundsArgs};
 use super::{CliError, target};
 use crate::checkpoint::Sidecar;
-use crate::domain::{PatternSpec, Targets};
+use crate::domain::{PatternSource, Targets};
 use crate::interop::{ExportError, can_retrain, prune_retrained, prune_with};
 
 /// Arguments of `train distill`.
@@ -16,7 +16,7 @@ pub struct Args {
     model: String,
     /// F/S letters, native, uniform:N, freq:N[,OFFSET], @FILE or session:FILE: whose Full layers keep an indexer.
     #[arg(long, value_name = "P")]
-    pattern: PatternSpec,
+    pattern: PatternSource,
     /// Start from these indexers; from the checkpoint's own, or from random ones, by default.
     #[arg(long, value_name = "SIDECAR")]
     sidecar: Option<PathBuf>,

@@ -33,7 +33,7 @@ pub use random::{Rng, choose};
 pub use search::{Audit, Flip, SearchProgress, SearchRecord, SearchSettings, SearchState, Swap, Validation, Work};
 pub use selection::{Selection, SelectionUnit, TopK, intersection_len};
 pub use sites::{Site, Sites};
-pub use spec::{PAPER, PatternSpec, SpecError};
+pub use spec::{PAPER, PatternSource, PatternSpec, SpecError};
 pub use stages::{Stages, StagesError};
 pub use stat::{BLOCK, Estimate, MIN_BLOCKS, block_ends, block_means, mean_se, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};

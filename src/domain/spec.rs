@@ -32,9 +32,16 @@ pub enum PatternSpec {
     },
     /// No selection at all.
     Dense,
-    /// The first line of a file.
+}
+
+/// Where a pattern comes from: given as it is, or in a file that must be read first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PatternSource {
+    /// Given as it is.
+    Spec(PatternSpec),
+    /// `@FILE`: the file holds a [`PatternSpec`].
     File(PathBuf),
-    /// The current pattern of a session file.
+    /// `session:FILE`: the current pattern of a session file.
     Session(PathBuf),
 }
 
@@ -61,8 +68,6 @@ pub struct SpecError {
 impl PatternSpec {
     /// Binds the spec to a model with its own pattern and its sites; `Ok(None)` stands for dense attention.
     ///
-    /// Files must have been read before: [`PatternSpec::File`] and [`PatternSpec::Session`] resolve to an error here.
-    ///
     /// # Errors
     /// [`PatternError`] where the model cannot have that pattern.
     pub fn resolve(&self, native: Pattern, sites: Sites) -> Result<Option<Pattern>, PatternError> {
@@ -84,7 +89,6 @@ impl PatternSpec {
             Self::Uniform(every) => Pattern::uniform(layers, *every)?,
             Self::Freq { freq, offset } => Pattern::freq(layers, *freq, *offset)?,
             Self::Dense => return Ok(None),
-            Self::File(_) | Self::Session(_) => return Err(PatternError::Length { got: 0, want: layers }),
         }))
     }
 }
@@ -105,9 +109,6 @@ impl FromStr for PatternSpec {
             "dense" => return Ok(Self::Dense),
             _ => {}
         }
-        if let Some(path) = text.strip_prefix('@') {
-            return Ok(Self::File(path.into()));
-        }
         match text.split_once(':') {
             Some(("uniform", n)) => return Ok(Self::Uniform(number(n, "N of uniform:N")?)),
             Some(("freq", rest)) => {
@@ -120,7 +121,6 @@ impl FromStr for PatternSpec {
                 let names = PAPER.map(|(name, _)| name).join(", ");
                 return place.map(Self::Paper).ok_or_else(|| wrong(&format!("the published ones are {names}")));
             }
-            Some(("session", path)) => return Ok(Self::Session(path.into())),
             _ => {}
         }
         if text.is_empty() {
@@ -144,6 +144,29 @@ impl fmt::Display for PatternSpec {
             Self::Uniform(n) => write!(f, "uniform:{n}"),
             Self::Freq { freq, offset } => write!(f, "freq:{freq},{offset}"),
             Self::Dense => f.write_str("dense"),
+        }
+    }
+}
+
+impl FromStr for PatternSource {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let text = text.trim();
+        if let Some(path) = text.strip_prefix('@') {
+            return Ok(Self::File(path.into()));
+        }
+        if let Some(path) = text.strip_prefix("session:") {
+            return Ok(Self::Session(path.into()));
+        }
+        text.parse().map(Self::Spec)
+    }
+}
+
+impl fmt::Display for PatternSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spec(spec) => spec.fmt(f),
             Self::File(path) => write!(f, "@{}", path.display()),
             Self::Session(path) => write!(f, "session:{}", path.display()),
         }
@@ -182,6 +205,19 @@ mod tests {
         }
         let full = |name: &str| PAPER.iter().find(|(n, _)| *n == name).unwrap().1.matches('F').count();
         assert_eq!(["30b-1/2", "30b-1/4", "30b-1/8", "glm-5-1/2", "glm-5-1/4"].map(full), [24, 12, 7, 40, 22]);
+    }
+
+    #[test]
+    fn sources_are_told_apart_and_printed_as_given() {
+        for (text, source) in [
+            ("@file", PatternSource::File("file".into())),
+            ("session:s.toml", PatternSource::Session("s.toml".into())),
+            ("uniform:2", PatternSource::Spec(PatternSpec::Uniform(2))),
+        ] {
+            assert_eq!(text.parse(), Ok(source.clone()));
+            assert_eq!(source.to_string(), text);
+        }
+        assert!("@file".parse::<PatternSpec>().is_err() && "session:s.toml".parse::<PatternSpec>().is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::tokens::{self, Sought};
 use super::{edit, files, run};
-use crate::domain::{Pattern, PatternSpec, Stages};
+use crate::domain::{Pattern, PatternSource, Stages};
 use crate::engine::Command;
 use crate::tui::action::{Spec, TABLE, keys_text};
 use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone, TrainingPlan};
@@ -54,10 +54,9 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         }
         Question::Pattern => {
             let native = app.model.as_ref().map_or(current, |m| m.native);
-            let spec: PatternSpec = text.parse().map_err(|_| still_to_type(text, current.len()))?;
-            let pattern = match spec {
-                PatternSpec::File(_) | PatternSpec::Session(_) => return Err("files are opened with 'o'".into()),
-                spec => spec.resolve(native, constraints.sites).map_err(|e| e.to_string())?,
+            let pattern = match text.parse().map_err(|_| still_to_type(text, current.len()))? {
+                PatternSource::Spec(spec) => spec.resolve(native, constraints.sites).map_err(|e| e.to_string())?,
+                PatternSource::File(_) | PatternSource::Session(_) => return Err("files are opened with 'o'".into()),
             };
             let pattern = pattern.ok_or_else(|| "dense attention is not a pattern of layers".to_owned())?;
             constraints.check(pattern).map_err(|e| e.to_string())?;
