@@ -12,7 +12,9 @@ use super::interrupt::leave_to_dashboard;
 use super::model::{self, RunArgs};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Group, Pattern, Targets};
-use crate::engine::{Calibration, Command, Handle, LocalBackend, Settings, TrainingText, spawn};
+use crate::engine::{
+    Backend, Calibration, Cancel, Command, Handle, LocalBackend, RemoteBackend, Settings, TrainingText, spawn,
+};
 use crate::session::{Session, SessionModel, is_trace, read_trace, saved_path, sessions_folder, write_atomic};
 use crate::train::{demo, read_text};
 use crate::tui::{self, ColorChoice, EngineHandle, Floor, Options, Setup, Texts, ThemeChoice};
@@ -131,10 +133,21 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
     let texts = Arc::new(texts(&checkpoint, &calibration));
     let mut files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
     let title = checkpoint.name().to_owned();
-    // Refusals come before the screen is taken over; what is left for the worker is reading the weights.
-    model::check_room(&checkpoint, &settings)?;
+    let worker = args.run.worker_command(&args.target)?;
+    // Refusals come before the screen is taken over; what is left for the engine's thread is reading the weights.
+    if worker.is_none() {
+        model::check_room(&checkpoint, &settings)?;
+    }
     let text = training_text(args, &checkpoint)?;
     let (handle, updates) = spawn(move || {
+        if let Some(command) = &worker {
+            let name = checkpoint.name();
+            let backend = RemoteBackend::start(command, name, calibration.clone(), &Cancel::never())?;
+            return Ok(Box::new(match unseen.clone() {
+                Some(unseen) => backend.with_unseen(unseen),
+                None => backend,
+            }) as Box<dyn Backend>);
+        }
         let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings.clone())?;
         let backend = backend.judged_on(unseen.clone());
         Ok(Box::new(match text.clone() {

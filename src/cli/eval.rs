@@ -12,7 +12,7 @@ use super::output::{OutputArgs, Table};
 use super::progress::Progress;
 use super::{CliError, bytes};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Evaluation, PatternSource, Subject};
+use crate::domain::{Evaluation, Pattern, PatternSource, Subject};
 use crate::engine::{Backend, Calibration, Cancel, LocalBackend, ModelInfo, stream};
 use crate::session::write_atomic;
 
@@ -47,6 +47,11 @@ pub struct Args {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, a loss that is not finite, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
+    args.run.without_worker(&[
+        (args.stream, "--stream"),
+        (args.logits.is_some(), "--logits"),
+        (args.reference_index.is_some(), "--reference-index"),
+    ])?;
     let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let subjects = args.patterns.iter().map(|spec| model::resolve(&checkpoint, spec)).collect::<Result<Vec<_>, _>>()?;
     args.data.note(&args.output)?;
@@ -54,6 +59,12 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let cancel = cancel_on_interrupt();
     if args.stream {
         return run_streamed(&args, &checkpoint, &calibration, &subjects, &cancel);
+    }
+    if let Some(mut backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
+        let reference = backend.describe().reference;
+        let (base, results) = evaluate(&args, &mut backend, reference, &subjects, &cancel)?;
+        let info = backend.describe();
+        return args.output.print(&to_json(&args, info, &base, &results), &to_table(info, &base, &results));
     }
     let reference = Subject::Pattern(checkpoint.constraints().reference()?);
     let mut backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
@@ -82,6 +93,25 @@ pub fn run(args: Args) -> Result<(), CliError> {
         table.notes.push(format!("the reference has the indexers of '{index}'"));
     }
     args.output.print(&json, &table)
+}
+
+/// Measures the reference and every subject.
+fn evaluate(
+    args: &Args,
+    backend: &mut dyn Backend,
+    reference: Pattern,
+    subjects: &[Subject],
+    cancel: &Cancel,
+) -> Result<(Evaluation, Vec<Evaluation>), CliError> {
+    warn_of_random(args);
+    let mut progress = Progress::new(&args.output);
+    let mut tell = |partial: &Evaluation| {
+        let (done, all) = partial.sequences;
+        progress.tell(&format!("{}: {done}/{all} sequences", partial.subject), done as f64 / all as f64);
+    };
+    let base = backend.evaluate(Subject::Pattern(reference), cancel, &mut tell)?;
+    let results = subjects.iter().map(|&s| backend.evaluate(s, cancel, &mut tell)).collect::<Result<_, _>>()?;
+    Ok((base, results))
 }
 
 /// The same with one layer in memory at a time.
@@ -157,8 +187,8 @@ fn result(asked: &PatternSource, e: &Evaluation) -> Value {
     json!({
         "asked": asked.to_string(),
         "pattern": e.subject.to_string(),
-        "full": pattern.map(crate::domain::Pattern::full_count),
-        "shared": pattern.map(crate::domain::Pattern::shared_count),
+        "full": pattern.map(Pattern::full_count),
+        "shared": pattern.map(Pattern::shared_count),
         "loss": e.loss,
         "delta": e.delta.map(|d| d.value),
         "delta_se": e.delta.and_then(|d| d.se),

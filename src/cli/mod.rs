@@ -36,6 +36,7 @@ mod train_distill;
 mod train_indexers;
 mod train_progress;
 mod train_rounds;
+mod worker;
 mod worth;
 
 use std::ffi::OsString;
@@ -86,6 +87,8 @@ enum Command {
     Worth(worth::Args),
     /// Trains indexers for a model, or for a pattern; or a small model from a recipe.
     Train(train::Args),
+    /// Writes or checks the worker by which a model runs in transformers instead of in this process.
+    Worker(worker::Args),
 }
 
 /// Runs the program with the arguments of the process and returns its exit code.
@@ -149,6 +152,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Some(Command::Devices(args)) => gpu_check::list(args),
         Some(Command::Worth(args)) => worth::run(args),
         Some(Command::Train(args)) => train::run(args),
+        Some(Command::Worker(args)) => worker::run(args),
         None => dashboard::run(cli.dashboard),
     }
 }

@@ -2,10 +2,14 @@
 
 use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
+use super::worker::WorkerArgs;
 use super::{CliError, bytes, target};
 use crate::checkpoint::{Checkpoint, ModelFolder, Sidecar};
 use crate::domain::{PatternSource, Subject};
-use crate::engine::{Calibration, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, Settings, devices};
+use crate::engine::{
+    Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, RemoteBackend, Settings,
+    devices,
+};
 use crate::mapped;
 use crate::model::Ops;
 use crate::model::tokenizer::Tokenizer;
@@ -32,6 +36,8 @@ pub struct RunArgs {
     no_mmap: bool,
     #[command(flatten)]
     index: IndexArgs,
+    #[command(flatten)]
+    worker: WorkerArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -99,6 +105,46 @@ impl RunArgs {
     /// When it cannot be read.
     pub fn sidecar(&self) -> Result<Option<Sidecar>, CliError> {
         self.index.sidecar()
+    }
+
+    /// Refuses options that are not there for a model in a worker: whether each is given, and its name.
+    ///
+    /// # Errors
+    /// Wrong usage naming the option.
+    pub fn without_worker(&self, options: &[(bool, &str)]) -> Result<(), CliError> {
+        match options.iter().find(|(given, _)| *given && self.worker.is_given()) {
+            None => Ok(()),
+            Some((_, option)) => {
+                Err(CliError::usage(format!("{option} runs the model in this process, --worker elsewhere"))
+                    .hint("leave one of them out"))
+            }
+        }
+    }
+
+    /// Starts the worker that was asked for with a calibration set; `None` where the model runs in this process.
+    ///
+    /// # Errors
+    /// A worker that cannot be started, or does not speak the protocol.
+    pub fn start_worker(
+        &self,
+        model: &str,
+        checkpoint: &Checkpoint,
+        calibration: &Calibration,
+        output: &OutputArgs,
+        cancel: &Cancel,
+    ) -> Result<Option<RemoteBackend>, CliError> {
+        let Some(command) = self.worker.command(model)? else { return Ok(None) };
+        warn(checkpoint, calibration, output);
+        output.note(&format!("starting the worker: {}", command.join(" ")));
+        Ok(Some(RemoteBackend::start(&command, checkpoint.name(), calibration.clone(), cancel)?))
+    }
+
+    /// Returns the command of the worker; `None` where the model runs in this process.
+    ///
+    /// # Errors
+    /// As [`WorkerArgs::command`].
+    pub fn worker_command(&self, model: &str) -> Result<Option<Vec<String>>, CliError> {
+        self.worker.command(model)
     }
 
     /// Returns the device asked for.

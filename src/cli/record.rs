@@ -13,7 +13,7 @@ use super::output::{OutputArgs, Table};
 use super::progress::Progress;
 use super::{CliError, bytes, overlap};
 use crate::domain::{PatternSource, QuerySampling, Selection, Subject, Trace};
-use crate::engine::{BackendError, Recorded, Recording, Sink};
+use crate::engine::{Backend, BackendError, Cancel, Recorded, Recording, Sink};
 use crate::session::{is_packed, write_atomic, write_packed, write_trace};
 
 /// What runs the model and gives its sets to a sink.
@@ -61,6 +61,7 @@ pub(super) fn sampling(text: &str) -> Result<QuerySampling, String> {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
+    args.run.without_worker(&[(args.stream, "--stream")])?;
     let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let pattern = match &args.pattern {
         None => checkpoint.constraints().reference()?,
@@ -75,9 +76,12 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let recording = Recording { pattern, queries: args.queries, mass_recall: args.mass_recall.map(NonZeroUsize::get) };
     args.data.note(&args.output)?;
     let calibration = args.data.load(&checkpoint)?;
+    let cancel = cancel_on_interrupt();
+    if let Some(mut backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
+        return record_in_worker(&args, &mut backend, &recording, &cancel);
+    }
     let settings = args.run.settings()?;
     let mut trace = recording.head(&checkpoint, &calibration, &settings)?;
-    let cancel = cancel_on_interrupt();
     let mut progress = Progress::new(&args.output);
     let mut told = |share| progress.tell("recording", share);
     let mut run: Box<Run> = if args.stream {
@@ -120,6 +124,42 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(peak) = recorded.peak_anonymous_bytes {
         table.notes.push(format!("at most {} of memory held", bytes::show(peak)));
     }
+    args.output.print(&json, &table)
+}
+
+/// Records what the worker selects under the reference.
+fn record_in_worker(
+    args: &Args,
+    backend: &mut dyn Backend,
+    recording: &Recording,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
+    let reference = backend.describe().reference;
+    if recording.pattern != reference || recording.queries != QuerySampling::All || recording.mass_recall.is_some() {
+        return Err(CliError::usage("a worker records all queries under the reference pattern, without mass recall")
+            .hint("leave --pattern, --queries and --mass-recall out"));
+    }
+    let mut progress = Progress::new(&args.output);
+    let trace = backend.record(cancel, &mut |share| progress.tell("recording", share))?;
+    drop(progress);
+    if args.out.extension().is_some_and(|e| e == "json") {
+        return Err(CliError::usage("a worker's sets are written as a trace").hint("name it *.trace or *.safetensors"));
+    }
+    write_trace(&args.out, &trace)?;
+    let json = json!({
+        "schema": 1, "trace": args.out.display().to_string(), "pattern": reference.to_string(),
+        "layers": trace.meta.layers, "sequences": trace.tokens.len(), "queries": trace.queries.len(),
+        "index_topk": trace.meta.index_topk, "stream": false, "engine": backend.describe().ops,
+    });
+    let mut table = Table::new(["trace", "pattern", "layers", "sequences", "queries", "k"]);
+    table.rows.push(vec![
+        args.out.display().to_string(),
+        reference.to_string(),
+        trace.meta.layers.to_string(),
+        trace.tokens.len().to_string(),
+        trace.queries.len().to_string(),
+        trace.meta.index_topk.to_string(),
+    ]);
     args.output.print(&json, &table)
 }
 

@@ -17,7 +17,7 @@ use super::model::{RunArgs, load};
 use super::output::OutputArgs;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Goal, Keep, LayerSet, Method, SearchRecord, SearchSettings, SearchState, Stages};
-use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
+use crate::engine::{Backend, Cancel, Evaluator};
 use crate::search::{Ledger, SearchError, Space, search};
 
 /// Arguments of `search`.
@@ -101,6 +101,11 @@ fn layers(text: &str) -> Result<LayerSet, String> {
 /// # Errors
 /// Wrong usage, files, a model that cannot run, Ctrl-C.
 pub fn run(args: Args) -> Result<(), CliError> {
+    args.run.without_worker(&[
+        (args.plan, "--plan"),
+        (args.compare.is_some(), "--compare"),
+        (args.pieces.is_some(), "--split"),
+    ])?;
     let checkpoint = args.run.open(&args.model, args.output.quiet())?;
     let settings = settings(&args, &checkpoint)?;
     let space = Space::new(&checkpoint.constraints(), &settings).map_err(usage)?;
@@ -108,6 +113,13 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let (calibration, unseen) =
         args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
     let cancel = cancel_on_interrupt();
+    if let Some(backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
+        let mut backend = match unseen {
+            Some(unseen) => backend.with_unseen(unseen),
+            None => backend,
+        };
+        return on_backend(&args, &checkpoint, &settings, &space, &mut backend, &cancel);
+    }
     let backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
     let mut backend = backend.judged_on(unseen.clone());
     if args.data.is_random() {
@@ -126,16 +138,28 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(methods) = &args.compare {
         return compare::run(&args, methods, &checkpoint, &calibration, unseen.as_ref(), &backend, &cancel);
     }
-    let mut keeper = Keeper::open(&args, &checkpoint, backend.describe(), &backend.layout(), &cancel)?;
-    let found = measure(&args, &settings, &space, &mut backend, &cancel, &mut keeper);
+    on_backend(&args, &checkpoint, &settings, &space, &mut backend, &cancel)
+}
+
+/// Searches on a backend with a journal, and prints what was found.
+fn on_backend(
+    args: &Args,
+    checkpoint: &Checkpoint,
+    settings: &SearchSettings,
+    space: &Space,
+    backend: &mut dyn Backend,
+    cancel: &Cancel,
+) -> Result<(), CliError> {
+    let mut keeper = Keeper::open(args, checkpoint, backend.describe(), &backend.layout(), cancel)?;
+    let found = measure(args, settings, space, backend, cancel, &mut keeper);
     let Some((failure, last)) = keeper.failure() else {
         let (record, split) = found?;
-        return print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path());
+        return print::print(args, backend.describe(), space, &record, split.as_ref(), keeper.path());
     };
     // What could not be saved is printed, so that it is not lost.
     let (record, split) = found.map_or((last, None), |(record, split)| (Some(record), split));
     if let Some(record) = record {
-        print::print(&args, backend.describe(), &space, &record, split.as_ref(), keeper.path())?;
+        print::print(args, backend.describe(), space, &record, split.as_ref(), keeper.path())?;
     }
     Err(failure)
 }
@@ -145,7 +169,7 @@ fn measure(
     args: &Args,
     settings: &SearchSettings,
     space: &Space,
-    backend: &mut LocalBackend,
+    backend: &mut dyn Backend,
     cancel: &Cancel,
     keeper: &mut Keeper,
 ) -> Result<(SearchRecord, Option<Split>), CliError> {

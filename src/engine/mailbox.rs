@@ -177,11 +177,11 @@ impl Mailbox {
         self.wake.notify_all();
     }
 
-    /// Queues coverage, and speed if wanted, after a finished evaluation that no newer work has replaced.
-    pub(super) fn follow_up(&self, pattern: Pattern, cancel: &Cancel, speed: bool) {
+    /// Queues coverage and speed, each if wanted, after a finished evaluation that no newer work has replaced.
+    pub(super) fn follow_up(&self, pattern: Pattern, cancel: &Cancel, coverage: bool, speed: bool) {
         let mut slots = self.lock();
         if !cancel.is_stale() {
-            slots.coverage = Some(pattern);
+            slots.coverage = coverage.then_some(pattern);
             slots.speed = speed.then_some(pattern);
         }
     }

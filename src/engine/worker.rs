@@ -11,7 +11,7 @@ use super::mailbox::{Kind, Long, Mailbox, Next, Task};
 use super::outbox::Outbox;
 use super::searching::Searching;
 use super::training::Trained;
-use super::{Backend, BackendError, Cancel, Command, Failure, Job, Update};
+use super::{Backend, BackendError, Cancel, Capability, Command, Failure, Job, Update};
 use crate::domain::{Evaluation, Pattern, Speed, Subject};
 
 /// How long the hands must be still before speed is measured.
@@ -150,7 +150,9 @@ impl Worker {
                     outbox.progress(Job::Evaluate, share(partial.sequences), started);
                 })?;
                 outbox.send(Update::Evaluated(Box::new(evaluation)));
-                mailbox.follow_up(pattern, cancel, !speeds.contains_key(&pattern));
+                let can = backend.describe().can;
+                let speed = can.has(Capability::Timed) && !speeds.contains_key(&pattern);
+                mailbox.follow_up(pattern, cancel, can.has(Capability::Shadow), speed);
                 if let Some(known) = speeds.get(&pattern) {
                     outbox.send(Update::Measured(known.clone()));
                 }

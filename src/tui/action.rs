@@ -81,7 +81,7 @@ actions! {
     ZoomOut "zoom-out" Overlap ["-"] "Draw layers smaller" 0 |_| "zoom out".into(), hint::no_pattern;
     ZoomFit "zoom-fit" Overlap ["0"] "Fit all layers" 0 |_| "fit".into(), hint::no_pattern;
     Maximise "maximise" Overlap ["z"] "Give the whole screen to the map, or give it back" 8 |_| "maximise".into(), hint::no_pattern;
-    Profile "profile" Overlap ["p"] "Time this pattern at shorter contexts too, to predict others" 0 |_| "predict contexts".into(), hint::no_engine;
+    Profile "profile" Overlap ["p"] "Time this pattern at shorter contexts too, to predict others" 0 |_| "predict contexts".into(), hint::cannot_time;
     Pin "pin" Overlap ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), hint::no_pattern;
     ShowPair "show-pair" Overlap ["Enter" "t"] "Show which tokens the pair selects" 6 |_| "tokens".into(), hint::no_recording;
     QueryBefore "query-before" Tokens ["Left" "h"] "Go to the query before" 1 |_| "query".into(), hint::no_recording;

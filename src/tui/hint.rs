@@ -3,6 +3,7 @@
 use super::app::{App, Engine, Indexers};
 use super::layout::MapView;
 use crate::domain::{LeftTraining, Role, SearchState};
+use crate::engine::Capability;
 
 /// Says what Space would do.
 pub fn toggle(app: &App) -> String {
@@ -113,6 +114,9 @@ pub fn pause_training(app: &App) -> String {
 
 /// Refuses to train where that cannot begin, or would end what goes on.
 pub fn cannot_train(app: &App) -> Option<String> {
+    if let Some(lack) = lack(app, Capability::Train) {
+        return Some(lack);
+    }
     let other = if app.has_training() {
         Some("a training goes on; 'x' stops it".to_owned())
     } else if app.is_searching() || app.is_search_paused() || app.search.waiting.is_some() {
@@ -189,6 +193,17 @@ pub fn cannot_pause_search(app: &App) -> Option<String> {
 /// Refuses to cut where there is no flip order.
 pub fn cannot_cut(app: &App) -> Option<String> {
     app.search_record().is_none_or(|r| r.order.is_empty()).then(|| "there is no flip order to cut yet".into())
+}
+
+/// Refuses where patterns cannot be timed.
+pub fn cannot_time(app: &App) -> Option<String> {
+    no_engine(app).or_else(|| lack(app, Capability::Timed))
+}
+
+/// Says which capability the model's backend lacks.
+fn lack(app: &App, capability: Capability) -> Option<String> {
+    let model = app.model.as_ref().filter(|model| !model.can.has(capability))?;
+    Some(format!("{} runs the model and lacks '{}'", model.ops, capability.name()))
 }
 
 /// Refuses while there is no pattern to act on.

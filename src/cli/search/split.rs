@@ -4,7 +4,7 @@ use super::keeper::Keeper;
 use crate::analysis::kendall::kendall;
 use crate::cli::CliError;
 use crate::domain::{SearchRecord, SearchSettings};
-use crate::engine::{Cancel, Evaluator, LocalBackend};
+use crate::engine::{Backend, Cancel, Evaluator};
 use crate::search::{Evaluate, Ledger, Measured, SearchError, Space, Watch, search};
 
 /// What repeating a search gave.
@@ -20,7 +20,7 @@ pub(super) fn run(
     settings: &SearchSettings,
     space: &Space,
     pieces: usize,
-    backend: &mut LocalBackend,
+    backend: &mut dyn Backend,
     cancel: &Cancel,
     keeper: &mut Keeper,
 ) -> Result<Split, CliError> {
