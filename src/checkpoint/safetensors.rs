@@ -1,8 +1,10 @@
 //! Safetensors files: their headers, and the index of several.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::dtype::Tensors;
 use super::folder::is_plain;
@@ -46,6 +48,35 @@ struct Entry {
     data_offsets: (usize, usize),
 }
 
+/// The entries of a header, of which none may come twice: readers differ in which one they take.
+struct Entries(BTreeMap<String, serde_json::Value>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Unique;
+
+        impl<'de> Visitor<'de> for Unique {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object with an entry per tensor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
+                    if entries.insert(name.clone(), value).is_some() {
+                        return Err(serde::de::Error::custom(format!("'{name}' comes twice")));
+                    }
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Unique)
+    }
+}
+
 /// A file's header: its entries, and where the data begins.
 type Header = (BTreeMap<String, serde_json::Value>, usize);
 
@@ -58,7 +89,7 @@ fn parse_header(file: &str, bytes: &[u8]) -> Result<Header, CheckpointError> {
     if data > bytes.len() {
         return Err(truncated(need));
     }
-    let header = serde_json::from_slice(&bytes[PREFIX..data])
+    let Entries(header) = serde_json::from_slice(&bytes[PREFIX..data])
         .map_err(|e| CheckpointError::malformed(file, format!("its header is not JSON ({e})")))?;
     Ok((header, data))
 }
@@ -71,7 +102,7 @@ pub(super) fn read_metadata(file: &str, bytes: &[u8]) -> Result<BTreeMap<String,
     Ok(metadata.unwrap_or_default())
 }
 
-/// Reads a file's header and checks every extent against the file's size.
+/// Reads a file's header and checks every extent against the file's size and against the others.
 pub(super) fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tensors, CheckpointError> {
     let (header, data) = parse_header(file, bytes)?;
     let (mut tensors, mut extent) = (Tensors::new(), data);
@@ -99,5 +130,45 @@ pub(super) fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tens
         let (need, have) = (extent as u64, bytes.len() as u64);
         return Err(CheckpointError::Truncated { shard: file.to_owned(), need, have });
     }
+    let mut extents: Vec<(usize, usize, &str)> = tensors.iter().map(|(n, i)| (i.start, i.end, n.as_str())).collect();
+    extents.sort_unstable();
+    let mut at = data;
+    for (start, end, name) in extents {
+        if start < at {
+            let reason = format!("tensor '{name}' begins at byte {start}, but the one before it ends at byte {at}");
+            return Err(CheckpointError::malformed(file, reason));
+        }
+        at = end;
+    }
     Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
+    }
+
+    #[test]
+    fn no_tensor_comes_twice_or_lies_in_another() {
+        let entry = |name: &str, from: usize, to: usize| {
+            format!(r#""{name}":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}"#, to - from)
+        };
+        let read = |entries: &[String], data: usize| {
+            read_header("f", &file(&format!("{{{}}}", entries.join(",")), data), 0).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(&[entry("b", 4, 8), entry("a", 0, 4), entry("c", 8, 8)], 8).unwrap().len(), 3);
+        for (needle, entries, data) in [
+            ("comes twice", vec![entry("a", 0, 4), entry("a", 4, 8)], 8),
+            ("begins at byte", vec![entry("a", 0, 4), entry("b", 2, 8)], 8),
+            ("begins at byte", vec![entry("a", 0, 8), entry("b", 2, 4)], 8),
+            ("truncated", vec![entry("a", 0, 4)], 3),
+        ] {
+            let error = read(&entries, data).unwrap_err();
+            assert!(error.contains(needle), "{error}");
+        }
+        assert!(read_header("f", &file("[]", 0), 0).is_err());
+    }
 }
