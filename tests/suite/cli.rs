@@ -174,7 +174,7 @@ fn patterns_come_from_files_and_sessions_too() {
     eval("SFFFFF", 2, "layer 0 is Shared");
     eval("uniform:0", 2, "uniform:0");
     eval(&format!("@{}", folder.path("none")), 1, "none");
-    eval(&format!("@{}", folder.write("bad.txt", "FF?FFF")), 2, "'FF?FFF'");
+    eval(&format!("@{}", folder.write("bad.txt", "FF?FFF")), 2, "'?' at position 2");
 }
 
 #[test]
