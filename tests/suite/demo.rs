@@ -75,7 +75,7 @@ fn the_example_session_belongs_to_the_demo_and_keeps_its_numbers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sessions/demo-tour.toml");
     let session = indexscope::session::Session::read(&path).unwrap();
     // It was saved by a version before 0.2.
-    assert_eq!([session.model.fingerprint.clone()], *demo::checkpoint().unwrap().former_fingerprints());
+    assert_eq!(demo::checkpoint().unwrap().former_fingerprints(), [session.model.fingerprint.as_str()]);
     assert_eq!((session.pattern.to_string().as_str(), session.current), ("FSSSFFFSSSFF", 2));
     let deltas: Vec<f64> =
         session.history.iter().map(|step| step.evaluation.as_ref().unwrap().delta.unwrap().value).collect();
