@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::families::minimax_m3::MiniMaxM3;
 use super::{CheckpointError, Rope};
 use crate::domain::{IndexSource, Role, SelectionUnit, Sites, TopK};
 
@@ -18,6 +19,8 @@ pub enum Family {
     Qwen2,
     /// Qwen3 without experts.
     Qwen3,
+    /// The text part of MiniMax-M3.
+    MiniMaxM3,
 }
 
 impl Family {
@@ -29,12 +32,16 @@ impl Family {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::MiniMaxM3 => "minimax_m3_vl",
         }
     }
 
     /// Returns the family of a `model_type`; `None` for those that are not supported.
     pub fn from_model_type(text: &str) -> Option<Self> {
-        [Self::GlmMoeDsa, Self::DeepseekV32, Self::Llama, Self::Qwen2, Self::Qwen3]
+        if matches!(text, "minimax_m3_vl_text" | "minimax_m3_text") {
+            return Some(Self::MiniMaxM3);
+        }
+        [Self::GlmMoeDsa, Self::DeepseekV32, Self::Llama, Self::Qwen2, Self::Qwen3, Self::MiniMaxM3]
             .into_iter()
             .find(|family| family.model_type() == text)
     }
@@ -46,7 +53,7 @@ impl Family {
 }
 
 /// How layers attend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Attention {
     /// Multi-head latent attention.
     Mla,
@@ -63,6 +70,8 @@ pub enum Attention {
         /// Whether rotation pairs (2j, 2j+1), as in GGUF files of llama, or (j, j + half).
         rope_interleaved: bool,
     },
+    /// Grouped-query attention over blocks of keys, as MiniMax-M3 has it.
+    MiniMaxM3(MiniMaxM3),
 }
 
 /// The kind of a layer's MLP.
@@ -150,7 +159,23 @@ impl Config {
     pub fn index_query_width(&self) -> usize {
         match self.attention {
             Attention::Mla => self.q_lora_rank,
-            Attention::Gqa { .. } => self.hidden_size,
+            Attention::Gqa { .. } | Attention::MiniMaxM3(_) => self.hidden_size,
+        }
+    }
+
+    /// Returns whether a layer selects keys; the others attend to every visible key.
+    pub fn is_site(&self, layer: usize) -> bool {
+        match self.attention {
+            Attention::MiniMaxM3(own) => own.sites.contains(layer),
+            _ => layer < self.num_hidden_layers,
+        }
+    }
+
+    /// Returns the common width of the shared experts.
+    pub fn shared_width(&self) -> usize {
+        match self.attention {
+            Attention::MiniMaxM3(own) => own.shared_intermediate_size,
+            _ => self.moe_intermediate_size * self.n_shared_experts,
         }
     }
 

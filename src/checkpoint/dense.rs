@@ -146,7 +146,7 @@ mod tests {
             Attention::Gqa { num_key_value_heads, head_dim, qkv_bias, qk_norm, .. } => {
                 (num_key_value_heads, head_dim, qkv_bias, qk_norm)
             }
-            Attention::Mla => panic!("a dense model attends by GQA"),
+            other => panic!("a dense model attends by GQA, not {other:?}"),
         }
     }
 

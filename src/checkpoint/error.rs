@@ -83,7 +83,9 @@ pub enum CheckpointError {
     #[error("config.json cannot be understood: {0}")]
     Config(#[from] serde_json::Error),
     /// Another architecture.
-    #[error("model type '{0}' is not supported; only glm_moe_dsa, deepseek_v32, llama, qwen2 and qwen3 are")]
+    #[error(
+        "model type '{0}' is not supported; only glm_moe_dsa, deepseek_v32, minimax_m3_vl, llama, qwen2 and qwen3 are"
+    )]
     ModelType(String),
     /// A value that the architecture does not allow.
     #[error("config.json: {key} is {value}, but {reason}")]

@@ -86,6 +86,18 @@ fn attention(attention: Attention) -> String {
         Attention::Gqa { num_key_value_heads, head_dim, qkv_bias, qk_norm, rope_interleaved } => {
             format!("gqa,{num_key_value_heads},{head_dim},{qkv_bias},{qk_norm},{rope_interleaved}")
         }
+        Attention::MiniMaxM3(own) => {
+            let sites: Vec<usize> = own.sites.iter().collect();
+            format!(
+                "minimax_m3,{},{},{sites:?},{},{},{:?},{:?}",
+                own.num_key_value_heads,
+                own.head_dim,
+                own.index_block_size,
+                own.index_local_blocks,
+                own.swiglu_alpha,
+                own.swiglu_limit
+            )
+        }
     }
 }
 

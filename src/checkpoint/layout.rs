@@ -1,5 +1,6 @@
 //! The names and shapes of the tensors that an architecture demands.
 
+use super::families::minimax_m3;
 use super::{Attention, Config, MlpKind};
 
 /// A tensor that the config demands.
@@ -21,8 +22,11 @@ pub fn is_indexer_tensor(name: &str) -> bool {
     name.contains(".self_attn.indexer.")
 }
 
-/// Returns the five tensors of the indexer of `layer`.
+/// Returns the tensors of the indexer of `layer`.
 pub fn indexer_tensors(config: &Config, layer: usize) -> Vec<Demand> {
+    if let Attention::MiniMaxM3(_) = config.attention {
+        return minimax_m3::indexer(config, layer);
+    }
     let (heads, dim, hidden) = (config.index_n_heads, config.index_head_dim, config.hidden_size);
     let at = |tail: &str, shape: &[usize]| Demand {
         name: format!("model.layers.{layer}.self_attn.indexer.{tail}"),
@@ -52,6 +56,7 @@ pub fn demands(config: &Config) -> Vec<Demand> {
         all.push("post_attention_layernorm.weight", &[hidden]);
         match config.attention {
             Attention::Mla => mla(config, &mut all),
+            Attention::MiniMaxM3(own) => minimax_m3::attention(config, &own, &mut all),
             Attention::Gqa { num_key_value_heads, head_dim, qkv_bias, qk_norm, .. } => {
                 let widths =
                     [("q", config.num_attention_heads), ("k", num_key_value_heads), ("v", num_key_value_heads)];
@@ -79,14 +84,20 @@ pub fn demands(config: &Config) -> Vec<Demand> {
     all.demands
 }
 
+/// Tensors under one place of the checkpoint's tree of names.
 #[derive(Default)]
-struct List {
+pub(super) struct List {
     prefix: String,
-    demands: Vec<Demand>,
+    pub(super) demands: Vec<Demand>,
 }
 
 impl List {
-    fn push(&mut self, tail: &str, shape: &[usize]) {
+    /// Returns an empty list of tensors whose names begin with `prefix`.
+    pub(super) fn at(prefix: String) -> Self {
+        Self { prefix, demands: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, tail: &str, shape: &[usize]) {
         self.demands.push(Demand { name: format!("{}{tail}", self.prefix), shape: shape.to_vec() });
     }
 }
@@ -116,7 +127,7 @@ fn experts(config: &Config, all: &mut List) {
     for expert in 0..config.n_routed_experts {
         mlp(&format!("mlp.experts.{expert}"), width, hidden, all);
     }
-    mlp("mlp.shared_experts", width * config.n_shared_experts, hidden, all);
+    mlp("mlp.shared_experts", config.shared_width(), hidden, all);
 }
 
 fn mlp(at: &str, width: usize, hidden: usize, all: &mut List) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::dtype::Tensors;
+use super::families::{self, Stored};
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
@@ -38,7 +39,7 @@ struct Inner {
     /// Blocks of FP8 weights that share a scale.
     blocks: Blocks,
     weights: Weights,
-    /// Tensors of MTP layers, which are not part of the model here.
+    /// Tensors of MTP layers, vision and the like, which are not part of the model here.
     skipped: Tensors,
     /// Indexers of Shared layers that repeat their source's, which are not part of the model either.
     copies: Tensors,
@@ -95,8 +96,13 @@ impl Checkpoint {
     fn new(name: String, place: Place, (config, blocks): (Config, Blocks), mut weights: Weights) -> Self {
         let layers = config.num_hidden_layers;
         let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
-        let (skipped, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_mtp(name));
-        weights.tensors = tensors;
+        let mut skipped = Tensors::default();
+        for (name, info) in std::mem::take(&mut weights.tensors) {
+            match families::stored(&config, &name) {
+                Stored::Used(own) if !is_mtp(&own) => weights.tensors.insert(own, info),
+                _ => skipped.insert(name, info),
+            };
+        }
         let copied = copies::copied(&weights, &config.roles);
         let is_copy = |name: &str| is_indexer_tensor(name) && layer_of(name).is_some_and(|l| copied.contains(&l));
         let (copies, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_copy(name));
@@ -299,7 +305,8 @@ impl Checkpoint {
         if self.config().index.is_oracle() {
             return Ok(());
         }
-        for (layer, &role) in self.config().roles.iter().enumerate() {
+        for (layer, &role) in self.config().roles.iter().enumerate().filter(|&(layer, _)| self.config().is_site(layer))
+        {
             let indexer = layout::indexer_tensors(self.config(), layer);
             if indexer.iter().any(|demand| self.tensor(&demand.name).is_some()) {
                 indexer.iter().try_for_each(|demand| self.check_tensor(demand))?;
@@ -312,18 +319,21 @@ impl Checkpoint {
 
     fn check_tensor(&self, demand: &Demand) -> Result<(), CheckpointError> {
         let Demand { name, shape } = demand.clone();
-        let Some(info) = self.tensor(&name) else {
-            return Err(CheckpointError::MissingTensor { name, shape });
+        let found = self.tensor(&name);
+        // Errors spell the name as the file does.
+        let spelt = families::spelt(self.config(), &name);
+        let Some(info) = found else {
+            return Err(CheckpointError::MissingTensor { name: spelt, shape });
         };
         if info.shape != shape {
-            return Err(CheckpointError::Shape { name, got: info.shape.clone(), want: shape });
+            return Err(CheckpointError::Shape { name: spelt, got: info.shape.clone(), want: shape });
         }
         if info.dtype.is_supported() {
             return Ok(());
         }
         let scales = self.0.blocks.scales(&name, &shape).filter(|_| info.dtype == Dtype::F8E4M3);
         let Some(scales) = scales else {
-            return Err(CheckpointError::UnsupportedDtype { name, dtype: info.dtype.clone() });
+            return Err(CheckpointError::UnsupportedDtype { name: spelt, dtype: info.dtype.clone() });
         };
         match self.tensor(&scales.name) {
             None => Err(CheckpointError::MissingScales { name, scales: scales.name, shape: scales.shape }),

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::config::wrong;
 use super::dense::{self, RawDense};
 use super::dsa::{self, RawDsa};
+use super::families::minimax_m3;
 use super::{Attention, CheckpointError, Config, Family};
 
 impl Config {
@@ -21,6 +22,9 @@ impl Config {
         let kind: Kind = serde_json::from_str(json)?;
         let kind = kind.model_type.unwrap_or_else(|| "(none given)".to_owned());
         let family = Family::from_model_type(&kind).ok_or(CheckpointError::ModelType(kind))?;
+        if family == Family::MiniMaxM3 {
+            return minimax_m3::read(json);
+        }
         let config = if family.is_dense() {
             serde_json::from_str::<RawDense>(json)?.read(family)?
         } else {

@@ -31,13 +31,15 @@ pub enum Part {
     Head,
     /// Layers for multi-token prediction, which are skipped.
     Mtp,
+    /// Vision and its projectors, which are skipped.
+    Vision,
     /// Tensors that the architecture does not know.
     Other,
 }
 
 impl Part {
     /// Every part in the order in which they are listed.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Embedding,
         Self::Attention,
         Self::Indexer,
@@ -48,8 +50,14 @@ impl Part {
         Self::Norms,
         Self::Head,
         Self::Mtp,
+        Self::Vision,
         Self::Other,
     ];
+
+    /// Returns whether tensors of this part are never loaded.
+    pub fn is_skipped(self) -> bool {
+        matches!(self, Self::Mtp | Self::Vision)
+    }
 
     /// Returns the part that a tensor belongs to; scales belong where their weights do.
     pub fn of(config: &Config, name: &str) -> Self {
@@ -59,6 +67,10 @@ impl Part {
                 "model.embed_tokens.weight" => Self::Embedding,
                 "model.norm.weight" => Self::Norms,
                 "lm_head.weight" => Self::Head,
+                _ if name.contains("mtp") => Self::Mtp,
+                _ if ["vision", "multi_modal_projector", "patch_merge_mlp"].iter().any(|at| name.starts_with(at)) => {
+                    Self::Vision
+                }
                 _ => Self::Other,
             };
         };
@@ -97,6 +109,7 @@ impl fmt::Display for Part {
             Self::Norms => "norms",
             Self::Head => "output head",
             Self::Mtp => "MTP (skipped)",
+            Self::Vision => "vision (skipped)",
             Self::Other => "other",
         })
     }

@@ -62,6 +62,8 @@ pub(super) struct RawRope {
     #[serde(rename = "type")]
     kind: Option<String>,
     rope_theta: Option<f64>,
+    /// Share of a head's width that is rotated; only of families that say so.
+    pub(super) partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
@@ -75,6 +77,11 @@ pub(super) struct RawRope {
 }
 
 impl RawRope {
+    /// Returns the kind of stretching.
+    pub(super) fn kind(&self) -> &str {
+        self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default")
+    }
+
     fn llama3(&self) -> Result<RopeScaling, CheckpointError> {
         let need = |key, value: Option<f64>| match value {
             Some(value) if value > 0.0 && value.is_finite() => Ok(value),
@@ -110,8 +117,7 @@ impl Rope {
         if !(theta > 0.0 && theta.is_finite()) {
             return Err(wrong("rope_theta", theta, "the base must be a positive number"));
         }
-        let kind = raw.rope_type.as_deref().or(raw.kind.as_deref()).unwrap_or("default");
-        let scaling = match kind {
+        let scaling = match raw.kind() {
             "default" => RopeScaling::Default,
             "yarn" => {
                 let original = raw.original_max_position_embeddings.unwrap_or(max_positions);

@@ -8,7 +8,7 @@ use super::CliError;
 use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
 use super::target;
-use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, Part};
+use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind};
 use crate::domain::{IndexSource, LayerSet};
 use crate::interop::{Target, indexer_rope_warning};
 
@@ -93,7 +93,7 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
     let sparse = config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();
     let parts = checkpoint.parts();
     let main = |bytes: bool| {
-        let of = |p: &&crate::checkpoint::PartSize| p.part != Part::Mtp;
+        let of = |p: &&crate::checkpoint::PartSize| !p.part.is_skipped();
         parts.iter().filter(of).map(|p| if bytes { p.bytes } else { p.params }).sum::<u64>()
     };
     let stored: Vec<String> = dtypes(checkpoint).into_iter().map(|(name, n)| format!("{name} {}", size(n))).collect();
@@ -118,7 +118,7 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
         format!("stored as: {}", stored.join(", ")),
     ];
     for part in &parts {
-        let share = if part.part == Part::Mtp {
+        let share = if part.part.is_skipped() {
             "-".to_owned()
         } else {
             format!("{:.1} %", 100.0 * part.bytes as f64 / main(true) as f64)

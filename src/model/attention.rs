@@ -65,6 +65,12 @@ impl Attention {
             checkpoint::Attention::Gqa { num_key_value_heads, .. } => {
                 Arc::new(Gqa::load(scope, config, num_key_value_heads)?)
             }
+            checkpoint::Attention::MiniMaxM3(_) => {
+                return Err(ModelError::Unsupported {
+                    family: config.family.model_type(),
+                    what: "selection of tokens",
+                });
+            }
         };
         let oracle = config.index.is_oracle();
         Ok(Self {

@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{ModelError, Result};
-use crate::checkpoint::{Attention, Config};
+use crate::checkpoint::{Attention, Config, MiniMaxM3};
 
 /// One growing buffer `[B, capacity, width]`, of which the first `len` rows are in use; the width may be 0.
 #[derive(Clone, Debug)]
@@ -116,7 +116,10 @@ impl Cache {
     pub fn new(config: &Config, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let (kept, shared) = match config.attention {
             Attention::Mla => (config.kv_lora_rank, config.qk_rope_head_dim),
-            Attention::Gqa { num_key_value_heads, head_dim, .. } => (2 * num_key_value_heads * head_dim, 0),
+            Attention::Gqa { num_key_value_heads, head_dim, .. }
+            | Attention::MiniMaxM3(MiniMaxM3 { num_key_value_heads, head_dim, .. }) => {
+                (2 * num_key_value_heads * head_dim, 0)
+            }
         };
         let layers = (0..config.num_hidden_layers)
             .map(|_| {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::ops::rms_norm;
+use super::norm::Norm;
 use super::weights::{Linear, Scope};
 use super::{ModelError, Result};
 use crate::checkpoint::Config;
@@ -45,8 +45,7 @@ impl Embedding {
 /// The final norm and the output head.
 #[derive(Clone, Debug)]
 pub struct Head {
-    norm: Tensor,
-    eps: f64,
+    norm: Norm,
     linear: Linear,
 }
 
@@ -60,8 +59,8 @@ impl Head {
             Some(embedding) => Linear::of(embedding.weight.clone()),
             None => Linear::of(Embedding::load(root, config)?.weight),
         };
-        let norm = root.get("model.norm.weight", &[config.hidden_size])?;
-        Ok(Self { norm, eps: config.rms_norm_eps, linear })
+        let norm = Norm::load(root, "model.norm.weight", config.hidden_size, config)?;
+        Ok(Self { norm, linear })
     }
 
     /// Returns the number of token ids.
@@ -77,7 +76,6 @@ impl Head {
     /// # Errors
     /// Where the device has no room.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        let x = rms_norm(x, &self.norm, self.eps)?;
-        Ok(self.linear.forward(&x)?.to_dtype(DType::F32)?)
+        Ok(self.linear.forward(&self.norm.forward(x)?)?.to_dtype(DType::F32)?)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Tensor};
 
 use super::Result;
-use super::mlp::Mlp;
+use super::mlp::{Activation, Mlp};
 use super::ops::{expert_table, few_experts};
 use super::weights::{Scope, TensorSource};
 use crate::checkpoint::Config;
@@ -36,22 +36,24 @@ pub(super) struct Shelf {
     /// Name of the experts in the checkpoint, without the last dot.
     at: String,
     dtype: DType,
-    hidden: usize,
-    width: usize,
+    /// Widths of the residual stream and of an expert.
+    sizes: (usize, usize),
+    activation: Activation,
 }
 
 impl Experts {
     /// Loads the experts under `mlp.experts`, unless the source defers that.
     pub(super) fn load(scope: &Scope, config: &Config) -> Result<Self> {
-        let (hidden, width, count) = (config.hidden_size, config.moe_intermediate_size, config.n_routed_experts);
+        let (sizes, count) = ((config.hidden_size, config.moe_intermediate_size), config.n_routed_experts);
+        let activation = Activation::of(config);
         Ok(match scope.source.deferred() {
             None => Self::Held {
-                all: (0..count).map(|e| Mlp::load(&scope.at(e), hidden, width)).collect::<Result<_>>()?,
+                all: (0..count).map(|e| Mlp::load(&scope.at(e), sizes, activation)).collect::<Result<_>>()?,
                 table: OnceLock::new(),
             },
             Some(source) => Self::Deferred {
                 loaded: vec![OnceLock::new(); count],
-                shelf: Shelf { source, at: scope.path().to_owned(), dtype: scope.dtype, hidden, width },
+                shelf: Shelf { source, at: scope.path().to_owned(), dtype: scope.dtype, sizes, activation },
             },
         })
     }
@@ -67,7 +69,8 @@ impl Experts {
     /// Applies the experts `ids` to few tokens where both are; operands as in [`few_experts`]. `None` where no kernel does.
     pub(super) fn few(&self, x: &Tensor, ids: &Tensor, weights: &Tensor) -> Result<Option<Tensor>> {
         let Self::Held { all, table } = self else { return Ok(None) };
-        if ids.elem_count() > all.len() {
+        // The kernel knows the plain activation only.
+        if ids.elem_count() > all.len() || all.iter().any(|mlp| !mlp.is_plain()) {
             return Ok(None);
         }
         let known = if let Some(known) = table.get() {
@@ -98,7 +101,7 @@ impl Experts {
 impl Shelf {
     fn load(&self, expert: usize) -> Result<Mlp> {
         let scope = Scope::root(&*self.source, self.dtype).at(&self.at).at(expert);
-        Mlp::load(&scope, self.hidden, self.width)
+        Mlp::load(&scope, self.sizes, self.activation)
     }
 }
 

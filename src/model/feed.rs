@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::Result;
-use super::mlp::Mlp;
+use super::mlp::{Activation, Mlp};
 use super::moe::Moe;
 use super::pass::{Ops, Pass};
 use super::weights::Scope;
@@ -21,7 +21,9 @@ impl Feed {
     pub(super) fn load(scope: &Scope, config: &Config, l: usize) -> Result<Self> {
         let scope = scope.at("mlp");
         Ok(match config.mlp[l] {
-            MlpKind::Dense => Self::Dense(Mlp::load(&scope, config.hidden_size, config.intermediate_size)?),
+            MlpKind::Dense => {
+                Self::Dense(Mlp::load(&scope, (config.hidden_size, config.intermediate_size), Activation::of(config))?)
+            }
             MlpKind::Sparse => Self::Sparse(Moe::load(&scope, config)?),
         })
     }

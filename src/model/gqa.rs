@@ -4,7 +4,8 @@ use candle_core::{D, Tensor};
 
 use super::Result;
 use super::heads::Heads;
-use super::ops::{Pairing, Rotary, rms_norm, rope};
+use super::norm::Norm;
+use super::ops::{Pairing, Rotary, rope};
 use super::weights::{Linear, Scope};
 use crate::checkpoint::{Attention, Config};
 
@@ -15,8 +16,7 @@ pub(super) struct Gqa {
     key: Linear,
     value: Linear,
     /// Gains on each head of queries and of keys.
-    norms: Option<(Tensor, Tensor)>,
-    eps: f64,
+    norms: Option<(Norm, Norm)>,
     heads: usize,
     kv_heads: usize,
     dim: usize,
@@ -27,17 +27,17 @@ impl Gqa {
     pub(super) fn load(scope: &Scope, config: &Config, kv_heads: usize) -> Result<Self> {
         let (bias, normed, interleaved) = match config.attention {
             Attention::Gqa { qkv_bias, qk_norm, rope_interleaved, .. } => (qkv_bias, qk_norm, rope_interleaved),
+            Attention::MiniMaxM3(_) => (false, true, false),
             Attention::Mla => (false, false, false),
         };
         let (heads, dim, hidden) = (config.num_attention_heads, config.v_head_dim, config.hidden_size);
         let linear = |name, heads| Linear::load(scope, name, (heads * dim, hidden), bias);
-        let norm = |name: &str| scope.get(name, &[dim]);
+        let norm = |name: &str| Norm::load(scope, name, dim, config);
         Ok(Self {
             query: linear("q_proj", heads)?,
             key: linear("k_proj", kv_heads)?,
             value: linear("v_proj", kv_heads)?,
             norms: if normed { Some((norm("q_norm.weight")?, norm("k_norm.weight")?)) } else { None },
-            eps: config.rms_norm_eps,
             heads,
             kv_heads,
             dim,
@@ -45,12 +45,13 @@ impl Gqa {
         })
     }
 
-    /// Normalises each head of `x` `[B, T, heads · dim]` where the model does, and rotates it.
-    fn turn(&self, x: Tensor, gain: Option<&Tensor>, rotary: &Rotary) -> Result<Tensor> {
+    /// Normalises each head of `x` `[B, T, heads · dim]` where the model does, and rotates as many leading dimensions as the
+    /// tables have.
+    fn turn(&self, x: Tensor, norm: Option<&Norm>, rotary: &Rotary) -> Result<Tensor> {
         let (b, t, width) = x.dims3()?;
         let dim = self.dim;
-        let x = match gain {
-            Some(gain) => rms_norm(&x.reshape((b, t, width / dim, dim))?, gain, self.eps)?.reshape((b, t, width))?,
+        let x = match norm {
+            Some(norm) => norm.forward(&x.reshape((b, t, width / dim, dim))?)?.reshape((b, t, width))?,
             None => x,
         };
         Ok(rope(&x, rotary, dim, 0, self.pairing)?)

@@ -1,30 +1,57 @@
-//! The gated MLP of dense layers, of experts and of shared experts: down(silu(gate x) · up x).
+//! The gated MLP of dense layers, of experts and of shared experts: down(silu(gate x) · up x), or a clamped form of it.
 
 use candle_core::{D, Tensor};
 
 use super::Result;
-use super::ops::swiglu;
+use super::ops::{clamped_swiglu, swiglu};
 use super::pass::Pass;
 use super::weights::{Linear, Scope};
+use crate::checkpoint::{Attention, Config};
 
 /// Tokens per chunk: from some hundred rows on, matrix products do not get faster.
 const CHUNK: usize = 512;
 
+/// What stands between the projections of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Activation {
+    /// silu(gate) · up.
+    SwiGlu,
+    /// Bounded, with a factor inside the sigmoid and 1 added to `up`: [`clamped_swiglu`].
+    Clamped { alpha: f64, limit: f64 },
+}
+
+impl Activation {
+    /// Returns the activation of all MLPs of a model.
+    pub(super) fn of(config: &Config) -> Self {
+        match config.attention {
+            Attention::MiniMaxM3(own) => Self::Clamped { alpha: own.swiglu_alpha, limit: own.swiglu_limit },
+            _ => Self::SwiGlu,
+        }
+    }
+}
+
 /// Weights of one gated MLP.
 #[derive(Clone, Debug)]
 pub(super) struct Mlp {
+    activation: Activation,
     gate: Linear,
     up: Linear,
     down: Linear,
 }
 
 impl Mlp {
-    pub(super) fn load(scope: &Scope, hidden: usize, width: usize) -> Result<Self> {
+    pub(super) fn load(scope: &Scope, (hidden, width): (usize, usize), activation: Activation) -> Result<Self> {
         Ok(Self {
+            activation,
             gate: Linear::load(scope, "gate_proj", (width, hidden), false)?,
             up: Linear::load(scope, "up_proj", (width, hidden), false)?,
             down: Linear::load(scope, "down_proj", (hidden, width), false)?,
         })
+    }
+
+    /// Returns whether the activation is silu(gate) · up.
+    pub(super) fn is_plain(&self) -> bool {
+        self.activation == Activation::SwiGlu
     }
 
     /// Returns the weights of gate, up and down.
@@ -34,7 +61,11 @@ impl Mlp {
 
     /// Applies the MLP to the last dimension.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+        let (gate, up) = (self.gate.forward(x)?, self.up.forward(x)?);
+        self.down.forward(&match self.activation {
+            Activation::SwiGlu => swiglu(&gate, &up)?,
+            Activation::Clamped { alpha, limit } => clamped_swiglu(&gate, &up, alpha, limit)?,
+        })
     }
 
     /// Does the same some tokens at a time, so that little is held at once and a stop is heard soon.

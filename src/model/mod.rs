@@ -21,6 +21,7 @@ mod layer;
 mod mla;
 mod mlp;
 mod moe;
+mod norm;
 pub mod ops;
 mod pass;
 mod rope;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::Result;
 use super::dispatch::dispatch;
 use super::experts::Experts;
-use super::mlp::Mlp;
+use super::mlp::{Activation, Mlp};
 use super::ops::choose_experts;
 use super::pass::Pass;
 use super::weights::{Linear, Scope};
@@ -40,8 +40,7 @@ struct Routing {
 
 impl Moe {
     pub(super) fn load(scope: &Scope, config: &Config) -> Result<Self> {
-        let (hidden, width, experts) = (config.hidden_size, config.moe_intermediate_size, config.n_routed_experts);
-        let shared_width = width * config.n_shared_experts;
+        let (hidden, experts, shared_width) = (config.hidden_size, config.n_routed_experts, config.shared_width());
         let bias_there = scope.get_f32("gate.e_score_correction_bias", &[experts])?.detach();
         Ok(Self {
             router: Linear::of(scope.get_f32("gate.weight", &[experts, hidden])?),
@@ -51,7 +50,7 @@ impl Moe {
             shared: if shared_width == 0 {
                 None
             } else {
-                Some(Mlp::load(&scope.at("shared_experts"), hidden, shared_width)?)
+                Some(Mlp::load(&scope.at("shared_experts"), (hidden, shared_width), Activation::of(config))?)
             },
             routing: Routing {
                 per_token: config.num_experts_per_tok,

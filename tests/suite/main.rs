@@ -22,6 +22,7 @@ mod gguf;
 mod goldens;
 mod hardening;
 mod import;
+mod minimax_m3;
 mod readme;
 mod reference;
 mod resume;

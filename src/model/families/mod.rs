@@ -1,6 +1,7 @@
 //! The layers of each family, top to bottom; one file and one line of [`load`] per kind of layer.
 
 mod dsa;
+mod minimax_m3;
 
 use std::sync::Arc;
 
@@ -15,5 +16,6 @@ pub(super) fn load(root: &Scope, config: &Config, l: usize) -> Result<Arc<dyn Bl
         Family::GlmMoeDsa | Family::DeepseekV32 | Family::Llama | Family::Qwen2 | Family::Qwen3 => {
             Arc::new(dsa::Decoder::load(root, config, l)?)
         }
+        Family::MiniMaxM3 => Arc::new(minimax_m3::Decoder::load(root, config, l)?),
     })
 }

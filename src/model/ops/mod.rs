@@ -9,6 +9,7 @@ mod allowed;
 #[cfg(any(test, feature = "cuda"))]
 mod arguments;
 mod attention;
+mod blocks;
 mod chosen;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
@@ -48,6 +49,7 @@ mod topk;
 pub use allowed::Allowed;
 use allowed::check;
 pub use attention::{MlaShape, mla_attention};
+pub use blocks::{BlockIndexer, Blocks, block_attention, select_blocks};
 pub use chosen::{choose_experts, expert_table, few_experts};
 pub use cross_entropy::cross_entropy;
 pub use form::{FastParts, Kept, Sizes, fast_parts};
@@ -68,7 +70,7 @@ pub use softmax::{divergence, log_sum_exp};
 pub use sparse::{Picked, prefers_latent, runs_sparse, sparse_expanded, sparse_latent};
 pub use stop::Stop;
 pub use storage::with_floats;
-pub use swiglu::swiglu;
+pub use swiglu::{clamped_swiglu, swiglu};
 pub use topk::{top_k_row, top_k_rows};
 
 /// Elements of a cheap loop that are worth another thread: below it, waking one costs more than it saves.
