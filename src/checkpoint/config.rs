@@ -150,7 +150,7 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
-    /// Each layer's role as the reference reads it; layer 0 may be Shared here.
+    /// Each site's role as the reference reads it; the first may be Shared here.
     pub roles: Vec<Role>,
 }
 
@@ -163,14 +163,6 @@ impl Config {
         }
     }
 
-    /// Returns whether a layer selects keys; the others attend to every visible key.
-    pub fn is_site(&self, layer: usize) -> bool {
-        match self.attention {
-            Attention::MiniMaxM3(own) => own.sites.contains(layer),
-            _ => layer < self.num_hidden_layers,
-        }
-    }
-
     /// Returns the common width of the shared experts.
     pub fn shared_width(&self) -> usize {
         match self.attention {
@@ -179,14 +171,22 @@ impl Config {
         }
     }
 
-    /// Returns the layers that select keys: every layer of today's families.
+    /// Returns the layers that select keys; the others attend to every visible key.
     pub fn sites(&self) -> Sites {
-        Sites::every(self.num_hidden_layers)
+        let every = Sites::every(self.num_hidden_layers);
+        match self.attention {
+            // A config without a site is refused when it is read.
+            Attention::MiniMaxM3(own) => Sites::new(self.num_hidden_layers, own.sites.iter()).unwrap_or(every),
+            _ => every,
+        }
     }
 
     /// Returns what one selected index stands for.
     pub fn unit(&self) -> SelectionUnit {
-        SelectionUnit::Token
+        match self.attention {
+            Attention::MiniMaxM3(own) => SelectionUnit::Block(own.index_block_size as u32),
+            _ => SelectionUnit::Token,
+        }
     }
 
     /// Returns how many units a query may select.
@@ -196,7 +196,18 @@ impl Config {
 
     /// Returns the sets per query and site: one, or one per group of key-value heads.
     pub fn index_groups(&self) -> usize {
-        1
+        match self.attention {
+            Attention::MiniMaxM3(own) => own.num_key_value_heads,
+            _ => 1,
+        }
+    }
+
+    /// Returns how many of a query's units are selected whatever their scores; they count against k.
+    pub fn index_forced(&self) -> usize {
+        match self.attention {
+            Attention::MiniMaxM3(own) => own.index_local_blocks,
+            _ => 0,
+        }
     }
 
     /// Returns the per-head width of queries and keys, rotated part included.

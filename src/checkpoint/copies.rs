@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use super::weights::Weights;
 use super::{TensorInfo, is_indexer_tensor, layer_of};
-use crate::domain::Role;
+use crate::domain::{Role, Sites};
 
 /// Returns the Shared layers whose stored indexer equals that of the nearest earlier Full layer, bit for bit.
-pub(super) fn copied(weights: &Weights, roles: &[Role]) -> Vec<usize> {
+pub(super) fn copied(weights: &Weights, sites: Sites, roles: &[Role]) -> Vec<usize> {
     let mut indexers: BTreeMap<usize, BTreeMap<&str, &TensorInfo>> = BTreeMap::new();
     for (name, info) in weights.tensors.iter().filter(|(name, _)| is_indexer_tensor(name)) {
         let tail = name.split_once(".indexer.").map_or("", |(_, tail)| tail);
@@ -23,7 +23,7 @@ pub(super) fn copied(weights: &Weights, roles: &[Role]) -> Vec<usize> {
     let equal = |(a, b): (&&TensorInfo, &&TensorInfo)| a.dtype == b.dtype && a.shape == b.shape && bytes(a) == bytes(b);
     let mut source = None;
     let mut found = Vec::new();
-    for (layer, &role) in roles.iter().enumerate() {
+    for (layer, &role) in sites.iter().zip(roles) {
         if role == Role::Full {
             source = indexers.get(&layer);
         } else if let Some((source, own)) = source.zip(indexers.get(&layer))

@@ -103,7 +103,7 @@ impl Checkpoint {
                 _ => skipped.insert(name, info),
             };
         }
-        let copied = copies::copied(&weights, &config.roles);
+        let copied = copies::copied(&weights, config.sites(), &config.roles);
         let is_copy = |name: &str| is_indexer_tensor(name) && layer_of(name).is_some_and(|l| copied.contains(&l));
         let (copies, tensors) = std::mem::take(&mut weights.tensors).into_iter().partition(|(name, _)| is_copy(name));
         weights.tensors = tensors;
@@ -245,10 +245,10 @@ impl Checkpoint {
     /// Returns the checkpoint's own pattern.
     ///
     /// # Errors
-    /// [`CheckpointError::Roles`] where config.json makes layer 0 Shared.
+    /// [`CheckpointError::Roles`] where config.json makes the first site Shared.
     pub fn native(&self) -> Result<Pattern, CheckpointError> {
         let roles = &self.config().roles;
-        Ok(Pattern::from_fn(roles.len(), |layer| roles[layer])?)
+        Ok(Pattern::from_fn(roles.len(), |site| roles[site])?)
     }
 
     /// Returns bytes and elements by part, the skipped MTP layers and copied indexers included.
@@ -305,8 +305,7 @@ impl Checkpoint {
         if self.config().index.is_oracle() {
             return Ok(());
         }
-        for (layer, &role) in self.config().roles.iter().enumerate().filter(|&(layer, _)| self.config().is_site(layer))
-        {
+        for (layer, &role) in self.config().sites().iter().zip(&self.config().roles) {
             let indexer = layout::indexer_tensors(self.config(), layer);
             if indexer.iter().any(|demand| self.tensor(&demand.name).is_some()) {
                 indexer.iter().try_for_each(|demand| self.check_tensor(demand))?;

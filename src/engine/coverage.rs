@@ -3,8 +3,8 @@
 use super::forward::How;
 use super::local::LocalBackend;
 use super::{BackendError, Cancel, Coverage, LayerCoverage};
-use crate::domain::{Estimate, Pattern, Selection, Site, Subject, TopK, intersection_len};
-use crate::model::{At, Ran};
+use crate::domain::{Estimate, Pattern, Site, Subject, TopK, intersection_len};
+use crate::model::{At, Indices, Ran};
 
 /// Tokens that are enough for a mean per layer; whole batches are run.
 const TOKENS: usize = 2048;
@@ -31,7 +31,7 @@ pub(super) fn coverage(
         let how = How { shadow: true, from };
         backend.runner.forward(batch, Subject::Pattern(pattern), how, cancel, &mut |at: &At, ran: &Ran| {
             if let (Some(Site(site)), Some(own), Some(used)) = (at.site, &ran.output.own, &ran.output.indices) {
-                values[site].extend(shares(own.sets()?, used.sets()?, topk));
+                values[site].extend(shares(own, used, topk)?);
             }
             Ok(())
         })?;
@@ -49,13 +49,14 @@ pub(super) fn coverage(
     Ok(coverage)
 }
 
-/// Returns |own ∩ used| / k for every query that sees more than k units, sequence by sequence.
-fn shares(own: &[Selection], used: &[Selection], topk: TopK) -> Vec<Vec<f64>> {
-    own.iter()
-        .zip(used.iter())
-        .map(|(own, used)| {
-            let both = |q: usize| intersection_len(own.row(q), used.row(q)) as f64 / topk.k as f64;
-            (topk.first()..own.len()).map(both).collect()
-        })
-        .collect()
+/// Returns |own ∩ used| / k for every query that sees more than k units, the mean over its groups, sequence by sequence.
+fn shares(own: &Indices, used: &Indices, topk: TopK) -> candle_core::Result<Vec<Vec<f64>>> {
+    let groups = own.groups();
+    let shares = own.sets()?.iter().zip(used.sets()?).map(|(own, used)| {
+        let both = |row: usize| intersection_len(own.row(row), used.row(row));
+        let share =
+            |q: usize| (q * groups..(q + 1) * groups).map(both).sum::<usize>() as f64 / (topk.k * groups) as f64;
+        (topk.first()..own.len() / groups).map(share).collect()
+    });
+    Ok(shares.collect())
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{BackendError, Calibration, Capabilities, LocalBackend, ModelInfo, Settings};
 use crate::checkpoint::{Config, demands};
-use crate::domain::{Constraints, Pattern};
+use crate::domain::{Constraints, LayerSet, Pattern};
 use crate::model::{Model, TensorSource};
 
 /// The geometries that come with the program: name and config.json.
@@ -64,13 +64,13 @@ impl RandomModel {
     /// [`BackendError::Failed`] where layer 0 is not Full.
     pub fn native(&self) -> Result<Pattern, BackendError> {
         let roles = &self.config.roles;
-        Pattern::from_fn(roles.len(), |layer| roles[layer])
+        Pattern::from_fn(roles.len(), |site| roles[site])
             .map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
     }
 
     /// Returns which patterns are possible: all that begin with a Full layer.
     pub fn constraints(&self) -> Constraints {
-        Constraints::every(self.config.num_hidden_layers)
+        Constraints { sites: self.config.sites(), locked_shared: LayerSet::default() }
     }
 
     /// Returns the bytes of the weights at `bytes_per_element`.

@@ -27,9 +27,10 @@ pub(super) fn record(
     for (layer, selection) in trace.selections.iter_mut().enumerate() {
         let mut rest = trace.queries.as_slice();
         for (batch, run) in backend.runner.batches.iter().zip(&runs) {
-            for (n, set) in run[layer].sets()?.iter().enumerate() {
+            for n in 0..run[layer].sequences() {
                 let here = rest.partition_point(|q| q.sequence as usize <= batch.first + n);
-                rest[..here].iter().for_each(|q| selection.push(set.row(q.position as usize)));
+                let positions: Vec<usize> = rest[..here].iter().map(|q| q.position as usize).collect();
+                run[layer].pick(n, &positions, selection)?;
                 rest = &rest[here..];
             }
         }

@@ -175,7 +175,7 @@ impl Raw {
             rope,
             max_position_embeddings,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
-            roles: vec![Role::Full; layers],
+            roles: vec![Role::Full; sites.len()],
         })
     }
 
@@ -320,6 +320,9 @@ fn validate(config: &Config) -> Result<(), CheckpointError> {
     if let Some((key, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
         return wrong(key, 0, "it must be at least 1");
     }
+    if own.sites.is_empty() {
+        return wrong("layer_types", "without 'minimax_m3_sparse'", "a model without selection has nothing to share");
+    }
     if !heads.is_multiple_of(groups) {
         let reason = format!("the {heads} attention heads cannot share them evenly");
         return wrong("num_key_value_heads", groups, &reason);
@@ -417,12 +420,14 @@ mod tests {
 
     #[test]
     fn absent_keys_take_the_defaults_of_the_published_model() {
-        let (config, own) = own(r#"{"model_type": "minimax_m3_vl", "text_config": {"num_hidden_layers": 60}}"#);
+        let (config, own) = own(r#"{"model_type": "minimax_m3_vl", "text_config": {"num_hidden_layers": 2,
+            "sparse_attention_config": {"sparse_attention_freq": [0, 1]}}}"#);
         assert_eq!((config.hidden_size, config.num_attention_heads, own.num_key_value_heads), (6144, 64, 4));
         assert_eq!((config.intermediate_size, config.moe_intermediate_size), (12_288, 3072));
         assert_eq!((own.index_block_size, config.index_topk, own.index_local_blocks), (128, 16, 1));
         assert_eq!((config.rope.theta, config.qk_rope_head_dim), (5e6, 128));
-        assert!(own.sites.is_empty(), "without a list no layer selects");
+        let error = Config::parse(r#"{"model_type": "minimax_m3_vl", "text_config": {}}"#).unwrap_err().to_string();
+        assert!(error.contains("layer_types"), "without a list no layer selects: {error}");
     }
 
     #[test]
@@ -440,7 +445,8 @@ mod tests {
     #[test]
     fn the_rotated_width_comes_from_the_factor_or_else_from_rotary_dim() {
         let rotated = |keys: &str| {
-            Config::parse(&format!(r#"{{"model_type": "minimax_m3_text", "head_dim": 64{keys}}}"#))
+            let sites = r#""num_hidden_layers": 1, "layer_types": ["minimax_m3_sparse"]"#;
+            Config::parse(&format!(r#"{{"model_type": "minimax_m3_text", {sites}, "head_dim": 64{keys}}}"#))
                 .map(|config| config.qk_rope_head_dim)
                 .map_err(|e| e.to_string())
         };
@@ -464,6 +470,7 @@ mod tests {
             (r#""qk_norm_type": "per_layer""#, "qk_norm_type is 'per_layer'"),
             (r#""n_shared_experts": 2"#, "n_shared_experts is 2"),
             (r#""hidden_act": "gelu""#, "hidden_act is 'gelu'"),
+            (r#""layer_types": ["full_attention", "full_attention"]"#, "layer_types is without"),
             (r#""index_n_heads": 8"#, "index_n_heads is 8"),
             (r#""index_head_dim": 64"#, "index_head_dim is 64"),
             (r#""index_local_blocks": 17"#, "index_local_blocks is 17"),
@@ -478,8 +485,13 @@ mod tests {
                 "sparse_disable_index_value is [0, 0]",
             ),
         ] {
-            let json =
-                format!(r#"{{"model_type": "minimax_m3_vl", "text_config": {{"num_hidden_layers": 2, {keys}}}}}"#);
+            let sites = if keys.contains("layer_types") || keys.contains("attention_freq") {
+                ""
+            } else {
+                r#""layer_types": ["full_attention", "minimax_m3_sparse"], "#
+            };
+            let rest = format!(r#""num_hidden_layers": 2, {sites}{keys}"#);
+            let json = format!(r#"{{"model_type": "minimax_m3_vl", "text_config": {{{rest}}}}}"#);
             let error = Config::parse(&json).unwrap_err().to_string();
             assert!(error.contains(words), "{keys}: {error}");
         }

@@ -10,7 +10,8 @@ use crate::domain::Selection;
 /// What stands after the last key of a padded row.
 const NONE: u32 = u32::MAX;
 
-/// The selected keys of a batch of sequences: one ascending row per query.
+/// The selected keys of a batch of sequences: one ascending row per query, or one per query and group of heads, those of a
+/// query after each other.
 ///
 /// They are held as they were made: as one [`Selection`] per sequence, or as a padded tensor on a device. The other form
 /// is made when it is first asked for, and kept. Clones share both.
@@ -22,18 +23,30 @@ struct Forms {
     sets: OnceLock<Vec<Selection>>,
     /// `[B, queries, k]` u32, [`NONE`] after the last key of a row.
     padded: OnceLock<Tensor>,
+    /// Rows of each query.
+    groups: usize,
     /// Bytes of the form that was made first.
     bytes: usize,
 }
 
 impl From<Vec<Selection>> for Indices {
     fn from(sets: Vec<Selection>) -> Self {
-        let bytes = sets.iter().map(Selection::bytes).sum();
-        Self(Arc::new(Forms { sets: OnceLock::from(sets), padded: OnceLock::new(), bytes }))
+        Self::grouped(sets, 1)
     }
 }
 
 impl Indices {
+    /// Takes sets that have `groups` rows for each query.
+    pub fn grouped(sets: Vec<Selection>, groups: usize) -> Self {
+        let bytes = sets.iter().map(Selection::bytes).sum();
+        Self(Arc::new(Forms { sets: OnceLock::from(sets), padded: OnceLock::new(), groups, bytes }))
+    }
+
+    /// Returns the rows of each query: one per group of heads where each selects for itself.
+    pub fn groups(&self) -> usize {
+        self.0.groups
+    }
+
     /// Takes rows as a kernel leaves them: `[B, queries, k]` u32, ascending, u32's largest value after the last key.
     ///
     /// # Errors
@@ -41,7 +54,7 @@ impl Indices {
     pub fn padded(rows: Tensor) -> Result<Self> {
         check(rows.rank() == 3 && rows.dtype() == DType::U32, "the padded selection")?;
         let bytes = rows.elem_count() * size_of::<u32>();
-        Ok(Self(Arc::new(Forms { sets: OnceLock::new(), padded: OnceLock::from(rows), bytes })))
+        Ok(Self(Arc::new(Forms { sets: OnceLock::new(), padded: OnceLock::from(rows), groups: 1, bytes })))
     }
 
     /// Returns the number of sequences.
@@ -98,8 +111,8 @@ impl Indices {
             let at = Tensor::from_iter(queries.iter().map(|&q| q as u32), rows.device())?;
             return append(&rows.get(sequence)?.index_select(&at, 0)?, to);
         }
-        let set = &self.sets()?[sequence];
-        queries.iter().for_each(|&q| to.push(set.row(q)));
+        let (set, groups) = (&self.sets()?[sequence], self.groups());
+        queries.iter().flat_map(|q| q * groups..(q + 1) * groups).for_each(|row| to.push(set.row(row)));
         Ok(())
     }
 
@@ -111,7 +124,7 @@ impl Indices {
         if self.0.padded.get().is_none() {
             return Ok(self.clone());
         }
-        Ok(self.sets()?.to_vec().into())
+        Ok(Self::grouped(self.sets()?.to_vec(), self.groups()))
     }
 
     /// Returns padded rows `[B, queries, k]` on `device`, where row i has min(k, visible) of `keys` keys.
@@ -188,6 +201,16 @@ mod tests {
         made.clone().on(&Device::Cpu, 9).unwrap();
         assert!(made.0.padded.get().is_some(), "layers that share it upload it once");
         assert!(made.on_host().unwrap().0.padded.get().is_none());
+    }
+
+    #[test]
+    fn queries_of_several_groups_are_picked_with_all_their_rows() {
+        let mut set = Selection::default();
+        (0..6u32).for_each(|row| set.push(&[row]));
+        let grouped = Indices::grouped(vec![set], 2);
+        let rows = |indices: &Indices| indices.picked(0, &[2, 0]).unwrap().rows().map(|row| row[0]).collect::<Vec<_>>();
+        assert_eq!(rows(&grouped), [4, 5, 0, 1]);
+        assert_eq!(rows(&grouped.on_host().unwrap()), [4, 5, 0, 1]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) fn select(q: &Tensor, k: &Tensor, blocks: Blocks, stop: Stop) -> Resu
     let share = scoring.as_secs_f64() / (scoring + selecting).as_secs_f64().max(f64::MIN_POSITIVE);
     let wall = begin.elapsed();
     let scoring = wall.mul_f64(share.clamp(0.0, 1.0));
-    Ok((selections.into(), scoring, wall.saturating_sub(scoring)))
+    Ok((Indices::grouped(selections, blocks.groups), scoring, wall.saturating_sub(scoring)))
 }
 
 /// Returns the scores of all blocks up to the last row's own, `[rows, groups, blocks]`; `position` is that of the first row.

@@ -100,7 +100,10 @@ pub fn block_attention(
     let even = dim > 0 && both == 2 * blocks.groups * dim && width.is_multiple_of(blocks.groups * dim);
     check(kb == b && even && t <= keys, "q or kv")?;
     let sets = indices.sets()?;
-    check(sets.len() == b && sets.iter().all(|s| s.len() == t * blocks.groups), "the selection")?;
+    check(
+        indices.groups() == blocks.groups && sets.len() == b && sets.iter().all(|s| s.len() == t * blocks.groups),
+        "the selection",
+    )?;
     if fast && q.device().is_cpu() {
         let out = cpu::attend(&q.to_dtype(DType::F32)?, &kv.to_dtype(DType::F32)?, blocks, scale as f32, sets, stop)?;
         return out.to_dtype(q.dtype());

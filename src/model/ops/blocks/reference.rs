@@ -37,7 +37,7 @@ pub(super) fn select(scores: &Tensor, blocks: Blocks, before: usize) -> Result<I
         }
         selections.push(selection);
     }
-    Ok(selections.into())
+    Ok(Indices::grouped(selections, blocks.groups))
 }
 
 /// Attends to the selected blocks by masking all other keys.
