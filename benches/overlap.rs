@@ -54,6 +54,7 @@ fn meta() -> TraceMeta {
         sites: LayerSet::default(),
         unit: SelectionUnit::Token,
         groups: 1,
+        forced: 0,
         heads: 1,
         queries: QuerySampling::All,
         tokens_hash: String::new(),

@@ -15,6 +15,18 @@ fn similarity(metric: Metric, a: usize, b: usize, both: usize, k: usize) -> f64 
     both as f64 / whole.max(1) as f64
 }
 
+/// Which sets of a query are compared where each group of heads selects for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Groups {
+    /// Each group's with the same group's of the other layer; the mean of all.
+    #[default]
+    Each,
+    /// Those of one group.
+    One(usize),
+    /// The union of all groups' with that of the other layer, which have far more in common.
+    Pooled,
+}
+
 /// Compares every pair of layers of a recording.
 pub fn matrix(trace: &Trace, metric: Metric) -> OverlapMatrix {
     let mut all = Accumulator::new(&trace.meta, &trace.queries, metric);
@@ -35,6 +47,10 @@ pub struct Accumulator {
     topk: TopK,
     /// Sets per query and layer.
     groups: usize,
+    /// Which of them are compared.
+    compared: Groups,
+    /// Units that are in every set whatever their scores.
+    forced: usize,
     layers: usize,
     borrowed: Vec<usize>,
     tokens_hash: String,
@@ -73,6 +89,8 @@ impl Accumulator {
             metric,
             topk,
             groups: meta.groups,
+            compared: Groups::default(),
+            forced: meta.forced,
             layers,
             borrowed: (0..layers).filter(|&l| !meta.pattern.is_full(l)).collect(),
             tokens_hash: meta.tokens_hash.clone(),
@@ -86,6 +104,11 @@ impl Accumulator {
             total: zeros,
             means: Vec::new(),
         }
+    }
+
+    /// Returns the accumulator for other groups than each.
+    pub fn of(self, compared: Groups) -> Self {
+        Self { compared, ..self }
     }
 
     /// Adds the next queries: one selection per layer, all with as many rows.
@@ -107,7 +130,7 @@ impl Accumulator {
         }
     }
 
-    /// Compares every pair of layers at one query; of several groups of heads, layers are compared group by group.
+    /// Compares every pair of layers at one query.
     fn compare(
         &self,
         query: usize,
@@ -117,15 +140,24 @@ impl Accumulator {
     ) {
         counts.resize(values.len(), 0);
         values.fill(0.0);
-        for group in 0..self.groups {
-            let rows: Vec<&[u32]> = selections.iter().map(|s| s.row(query * self.groups + group)).collect();
-            intersections(&rows, scratch, counts);
+        let mut add = |rows: &[&[u32]], k: Option<usize>, sets: usize| {
+            intersections(rows, scratch, counts);
             let mut pair = values.iter_mut().zip(&mut *counts);
             for (i, a) in rows.iter().enumerate() {
                 for (b, (value, &mut both)) in rows[i..].iter().zip(&mut pair) {
-                    *value +=
-                        similarity(self.metric, a.len(), b.len(), both as usize, self.topk.k) / self.groups as f64;
+                    let k = k.unwrap_or(a.len().max(b.len()));
+                    *value += similarity(self.metric, a.len(), b.len(), both as usize, k) / sets as f64;
                 }
+            }
+        };
+        let of_group =
+            |group: usize| -> Vec<&[u32]> { selections.iter().map(|s| s.row(query * self.groups + group)).collect() };
+        match self.compared {
+            Groups::Each => (0..self.groups).for_each(|g| add(&of_group(g), Some(self.topk.k), self.groups)),
+            Groups::One(group) => add(&of_group(group), Some(self.topk.k), 1),
+            Groups::Pooled => {
+                let pooled: Vec<Vec<u32>> = selections.iter().map(|s| union(s, query, self.groups)).collect();
+                add(&pooled.iter().map(Vec::as_slice).collect::<Vec<_>>(), None, 1);
             }
         }
     }
@@ -171,7 +203,10 @@ impl Accumulator {
             layers,
             values,
             se,
-            chance: chance(&self.queries, self.topk, self.metric),
+            // What unions of random sets have in common depends on how much the groups do.
+            chance: (self.compared != Groups::Pooled)
+                .then(|| chance(&self.queries, self.topk, self.forced, self.metric))
+                .flatten(),
             queries: self.queries.len(),
             counted: self.counted,
             borrowed: self.borrowed,
@@ -180,11 +215,23 @@ impl Accumulator {
     }
 }
 
+/// Returns all that a query's groups selected, ascending.
+fn union(selection: &Selection, query: usize, groups: usize) -> Vec<u32> {
+    let mut all: Vec<u32> =
+        (query * groups..(query + 1) * groups).flat_map(|row| selection.row(row)).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// Returns what random sets would reach: the mean of k/n over counted queries for overlap; for Jaccard that of the
-/// expected intersection. `None` where no query is counted.
-fn chance(queries: &[Query], topk: TopK, metric: Metric) -> Option<f64> {
+/// expected intersection. Units that are `forced` into every set are in common, the others are drawn from the rest. `None`
+/// where no query is counted.
+fn chance(queries: &[Query], topk: TopK, forced: usize, metric: Metric) -> Option<f64> {
     let seen = queries.iter().map(|q| q.visible(topk.unit)).filter(|&n| n > topk.k);
-    let shares = seen.map(|n| topk.k as f64 / n as f64);
+    let drawn = topk.k.saturating_sub(forced) as f64;
+    let common = move |n: usize| forced as f64 + drawn * drawn / n.saturating_sub(forced).max(1) as f64;
+    let shares = seen.map(|n| if forced == 0 { topk.k as f64 / n as f64 } else { common(n) / topk.k as f64 });
     let (sum, n) = shares.fold((0.0, 0usize), |(sum, n), share| match metric {
         Metric::Overlap => (sum + share, n + 1),
         Metric::Jaccard => (sum + share / (2.0 - share), n + 1),
@@ -198,6 +245,37 @@ mod tests {
     use crate::domain::{LayerSet, QuerySampling, SelectionUnit, intersection_len};
     use proptest::collection::vec;
     use proptest::prelude::*;
+
+    #[test]
+    fn groups_are_compared_apart_and_pooled_only_when_asked() {
+        let mut trace = trace("FF", &[[&[], &[], &[]], [&[], &[], &[]]]);
+        trace.meta.groups = 2;
+        trace.queries.truncate(2);
+        // Query 0 sees no more than k keys; at query 1 the groups of one layer selected what the other's swapped.
+        for (selection, rows) in trace.selections.iter_mut().zip([[[0u32, 1], [1, 2]], [[1, 2], [0, 1]]]) {
+            *selection = Selection::default();
+            [[0, 1], [0, 1]].iter().chain(&rows).for_each(|row| selection.push(row));
+        }
+        let compare = |groups| {
+            let mut all = Accumulator::new(&trace.meta, &trace.queries, Metric::Overlap).of(groups);
+            all.add(&trace.selections);
+            let matrix = all.finish();
+            (matrix.values[1], matrix.chance)
+        };
+        assert_eq!(compare(Groups::Each), (0.5, Some(2.0 / 3.0)));
+        assert_eq!(compare(Groups::One(1)), (0.5, Some(2.0 / 3.0)));
+        assert_eq!(compare(Groups::Pooled), (1.0, None));
+    }
+
+    #[test]
+    fn what_is_in_every_set_is_taken_out_of_chance() {
+        let (topk, queries) = (TopK { unit: SelectionUnit::Block(8), k: 4 }, [Query { sequence: 0, position: 99 }]);
+        let close = |got: Option<f64>, want: f64| assert!((got.unwrap() - want).abs() < 1e-12, "{got:?}, not {want}");
+        // 13 blocks: one of four is the query's own, the others are drawn from 12.
+        close(chance(&queries, topk, 1, Metric::Overlap), (1.0 + 3.0 * 3.0 / 12.0) / 4.0);
+        close(chance(&queries, topk, 1, Metric::Jaccard), 1.75 / (8.0 - 1.75));
+        close(chance(&queries, topk, 0, Metric::Overlap), 4.0 / 13.0);
+    }
 
     /// Two positions of one sequence of 4 keys with k = 2, and one that sees only 2 keys.
     fn trace(pattern: &str, rows: &[[&[u32]; 3]]) -> Trace {
@@ -219,6 +297,7 @@ mod tests {
                 sites: LayerSet::default(),
                 unit: SelectionUnit::Token,
                 groups: 1,
+                forced: 0,
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),
@@ -311,7 +390,7 @@ mod tests {
                     let want = naive(&trace, metric, i.min(j), i.max(j));
                     prop_assert_eq!(matrix.estimate(i, j).filter(|e| e.n > 0), want);
                 }
-                prop_assert_eq!(matrix.chance, chance(&trace.queries, trace.meta.topk(), metric));
+                prop_assert_eq!(matrix.chance, chance(&trace.queries, trace.meta.topk(), 0, metric));
                 let mut pieces = Accumulator::new(&trace.meta, &trace.queries, metric);
                 for queries in (0..trace.queries.len()).collect::<Vec<_>>().chunks(cut) {
                     let part = |selection: &Selection| {

@@ -45,6 +45,10 @@ impl Checkpoint {
         if index_topk == 0 {
             return super::config::wrong("index_topk", 0, "it must be at least 1");
         }
+        if index_topk < config.index_forced() {
+            let reason = format!("{} {} are always selected", config.index_forced(), config.unit().plural());
+            return super::config::wrong("index_topk", index_topk, &reason);
+        }
         Ok(self.with(config, self.weights().clone()))
     }
 

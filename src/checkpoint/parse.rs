@@ -6,7 +6,7 @@ use super::config::wrong;
 use super::dense::{self, RawDense};
 use super::dsa::{self, RawDsa};
 use super::families::minimax_m3;
-use super::{Attention, CheckpointError, Config, Family};
+use super::{Attention, CheckpointError, Config, Family, MiniMaxM3};
 
 impl Config {
     /// Parses config.json.
@@ -22,13 +22,10 @@ impl Config {
         let kind: Kind = serde_json::from_str(json)?;
         let kind = kind.model_type.unwrap_or_else(|| "(none given)".to_owned());
         let family = Family::from_model_type(&kind).ok_or(CheckpointError::ModelType(kind))?;
-        if family == Family::MiniMaxM3 {
-            return minimax_m3::read(json);
-        }
-        let config = if family.is_dense() {
-            serde_json::from_str::<RawDense>(json)?.read(family)?
-        } else {
-            serde_json::from_str::<RawDsa>(json)?.read(family)?
+        let config = match family {
+            Family::MiniMaxM3 => minimax_m3::read(json)?,
+            dense if dense.is_dense() => serde_json::from_str::<RawDense>(json)?.read(family)?,
+            _ => serde_json::from_str::<RawDsa>(json)?.read(family)?,
         };
         config.validate()?;
         Ok(config)
@@ -37,10 +34,11 @@ impl Config {
     /// Refuses what the architecture does not allow.
     pub(super) fn validate(&self) -> Result<(), CheckpointError> {
         self.bound()?;
-        if self.attention != Attention::Mla {
-            return dense::validate(self);
+        match &self.attention {
+            Attention::Mla => dsa::validate(self),
+            Attention::Gqa { .. } => dense::validate(self),
+            Attention::MiniMaxM3(own) => minimax_m3::validate(self, own),
         }
-        dsa::validate(self)
     }
 
     /// Refuses sizes beyond any model's, before anything is allocated or counted by them; with these bounds no product
@@ -48,7 +46,8 @@ impl Config {
     fn bound(&self) -> Result<(), CheckpointError> {
         let (kv_heads, head_dim) = match self.attention {
             Attention::Mla => (0, 0),
-            Attention::Gqa { num_key_value_heads, head_dim, .. } => (num_key_value_heads, head_dim),
+            Attention::Gqa { num_key_value_heads, head_dim, .. }
+            | Attention::MiniMaxM3(MiniMaxM3 { num_key_value_heads, head_dim, .. }) => (num_key_value_heads, head_dim),
         };
         let sizes = [
             ("vocab_size", self.vocab_size, 36),

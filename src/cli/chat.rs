@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::conversation::{conversation, is_conversation};
 use super::{CliError, json_lines, model};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Family};
 use crate::engine::Sequence;
 use crate::input;
 use crate::model::chat::{ChatError, ChatTemplate};
@@ -14,6 +14,11 @@ use crate::model::chat::{ChatError, ChatTemplate};
 /// # Errors
 /// Where there is no template or tokenizer, or a value is no conversation that the template takes.
 pub(super) fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<Sequence>, CliError> {
+    if checkpoint.config().family == Family::MiniMaxM3 {
+        let kind = checkpoint.config().family.model_type();
+        return Err(CliError::run(format!("--chat is not supported for models of type {kind}"))
+            .hint("give --text FILE or --tokens FILE"));
+    }
     let template = match (checkpoint.dir(), checkpoint.vocabulary()) {
         (Some(folder), _) => ChatTemplate::open(folder)?,
         (None, Some(vocabulary)) => ChatTemplate::of(vocabulary, Path::new(checkpoint.name()))?,

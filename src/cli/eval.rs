@@ -226,8 +226,16 @@ fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Tabl
         ]);
     }
     table.notes.push(format!(
-        "{}: {} targets of {} sequences ({}), {} of them see more than {} keys; reference {} has loss {:.4} nats",
-        info.name, base.targets, info.sequences, info.data, base.eligible, info.index_topk, base.subject, base.loss
+        "{}: {} targets of {} sequences ({}), {} of them see more than {} {}; reference {} has loss {:.4} nats",
+        info.name,
+        base.targets,
+        info.sequences,
+        info.data,
+        base.eligible,
+        info.index_topk,
+        info.unit.plural(),
+        base.subject,
+        base.loss
     ));
     table
 }

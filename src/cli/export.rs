@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         text = [text, format!("{}: {pattern} for every reader\n", out.display())].concat();
     }
     if let Some(engine) = args.engine {
-        let stages = args.stages.unwrap_or_else(|| Stages::one(pattern.len()));
+        let stages = args.stages.unwrap_or_else(|| Stages::one(target.sites().layers()));
         let export = interop::export(engine.into(), &target, pattern, &stages)?;
         export.warnings.iter().for_each(|warning| args.output.warn(warning));
         text = format!("{}\n", export.argument);

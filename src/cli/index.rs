@@ -6,6 +6,7 @@ use std::path::Path;
 use super::say::say;
 use super::{CliError, target};
 use crate::checkpoint::{Checkpoint, Sidecar};
+use crate::domain::SelectionUnit;
 
 /// What stands for the model as it is.
 const OWN: &str = "own";
@@ -49,6 +50,14 @@ impl IndexArgs {
     /// As [`IndexArgs::open`].
     pub fn open_with(&self, model: &str, index: &str, quiet: bool) -> Result<Checkpoint, CliError> {
         let mut checkpoint = target::open(model, quiet)?;
+        let config = checkpoint.config();
+        if index != OWN && config.unit() != SelectionUnit::Token {
+            let (kind, units) = (config.family.model_type(), config.unit().plural());
+            return Err(CliError::run(format!(
+                "--index {index} selects single keys, but models of type {kind} attend to {units}"
+            ))
+            .hint("leave --index out: the checkpoint's own indexers select"));
+        }
         match index {
             OWN => {}
             "oracle" => checkpoint = checkpoint.with_oracle(),

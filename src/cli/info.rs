@@ -9,7 +9,7 @@ use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
 use super::target;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind};
-use crate::domain::{IndexSource, LayerSet};
+use crate::domain::{IndexSource, LayerSet, SelectionUnit};
 use crate::interop::{Target, indexer_rope_warning};
 
 /// Arguments of `info`.
@@ -62,6 +62,9 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "max_position_embeddings": config.max_position_embeddings,
         "index": config.index.to_string(),
         "index_topk": config.index_topk,
+        "unit": config.unit(),
+        "groups": config.index_groups(),
+        "sites": config.sites().iter().collect::<Vec<_>>(),
         "index_heads": config.index_n_heads,
         "index_head_dim": config.index_head_dim,
         "native": native,
@@ -75,6 +78,19 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "params": parts.iter().map(|p| p.params).sum::<u64>(),
         "parts": parts,
     }))
+}
+
+/// Returns what top-k counts, where that is not single keys of all heads.
+fn counted(config: &Config) -> String {
+    let unit = config.unit();
+    if unit == SelectionUnit::Token {
+        return String::new();
+    }
+    let groups = match config.index_groups() {
+        1 => String::new(),
+        n => format!(" in each of {n} groups of heads ({} always the nearest)", config.index_forced()),
+    };
+    format!(" {} of {} keys{groups},", unit.plural(), unit.tokens(0).len())
 }
 
 /// Returns what chooses the keys of a Full layer.
@@ -108,8 +124,9 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
             config.vocab_size
         ),
         format!(
-            "top-k {} of up to {} tokens, by {}",
+            "top-k {}{} of up to {} tokens, by {}",
             config.index_topk,
+            counted(config),
             config.max_position_embeddings,
             chooser(config)
         ),

@@ -34,6 +34,14 @@ impl SelectionUnit {
         unit as usize * size..(unit as usize + 1) * size
     }
 
+    /// Returns the unit that the token at `position` is part of.
+    pub fn holding(self, position: usize) -> u32 {
+        match self {
+            Self::Token => position as u32,
+            Self::Entry(tokens) | Self::Block(tokens) => (position / (tokens as usize).max(1)) as u32,
+        }
+    }
+
     /// Returns the word for units, such as `keys`.
     pub fn plural(self) -> &'static str {
         match self {
@@ -154,6 +162,7 @@ mod tests {
         assert_eq!(seen(SelectionUnit::Token), [1, 3, 4, 5, 8, 9]);
         assert_eq!(seen(SelectionUnit::Entry(4)), [0, 0, 1, 1, 2, 2]);
         assert_eq!(seen(SelectionUnit::Block(4)), [1, 1, 1, 2, 2, 3]);
+        assert_eq!([0, 3, 4].map(|p| SelectionUnit::Block(4).holding(p)), [0, 0, 1]);
         assert_eq!((SelectionUnit::Token.tokens(5), SelectionUnit::Entry(4).tokens(5)), (5..6, 20..24));
     }
 

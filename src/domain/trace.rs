@@ -76,6 +76,9 @@ pub struct TraceMeta {
     /// Sets per query and site: one per group of key-value heads where each group selects for itself.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub groups: usize,
+    /// Units of every set that are selected whatever their scores.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forced: usize,
     /// Indexer heads.
     pub heads: usize,
     /// Which queries were recorded.
@@ -93,6 +96,11 @@ fn no_layers(layers: &LayerSet) -> bool {
 
 fn one() -> usize {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]

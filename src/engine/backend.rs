@@ -26,6 +26,8 @@ pub struct ModelInfo {
     pub unit: SelectionUnit,
     /// Sets per query and site.
     pub groups: usize,
+    /// Units of every set that are selected whatever their scores.
+    pub forced: usize,
     /// Indexer heads; 0 where the oracle selects.
     pub index_heads: usize,
     /// Where the indices of Full layers come from; times of the oracle are no saving.

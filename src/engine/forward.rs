@@ -157,8 +157,7 @@ impl From<ModelError> for BackendError {
         if matches!(error, ModelError::Stopped) {
             return Self::Cancelled;
         }
-        let hint = if let ModelError::Checkpoint(error) = &error { error.hint() } else { None };
-        let mut failed = Self::Failed { message: error.to_string(), hint };
+        let mut failed = Self::Failed { message: error.to_string(), hint: error.hint() };
         if failed.is_out_of_memory()
             && let Self::Failed { hint, .. } = &mut failed
         {

@@ -26,6 +26,7 @@ impl ModelInfo {
             index_topk: config.index_topk,
             unit: config.unit(),
             groups: config.index_groups(),
+            forced: config.index_forced(),
             index_heads: config.index_n_heads,
             index: config.index.clone(),
             constraints,

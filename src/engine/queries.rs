@@ -18,6 +18,7 @@ pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern
         sites: info.constraints.sites.named(),
         unit: info.unit,
         groups: info.groups,
+        forced: info.forced,
         heads: info.index_heads,
         queries: sampling,
         tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),

@@ -73,5 +73,16 @@ pub enum ModelError {
     Tensor(#[from] candle_core::Error),
 }
 
+impl ModelError {
+    /// Returns what to do about the error, where something can be done.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsupported { .. } => Some("models of GLM-5 and DeepSeek-V3.2 and dense ones support it".to_owned()),
+            Self::Checkpoint(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
 /// Result of everything in [`crate::model`].
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;

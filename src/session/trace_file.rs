@@ -235,6 +235,7 @@ mod tests {
                 sites: LayerSet::default(),
                 unit: SelectionUnit::Token,
                 groups: 1,
+                forced: 0,
                 heads: 4,
                 queries: QuerySampling::All,
                 tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),

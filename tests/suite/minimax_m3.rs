@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use candle_core::{DType, Device, Tensor};
 use indexscope::checkpoint::{Attention, Checkpoint, Config, Part};
 use indexscope::model::{Attend, CheckpointSource, Indices, Model, Ops, Pass, TensorSource};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// Below this distance of the k-th score to the next, rounding may decide which block is selected.
 const CLEAR_MARGIN: f32 = 1e-5;
@@ -173,7 +175,12 @@ fn vision_projector_and_mtp_are_skipped_and_counted() {
 
 /// The checkpoint with some tensors replaced.
 #[derive(Debug)]
-struct Changed(CheckpointSource, fn(&str, Tensor) -> candle_core::Result<Tensor>);
+struct Changed(CheckpointSource, Swap);
+
+/// Changes the config.
+type Edit = fn(&mut Config);
+/// Changes a tensor.
+type Swap = fn(&str, Tensor) -> candle_core::Result<Tensor>;
 
 impl TensorSource for Changed {
     fn get(&self, name: &str, shape: &[usize], dtype: DType) -> indexscope::model::Result<Tensor> {
@@ -194,8 +201,6 @@ fn negative_controls_change_what_they_should() {
     let ids = ids(&tensors["input_ids"]);
     let weakest = expected.negative_controls.values().map(|c| c.max_logit_change).fold(f64::MAX, f64::min);
     assert!(f64::from(expected.suggested_atol_logits) < weakest / 100.0);
-    type Edit = fn(&mut Config);
-    type Swap = fn(&str, Tensor) -> candle_core::Result<Tensor>;
     let same: Edit = |_| {};
     let kept: Swap = |_, tensor| Ok(tensor);
     let controls: [(&str, Edit, Swap); 7] = [
@@ -235,5 +240,165 @@ fn own(config: &mut Config) -> &mut indexscope::checkpoint::MiniMaxM3 {
     match &mut config.attention {
         Attention::MiniMaxM3(own) => own,
         _ => panic!("MiniMax-M3 expected"),
+    }
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_indexscope");
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--json", "--quiet"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Writes the fixture's sequences as `--tokens` takes them.
+fn tokens(dir: &Path) -> String {
+    let path = dir.join("tokens.json");
+    std::fs::write(&path, serde_json::to_string(&ids(&expected().1["input_ids"])).unwrap()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn eval_finds_the_losses_resident_and_streamed_and_over_sites_and_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, tokens, patterns) = (folder().display().to_string(), tokens(dir.path()), expected().0.patterns);
+    let mut arguments = vec!["eval", &model, "--tokens", &tokens];
+    // The second time over all layers, of which the first selects nothing.
+    let forms = ["", "-"].map(|first| patterns.keys().map(move |letters| format!("--pattern={first}{letters}")));
+    let all: Vec<String> = forms.into_iter().flatten().collect();
+    arguments.extend(all.iter().map(String::as_str));
+    for more in [&[][..], &["--stream"], &["--attention", "reference"], &["--attention", "reference", "--stream"]] {
+        let report = json(&[&arguments, more].concat());
+        // Queries that see more than four blocks of eight keys; the last has no target.
+        assert_eq!(report["eligible"].as_u64(), Some(2 * (99 - 32)), "{report}");
+        let results = report["results"].as_array().unwrap();
+        assert_eq!(results.len(), 2 * patterns.len());
+        for (result, (letters, want)) in results.iter().zip(patterns.iter().cycle()) {
+            let want = want.loss_per_sequence.iter().sum::<f64>() / 2.0;
+            let got = result["loss"].as_f64().unwrap();
+            assert!((got - want).abs() < 1e-4, "{letters} {more:?}: {got}, not {want}");
+            assert_eq!(result["pattern"].as_str(), Some(letters.as_str()));
+        }
+    }
+}
+
+#[test]
+fn a_resumed_evaluation_is_a_fresh_one_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, tokens) = (folder().display().to_string(), tokens(dir.path()));
+    let loss = |patterns: &[&str]| {
+        let mut arguments = vec!["eval", &model, "--tokens", &tokens];
+        patterns.iter().for_each(|pattern| arguments.extend(["--pattern", pattern]));
+        let last = json(&arguments)["results"].as_array().unwrap().last().unwrap().clone();
+        last["loss"].as_f64().unwrap().to_bits()
+    };
+    assert_eq!(loss(&["FSFFFF", "FFFFSS", "FSFFSF"]), loss(&["FSFFSF"]));
+}
+
+#[test]
+fn overlap_is_taken_per_group_and_pooled_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, tokens) = (folder().display().to_string(), tokens(dir.path()));
+    let trace = dir.path().join("trace").display().to_string();
+    for more in [&[][..], &["--stream"]] {
+        json(&[&["record", &model, "--tokens", &tokens, "--out", &trace], more].concat());
+        let matrix = |group: &[&str]| {
+            let json = json(&[&["overlap", trace.as_str()], group].concat());
+            assert_eq!(json["groups"].as_u64(), Some(2));
+            assert_eq!(json["layers"], serde_json::json!([1, 2, 3, 4, 5, 6]));
+            let rows: Vec<Vec<f64>> = serde_json::from_value(json["matrix"].clone()).unwrap();
+            assert_eq!(rows.len(), 6);
+            let pairs: Vec<f64> =
+                (0..6).flat_map(|i| (i + 1..6).map(move |j| (i, j))).map(|(i, j)| rows[i][j]).collect();
+            (pairs.iter().sum::<f64>() / pairs.len() as f64, json["chance"].as_f64())
+        };
+        let of = |group: &str| matrix(&["--group", group]);
+        let (mean, chance) = matrix(&[]);
+        assert!((mean - 0.574_387_254_901_960_9).abs() < 1e-12, "transformers finds it in the same sets: {mean}");
+        assert!((mean - (of("0").0 + of("1").0) / 2.0).abs() < 1e-12);
+        assert!(of("pooled").0 > mean + 0.05, "{:?}", of("pooled"));
+        assert_eq!(of("pooled").1, None);
+        // One of four blocks is the query's own; three are drawn from the others.
+        let visible = (32..100).map(|position| (position / 8 + 1) as f64);
+        let wanted = visible.map(|n| (1.0 + 9.0 / (n - 1.0)) / 4.0).sum::<f64>() / 68.0;
+        assert!((chance.unwrap() - wanted).abs() < 1e-12, "{chance:?}, not {wanted}");
+    }
+    let output = run(&["overlap", &trace, "--group", "2"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no group 2"), "{output:?}");
+}
+
+#[test]
+fn what_does_not_carry_over_is_refused_by_name_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, tokens) = (folder().display().to_string(), tokens(dir.path()));
+    let out = dir.path().join("out").display().to_string();
+    let config = folder().join("config.json").display().to_string();
+    for arguments in [
+        &["eval", &model, "--pattern", "native", "--tokens", &tokens, "--index", "oracle"][..],
+        &["eval", &model, "--pattern", "native", "--chat", &tokens],
+        &["record", &model, "--tokens", &tokens, "--out", &out, "--mass-recall", "4"],
+        &["worth", &config],
+        &["train", "indexers", &model, "--tokens", &tokens, "--seq-len", "50", "--out", &out],
+    ] {
+        let output = run(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains("minimax_m3_vl") && text.contains("hint: "), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn info_reads_the_text_part() {
+    let info = json(&["info", &folder().display().to_string()]);
+    assert_eq!((info["native"].as_str(), info["full"].as_u64()), (Some("FFFFFF"), Some(6)));
+    assert_eq!(info["model_type"].as_str(), Some("minimax_m3_vl"));
+}
+
+#[test]
+fn search_finds_a_pattern_over_the_sites() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, tokens) = (folder().display().to_string(), tokens(dir.path()));
+    let session = dir.path().join("session.toml").display().to_string();
+    let found = json(&["search", &model, "--tokens", &tokens, "--keep", "3", "--session", &session]);
+    let pattern = found["pattern"].as_str().unwrap();
+    assert_eq!((pattern.len(), pattern.matches('F').count()), (6, 3), "{found}");
+}
+
+#[test]
+fn decode_goes_on_where_prefill_ends() {
+    let (_, tensors) = expected();
+    let model = load(&Checkpoint::open(&folder()).unwrap());
+    let ids = ids(&tensors["input_ids"])[..1].to_vec();
+    let Attention::MiniMaxM3(own) = model.config().attention else { panic!("MiniMax-M3 expected") };
+    for (letters, ops) in [("FFFFFF", Ops::Fast), ("FSFSFS", Ops::Fast), ("FSFSFS", Ops::Reference)] {
+        let (want, _) = forward(&model, letters, &ids, ops);
+        let mut cache = model.cache(100).unwrap();
+        let mut step = |from: usize, n: usize| {
+            let rotary = model.rope_at(from, n).unwrap();
+            let mut x = model.embed(&[ids[0][from..from + n].to_vec()]).unwrap();
+            let (mut last, mut roles): (Option<Indices>, _) = (None, letters.chars());
+            for layer in 0..model.config().num_hidden_layers {
+                let role = if own.sites.contains(layer) { roles.next() } else { None };
+                let attend = match (role, &last) {
+                    (Some('S'), Some(indices)) => Attend::Given(indices),
+                    (Some('F'), _) => Attend::Own,
+                    _ => Attend::Dense,
+                };
+                let mut pass = Pass { ops, cache: Some(&mut cache.layers[layer]), ..Pass::new(attend) };
+                let out = model.layer(layer, &x, &rotary, &mut pass).unwrap();
+                x = out.hidden;
+                last = out.indices.or(last);
+            }
+            model.logits(&x).unwrap()
+        };
+        let parts: Vec<Tensor> =
+            std::iter::once((0, 90)).chain((90..100).map(|at| (at, 1))).map(|(from, n)| step(from, n)).collect();
+        let worst = furthest(&Tensor::cat(&parts, 1).unwrap(), &want);
+        assert!(worst < 5e-5, "{letters} ({ops}): {worst:e}");
     }
 }

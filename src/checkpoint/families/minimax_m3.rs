@@ -111,9 +111,7 @@ pub(in crate::checkpoint) fn read(json: &str) -> Result<Config, CheckpointError>
     let RawWhole { text_config, tie_word_embeddings, flat } = serde_json::from_str(json)?;
     let mut raw = text_config.unwrap_or(flat);
     raw.tie_word_embeddings = raw.tie_word_embeddings.or(tie_word_embeddings);
-    let config = raw.read()?;
-    validate(&config)?;
-    Ok(config)
+    raw.read()
 }
 
 impl Raw {
@@ -151,7 +149,7 @@ impl Raw {
             num_attention_heads: self.num_attention_heads.unwrap_or(64),
             q_lora_rank: 0,
             kv_lora_rank: 0,
-            qk_nope_head_dim: head_dim - rotated,
+            qk_nope_head_dim: head_dim.saturating_sub(rotated),
             qk_rope_head_dim: rotated,
             v_head_dim: head_dim,
             intermediate_size: self.dense_intermediate_size.unwrap_or(12_288),
@@ -300,8 +298,7 @@ fn length(key: &'static str, got: usize, layers: usize) -> Result<(), Checkpoint
 }
 
 /// Refuses sizes that the architecture cannot have.
-fn validate(config: &Config) -> Result<(), CheckpointError> {
-    let Attention::MiniMaxM3(own) = config.attention else { return Ok(()) };
+pub(in crate::checkpoint) fn validate(config: &Config, own: &MiniMaxM3) -> Result<(), CheckpointError> {
     let (heads, groups, rotated) = (config.num_attention_heads, own.num_key_value_heads, config.qk_rope_head_dim);
     let sizes = [
         ("vocab_size", config.vocab_size),
@@ -319,6 +316,13 @@ fn validate(config: &Config) -> Result<(), CheckpointError> {
     ];
     if let Some((key, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
         return wrong(key, 0, "it must be at least 1");
+    }
+    for (key, size) in
+        [("index_block_size", own.index_block_size), ("shared_intermediate_size", own.shared_intermediate_size)]
+    {
+        if size > 1 << 20 {
+            return wrong(key, size, &format!("no model has more than {}", 1 << 20));
+        }
     }
     if own.sites.is_empty() {
         return wrong("layer_types", "without 'minimax_m3_sparse'", "a model without selection has nothing to share");
@@ -473,6 +477,8 @@ mod tests {
             (r#""layer_types": ["full_attention", "full_attention"]"#, "layer_types is without"),
             (r#""index_n_heads": 8"#, "index_n_heads is 8"),
             (r#""index_head_dim": 64"#, "index_head_dim is 64"),
+            (r#""rotary_dim": 130"#, "rotary_dim is 130"),
+            (r#""index_block_size": 4294967304"#, "index_block_size is 4294967304"),
             (r#""index_local_blocks": 17"#, "index_local_blocks is 17"),
             (r#""layer_types": ["full_attention", "sliding"]"#, "'sliding'"),
             (r#""layer_types": ["full_attention"]"#, "layer_types is of length 1"),

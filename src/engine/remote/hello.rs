@@ -70,6 +70,7 @@ pub(super) fn read(hello: &Value, name: &str, calibration: &Calibration) -> Resu
         index_topk,
         unit,
         groups: number("groups").unwrap_or(1).max(1),
+        forced: number("forced").unwrap_or(0),
         index_heads: number("index_heads").unwrap_or(0),
         index: IndexSource::Checkpoint,
         constraints,

@@ -140,6 +140,7 @@ impl Importer {
             sites: LayerSet::default(),
             unit: SelectionUnit::Token,
             groups: 1,
+            forced: 0,
             heads,
             queries: self.sampling,
             tokens_hash: hash_ids(self.tokens.iter().map(Vec::as_slice)),

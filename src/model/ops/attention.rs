@@ -14,7 +14,7 @@ use super::allowed::keep;
 use super::gemm::{Mat, matmul};
 use super::storage::{floats, on_cpu, with_floats};
 use super::{Allowed, MASKED, check, simd};
-use crate::checkpoint::{self, Config};
+use crate::checkpoint::{self, Config, MiniMaxM3};
 use crate::domain::Selection;
 
 /// Query rows handled at once: the scores of a block fit into the second-level cache up to a few thousand keys.
@@ -38,7 +38,8 @@ impl MlaShape {
     pub fn of(config: &Config) -> Self {
         let (nope, rope) = match config.attention {
             checkpoint::Attention::Mla => (config.qk_nope_head_dim, config.qk_rope_head_dim),
-            checkpoint::Attention::Gqa { head_dim, .. } => (head_dim, 0),
+            checkpoint::Attention::Gqa { head_dim, .. }
+            | checkpoint::Attention::MiniMaxM3(MiniMaxM3 { head_dim, .. }) => (head_dim, 0),
         };
         Self { heads: config.num_attention_heads, nope, rope, value: config.v_head_dim }
     }

@@ -24,6 +24,7 @@ impl Sizes {
         let kept = match config.attention {
             Attention::Mla => Kept::Latent(config.kv_lora_rank),
             Attention::Gqa { num_key_value_heads, .. } => Kept::Heads(num_key_value_heads),
+            Attention::MiniMaxM3(_) => Kept::Blocks,
         };
         let indexer = (!config.index.is_oracle()).then_some((config.index_n_heads, config.index_head_dim));
         Self { indexer, shape: MlaShape::of(config), kept }
@@ -37,6 +38,8 @@ pub enum Kept {
     Latent(usize),
     /// Keys and values of so many heads.
     Heads(usize),
+    /// Keys and values of which each group selects blocks: no kernel takes them.
+    Blocks,
 }
 
 /// Which parts of [`super::super::Ops::Fast`] run; the others are candle's stock ops.
@@ -68,6 +71,7 @@ fn with_kernels(gpu: Gpu, dtype: DType, Sizes { indexer, shape, kept }: Sizes) -
     let attends = match kept {
         Kept::Latent(latent) => plan::takes_latent(shape, latent, gpu),
         Kept::Heads(heads) => plan::takes_grouped(shape, shape.heads / heads.max(1), gpu),
+        Kept::Blocks => return FastParts { indexer: false, attention: false },
     };
     FastParts { indexer: in_bf16 && indexer.is_none_or(selects), attention: in_bf16 && attends }
 }

@@ -31,6 +31,7 @@ fn trace(lengths: &[usize], k: usize, rows: &[Vec<std::collections::BTreeSet<u32
             sites: LayerSet::default(),
             unit: SelectionUnit::Token,
             groups: 1,
+            forced: 0,
             heads: 4,
             queries: QuerySampling::All,
             tokens_hash: hash_ids(tokens.iter().map(Vec::as_slice)),

@@ -4,7 +4,7 @@ use candle_core::{DType, Device};
 
 use super::recipe::IndexerRecipe;
 use crate::checkpoint::{Checkpoint, Config, Sidecar, indexer_tensors};
-use crate::domain::Rng;
+use crate::domain::{Rng, SelectionUnit};
 use crate::model::{CheckpointSource, TensorSource};
 use crate::train::TrainError;
 use crate::train::params::{Kind, Param, Params};
@@ -15,7 +15,12 @@ const WEIGHTS: u64 = 1 << 32;
 /// Refuses what makes no sense.
 pub(super) fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) -> Result<(), TrainError> {
     let refuse = |reason: String, hint| Err(TrainError::Indexers { reason, hint });
-    let layers = config.num_hidden_layers;
+    let (layers, own) = (config.num_hidden_layers, base.config());
+    if own.unit() != SelectionUnit::Token {
+        let (kind, units) = (own.family.model_type(), own.unit().plural());
+        let reason = format!("models of type {kind} select {units}, and only indexers of single keys can be trained");
+        return refuse(reason, "train on a checkpoint of GLM-5, DeepSeek-V3.2 or a dense model");
+    }
     if recipe.layers.is_empty() || recipe.rows == 0 || recipe.all_steps() == 0 {
         let reason = "there is nothing to train: layers, rows and steps must be at least 1".to_owned();
         return refuse(reason, "give --steps or --sparse-steps, and a pattern with Full layers");
@@ -32,7 +37,6 @@ pub(super) fn check(recipe: &IndexerRecipe, base: &Checkpoint, config: &Config) 
         let reason = format!("layer {layer} is Shared in the pattern {}, so it has no indexer", recipe.pattern);
         return refuse(reason, "make that layer Full, or leave it out");
     }
-    let own = base.config();
     if recipe.lm_lr.is_some() && own.family.is_dense() {
         let reason = "the rest of the model is trained only where it is a DSA checkpoint".to_owned();
         return refuse(reason, "leave --lm-lr out: the indexers of a dense model are trained beside it");

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::App;
-use crate::domain::{Query, Trace, intersection_len};
+use crate::domain::{Query, SelectionUnit, Trace, intersection_len};
 
 /// The texts of token ids, as far as they are known.
 pub type Texts = HashMap<u32, String>;
@@ -47,7 +47,9 @@ pub enum Chosen {
 pub struct PairSets<'a> {
     /// The query.
     pub query: Query,
-    /// What the layer that needs indices selects: ascending positions.
+    /// What the sets hold.
+    pub unit: SelectionUnit,
+    /// What the layer that needs indices selects: ascending units.
     pub a: &'a [u32],
     /// What the layer that would lend them selects.
     pub b: &'a [u32],
@@ -56,7 +58,8 @@ pub struct PairSets<'a> {
 impl PairSets<'_> {
     /// Returns which of the two select the key at `position`.
     pub fn chosen(&self, position: usize) -> Chosen {
-        let holds = |set: &[u32]| set.binary_search(&(position as u32)).is_ok();
+        let unit = self.unit.holding(position);
+        let holds = |set: &[u32]| set.binary_search(&unit).is_ok();
         match (holds(self.a), holds(self.b)) {
             (true, true) => Chosen::Both,
             (true, false) => Chosen::OnlyA,
@@ -65,12 +68,12 @@ impl PairSets<'_> {
         }
     }
 
-    /// Returns the number of keys that both select.
+    /// Returns the number of units that both select.
     pub fn shared(&self) -> usize {
         intersection_len(self.a, self.b)
     }
 
-    /// Returns the positions that only one of the two selects, ascending.
+    /// Returns the positions up to the query's that only one of the two selects, ascending.
     pub fn differences(&self) -> Vec<usize> {
         let lacks = |other: &'_ [u32]| {
             let other = other.to_vec();
@@ -81,7 +84,8 @@ impl PairSets<'_> {
             .iter()
             .filter(lacks(self.b))
             .chain(self.b.iter().filter(lacks(self.a)))
-            .map(|&p| p as usize)
+            .flat_map(|&unit| self.unit.tokens(unit))
+            .filter(|&position| position <= self.query.position as usize)
             .collect();
         all.sort_unstable();
         all
@@ -190,8 +194,25 @@ impl App {
     }
 }
 
-/// Returns what two layers select for a query.
+/// Returns what two layers select for a query; where each group of heads selects for itself, the first group.
 fn sets(trace: &Trace, a: usize, b: usize, query: usize) -> Option<PairSets<'_>> {
     let (a, b) = (trace.selections.get(a)?, trace.selections.get(b)?);
-    Some(PairSets { query: trace.queries[query], a: a.row(query), b: b.row(query) })
+    let row = query * trace.meta.groups;
+    Some(PairSets { query: trace.queries[query], unit: trace.meta.unit, a: a.row(row), b: b.row(row) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_marks_its_tokens_up_to_the_query() {
+        let query = Query { sequence: 0, position: 21 };
+        let sets = |a, b| PairSets { query, unit: SelectionUnit::Block(8), a, b };
+        let pair = sets(&[0, 2], &[1, 2]);
+        assert_eq!([3, 8, 21].map(|position| pair.chosen(position)), [Chosen::OnlyA, Chosen::OnlyB, Chosen::Both]);
+        assert_eq!((pair.shared(), pair.differences()), (1, (0..16).collect()));
+        // The query's own block ends with the query.
+        assert_eq!(sets(&[2], &[0]).differences(), (0..8).chain(16..22).collect::<Vec<_>>());
+    }
 }

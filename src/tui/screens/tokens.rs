@@ -10,6 +10,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
+use crate::domain::SelectionUnit;
 use crate::tui::app::{App, Chosen, PairSets};
 use crate::tui::format;
 use crate::tui::theme::Role;
@@ -33,7 +34,7 @@ pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
     let width = (body.width as usize).saturating_sub(label(0).len() + end.chars().count() + 2);
     let pair = [(app.cursor.row, sets.a, Chosen::OnlyA), (app.cursor.column, sets.b, Chosen::OnlyB)];
     for (row, (layer, set, chosen)) in pair.into_iter().enumerate() {
-        let marks = density(set, position + 1, width, theme.ascii);
+        let marks = density(set, sets.unit.visible(position), width, theme.ascii);
         let (dim, accent) = (theme.role(Role::Dim), style(theme, chosen));
         write(
             buf,
@@ -86,7 +87,12 @@ fn heading(app: &App, sets: &PairSets) -> Line {
         format!(", {} of {} recorded", format::count(app.query().unwrap_or(0) + 1), format::count(trace.queries.len()));
     let (shared, selected) = (sets.shared(), sets.a.len());
     let share = if trace.meta.topk().counts(sets.query.position as usize) {
-        format!("   share {shared} of {selected} = {:.3}", shared as f64 / selected.max(1) as f64)
+        let of = match (trace.meta.unit, trace.meta.groups) {
+            (SelectionUnit::Token, 1) => String::new(),
+            (unit, 1) => format!(" {}", unit.plural()),
+            (unit, groups) => format!(" {} (group 0 of {groups})", unit.plural()),
+        };
+        format!("   share {shared} of {selected}{of} = {:.3}", shared as f64 / selected.max(1) as f64)
     } else {
         // Every layer selects all there is.
         format!(

@@ -206,9 +206,9 @@ impl Sequence<'_> {
             let values = Mat::new(&self.kv[from * both + (g * 2 + 1) * dim..], n, dim, both);
             tile.scores.resize(rows * n, 0.0);
             matmul(&mut tile.scores, n, Mat::new(&tile.q, rows, dim, dim), keys.t(), self.scale, false);
-            for i in 0..queries {
-                let takes = set(i).get(next[i]) == Some(&block);
-                next[i] += usize::from(takes);
+            for (i, next) in next.iter_mut().enumerate() {
+                let takes = set(i).get(*next) == Some(&block);
+                *next += usize::from(takes);
                 let seen = if takes { (self.before + start + i + 1 - from).min(n) } else { 0 };
                 for row in i * heads..(i + 1) * heads {
                     let (scores, unseen) = tile.scores[row * n..][..n].split_at_mut(seen);
