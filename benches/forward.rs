@@ -67,9 +67,9 @@ fn main() -> Result<()> {
 /// Runs every layer and the head for every token, as the peer does.
 fn forward(model: &Model, ids: &[u32], pattern: Pattern) -> Result<PhaseTimes> {
     let mut times = PhaseTimes::default();
-    let rotary = model.rope(ids.len())?;
+    let inputs = model.inputs(&[ids.to_vec()], 0)?;
     let entry = Entry::first(model.embed(&[ids.to_vec()])?);
-    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let mut forward = [Forward::new(0, &inputs, 1, (0, entry))];
     let subjects = [Subject::Pattern(pattern)];
     let walk = Walk { laps: true, ..Walk::new(&subjects, Ops::Fast) };
     let mut add = |_: &At, ran: &Ran| -> Result<(), ModelError> {

@@ -94,9 +94,9 @@ fn main() -> Result<()> {
 
 /// Seconds of the layers from `from` on and the head, in a full forward.
 fn tail(model: &Model, ids: &[u32], pattern: Pattern, from: usize) -> Result<f64> {
-    let rotary = model.rope(ids.len())?;
+    let inputs = model.inputs(&[ids.to_vec()], 0)?;
     let entry = Entry::first(model.embed(&[ids.to_vec()])?);
-    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let mut forward = [Forward::new(0, &inputs, 1, (0, entry))];
     let mut began = Instant::now();
     let mut note = |at: &At, ran: &Ran| -> Result<(), ModelError> {
         if at.layer == from {

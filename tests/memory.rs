@@ -147,10 +147,11 @@ fn a_fast_evaluation_holds_no_square_of_its_context() {
     // The count sees a square where there is one.
     let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
     let t = 1024;
-    let (x, rotary) = (model.embed(&[ids(t)]).unwrap(), model.rope(t).unwrap());
+    let batch = [ids(t)];
+    let (x, inputs) = (model.embed(&batch).unwrap(), model.inputs(&batch, 0).unwrap());
     let largest = [false, true].map(|want_scores| {
         let mut pass = Pass { want_scores, ..Pass::new(Attend::Own) };
-        counted(|| model.layer(0, &x, &rotary, &mut pass).unwrap()).1
+        counted(|| model.layer(0, &x, &inputs, &mut pass).unwrap()).1
     });
     assert!(largest[0] < 4 * t * t && largest[1] >= 4 * t * t, "{largest:?}");
 }

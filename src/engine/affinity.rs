@@ -48,8 +48,8 @@ pub(super) fn affinity(
                 AffinityKind::OutputCosine => cosines.add(backend, at, site, &sets),
             }
         };
-        let Batch { ids, rotary, .. } = &backend.runner.batches[batch];
-        let mut forward = [Forward::new(batch, rotary, 1, (0, Entry::first(backend.runner.model.embed(ids)?)))];
+        let Batch { ids, inputs, .. } = &backend.runner.batches[batch];
+        let mut forward = [Forward::new(batch, inputs, 1, (0, Entry::first(backend.runner.model.embed(ids)?)))];
         let walk = Walk { stop: Stop::when(&stale), ..Walk::new(&subjects, backend.settings.ops) };
         walk.run(Weights::Resident(&backend.runner.model), Order::Sequences, &mut forward, &mut add)?;
     }
@@ -84,7 +84,7 @@ fn add_mass(
     let drawn = QUERIES.min(tokens - topk);
     let rows: Vec<usize> = (0..drawn).map(|i| topk + i * (tokens - topk) / drawn).collect();
     for sequence in 0..sequences {
-        let attention = at.weights.mean_attention(&x.narrow(0, sequence, 1)?, at.rotary, &rows)?;
+        let attention = at.weights.mean_attention(&x.narrow(0, sequence, 1)?, &at.inputs.rotary, &rows)?;
         let attention: Vec<f32> = attention.flatten_all()?.to_vec1()?;
         let queries: Vec<Query> =
             rows.iter().map(|&p| Query { sequence: sequence as u32, position: p as u32 }).collect();
@@ -108,7 +108,7 @@ impl Cosines {
         let topk = backend.info.topk().first();
         let output = |set: &Indices| -> Result<Tensor, BackendError> {
             let mut pass = Pass { ops: backend.settings.ops, ..Pass::new(Attend::to(Some(set))) };
-            let output = at.weights.attention(x, at.rotary, &mut pass)?;
+            let output = at.weights.attention(x, at.inputs, &mut pass)?;
             Ok(output.narrow(1, topk, tokens - topk)?.to_dtype(DType::F32)?)
         };
         let own = output(&sets[site])?;

@@ -7,7 +7,7 @@ use super::states::States;
 use super::{BackendError, Cancel};
 use crate::domain::{Pattern, Subject};
 use crate::model::{
-    At, Entry, Forward, Model, ModelError, Ops, Order, Ran, Rotary, Route, Stop, Visitor, Walk, Weights,
+    At, Entry, Forward, Inputs, Model, ModelError, Ops, Order, Ran, Route, Stop, Visitor, Walk, Weights,
 };
 
 /// Tokens per batch on the CPU: enough for the matrix products, few enough that numbers come early.
@@ -22,33 +22,36 @@ pub(super) struct Batch {
     pub first: usize,
     /// Their ids.
     pub ids: Vec<Vec<u32>>,
-    /// The rotary tables of their positions.
-    pub rotary: Rotary,
+    /// The same, and the tables of their positions.
+    pub inputs: Inputs,
 }
 
 impl Batch {
-    /// Cuts a calibration set into batches of sequences of one length; `rope` makes the tables of a length.
+    /// Cuts a calibration set into batches of sequences of one length; `inputs` makes what their layers are given.
     pub(super) fn cut(
         calibration: &Calibration,
         device: &Device,
-        rope: impl Fn(usize) -> Result<Rotary, ModelError>,
+        inputs: impl Fn(&[Vec<u32>]) -> Result<Inputs, ModelError>,
     ) -> Result<Vec<Self>, ModelError> {
         let tokens = if device.is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-        let mut batches: Vec<Self> = Vec::new();
+        let mut cut: Vec<(usize, Vec<Vec<u32>>)> = Vec::new();
         for (index, sequence) in calibration.sequences().iter().enumerate() {
             let len = sequence.ids.len();
-            match batches.last_mut() {
-                Some(batch) if batch.ids[0].len() == len && (batch.ids.len() + 1) * len <= tokens => {
-                    batch.ids.push(sequence.ids.clone());
+            match cut.last_mut() {
+                Some((_, ids)) if ids[0].len() == len && (ids.len() + 1) * len <= tokens => {
+                    ids.push(sequence.ids.clone());
                 }
-                last => {
-                    let rotary = match last {
-                        Some(batch) if batch.ids[0].len() == len => batch.rotary.clone(),
-                        _ => rope(len)?,
-                    };
-                    batches.push(Self { first: index, ids: vec![sequence.ids.clone()], rotary });
-                }
+                _ => cut.push((index, vec![sequence.ids.clone()])),
             }
+        }
+        let mut batches: Vec<Self> = Vec::with_capacity(cut.len());
+        for (first, ids) in cut {
+            // Batches of one length have the same tables.
+            let inputs = match batches.last() {
+                Some(last) if last.ids[0].len() == ids[0].len() => last.inputs.with(&ids),
+                _ => inputs(&ids)?,
+            };
+            batches.push(Self { first, ids, inputs });
         }
         Ok(batches)
     }
@@ -96,7 +99,7 @@ impl Runner {
         cache_bytes: usize,
         reference: Pattern,
     ) -> Result<Self, BackendError> {
-        let batches = Batch::cut(calibration, model.device(), |len| model.rope(len))?;
+        let batches = Batch::cut(calibration, model.device(), |ids| model.inputs(ids, 0))?;
         let states = States::new(cache_bytes, model.config().sites(), reference);
         Ok(Self { model, batches, ops, states })
     }
@@ -110,7 +113,7 @@ impl Runner {
         cancel: &Cancel,
         visitor: &mut dyn Visitor<BackendError>,
     ) -> Result<Forwarded, BackendError> {
-        let Batch { ids, rotary, .. } = &self.batches[batch];
+        let Batch { ids, inputs, .. } = &self.batches[batch];
         let pattern = if let Subject::Pattern(pattern) = subject { Some(pattern) } else { None };
         let start = match pattern.and_then(|pattern| self.states.longest(batch, pattern, how.from)) {
             Some(start) => start,
@@ -119,7 +122,7 @@ impl Runner {
         let resumed_from = start.0;
         let (subjects, stale) = ([subject], || cancel.is_stale());
         let walk = Walk { shadow: how.shadow, stop: Stop::when(&stale), ..Walk::new(&subjects, self.ops) };
-        let mut forward = Forward::new(batch, rotary, 1, start);
+        let mut forward = Forward::new(batch, inputs, 1, start);
         let layers = self.model.config().num_hidden_layers;
         let mut keep = Keep { states: &mut self.states, pattern, layers, visitor };
         walk.run(Weights::Resident(&self.model), Order::Sequences, std::slice::from_mut(&mut forward), &mut keep)?;

@@ -172,7 +172,7 @@ pub(super) fn trace(
     let mut layers = Vec::with_capacity(sites.layers());
     bench.forward(
         &[bench.ids[..bench.context].to_vec()],
-        &bench.rotary,
+        &bench.inputs,
         pattern,
         None,
         true,

@@ -76,7 +76,7 @@ impl Recording {
         let mut recorder = Recorder::new(self, &head, batches, Order::Sequences, progress, sink);
         for (n, batch) in batches.iter().enumerate() {
             let entry = Entry::first(model.embed(&batch.ids)?);
-            let mut forward = [Forward::new(n, &batch.rotary, 1, (0, entry))];
+            let mut forward = [Forward::new(n, &batch.inputs, 1, (0, entry))];
             recorder.walk(Weights::Resident(model), backend.settings.ops, &mut forward, cancel)?;
         }
         Ok(recorder.finish())
@@ -99,7 +99,7 @@ impl Recording {
         let device = &settings.placement.device;
         let stream = Stream::new(checkpoint.clone(), device.clone(), settings.placement.dtype);
         stream.prefetch(0);
-        let batches = Batch::cut(calibration, device, |len| stream.rope(len))?;
+        let batches = Batch::cut(calibration, device, |ids| stream.inputs(ids))?;
         let mut recorder = Recorder::new(self, &head, &batches, Order::Layers, progress, sink);
         let mut forwards = embed(&stream, &batches, 1, &mut recorder.peak)?;
         recorder.walk(Weights::Streamed(&stream), settings.ops, &mut forwards, cancel)?;
@@ -235,7 +235,7 @@ impl Mass {
             let kept = &mut self.sets[batch.first + n];
             kept.push(sets.picked(n, &positions)?);
             let hidden = at.entry.hidden.narrow(0, n, 1)?;
-            let attention = at.weights.mean_attention(&hidden, at.rotary, &positions)?;
+            let attention = at.weights.mean_attention(&hidden, &at.inputs.rotary, &positions)?;
             self.sums.add(site, queries, &attention.flatten_all()?.to_vec1::<f32>()?, kept);
             if site + 1 == self.layers {
                 kept.clear();

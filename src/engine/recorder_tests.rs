@@ -103,7 +103,7 @@ fn mass_recall_is_that_of_dense_attention() {
     let model = crate::model::Model::load(&checkpoint(), &candle_core::Device::Cpu, candle_core::DType::F32).unwrap();
     let (mut ratios, mut own) = (vec![Vec::new(); 36], vec![Vec::new(); 6]);
     for sequence in &calibration().sequences()[..3] {
-        let rotary = model.rope(sequence.ids.len()).unwrap();
+        let inputs = model.inputs(std::slice::from_ref(&sequence.ids), 0).unwrap();
         let (mut entered, mut sets): (Vec<Tensor>, Vec<Selection>) = (Vec::new(), Vec::new());
         let mut keep = |at: &At, ran: &Ran| -> Result<(), ModelError> {
             entered.push(at.entry.hidden.clone());
@@ -111,13 +111,13 @@ fn mass_recall_is_that_of_dense_attention() {
             Ok(())
         };
         let entry = Entry::first(model.embed(std::slice::from_ref(&sequence.ids)).unwrap());
-        let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+        let mut forward = [Forward::new(0, &inputs, 1, (0, entry))];
         let subjects = [Subject::Pattern("FFSFFF".parse().unwrap())];
         let walk = Walk::new(&subjects, Ops::Reference);
         walk.run(Weights::Resident(&model), Order::Sequences, &mut forward, &mut keep).unwrap();
         for layer in 0..6 {
             let mut dense = Pass { want_probs: true, ..Pass::new(Attend::Dense) };
-            let probs = model.layer(layer, &entered[layer], &rotary, &mut dense).unwrap().probs.unwrap();
+            let probs = model.layer(layer, &entered[layer], &inputs, &mut dense).unwrap().probs.unwrap();
             let probs: Vec<Vec<f32>> = probs.squeeze(0).unwrap().to_vec2().unwrap();
             let kept = |set: &Selection, q: usize| -> f64 {
                 set.row(q).iter().map(|&key| f64::from(probs[q][key as usize])).sum()

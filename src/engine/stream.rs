@@ -54,7 +54,7 @@ pub fn stream(
     let placement = &settings.placement;
     let stream = Stream::new(checkpoint.clone(), placement.device.clone(), placement.dtype);
     stream.prefetch(0);
-    let batches = Batch::cut(calibration, &placement.device, |len| stream.rope(len))?;
+    let batches = Batch::cut(calibration, &placement.device, |ids| stream.inputs(ids))?;
     let mut watch = Watch::new(&batches, distinct.len(), info.constraints.sites.layers(), progress);
     let mut forwards = embed(&stream, &batches, distinct.len(), &mut watch.peak)?;
     let stale = || cancel.is_stale();
@@ -99,7 +99,7 @@ pub(super) fn embed<'a>(
 ) -> Result<Vec<Forward<'a>>, BackendError> {
     let embedding = stream.embedding()?;
     let embed = |(n, batch): (usize, &'a Batch)| {
-        Ok(Forward::new(n, &batch.rotary, subjects, (0, Entry::first(embedding.embed(&batch.ids)?))))
+        Ok(Forward::new(n, &batch.inputs, subjects, (0, Entry::first(embedding.embed(&batch.ids)?))))
     };
     let forwards = batches.iter().enumerate().map(embed).collect::<Result<_, BackendError>>()?;
     peak.sample();

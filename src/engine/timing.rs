@@ -7,7 +7,7 @@ use super::{BackendError, Cancel};
 use crate::checkpoint::Config;
 use crate::domain::{Pattern, PhaseShare, Subject, Timing, median_mad};
 use crate::model::{
-    At, Cache, Entry, Forward, Model, Ops, Order, PhaseTimes, Ran, Rotary, Route, Visitor, Walk, Weights,
+    At, Cache, Entry, Forward, Inputs, Model, Ops, Order, PhaseTimes, Ran, Route, Visitor, Walk, Weights,
 };
 
 /// Most pairs of runs.
@@ -49,7 +49,8 @@ pub(super) struct Bench<'a> {
     pub context: usize,
     /// Tokens that are run at once in a prefill; `None` for all.
     chunk: Option<usize>,
-    pub rotary: Rotary,
+    /// What layers are given of the context.
+    pub inputs: Inputs,
     /// Fewest pairs of runs.
     runs: usize,
 }
@@ -58,14 +59,15 @@ impl<'a> Bench<'a> {
     pub(super) fn new(backend: &'a LocalBackend, context: usize, cancel: &'a Cancel) -> Result<Self, BackendError> {
         let model = &backend.runner.model;
         let all = backend.calibration.sequences().iter().flat_map(|s| s.ids.iter().copied());
-        let ids = all.cycle().take(context + DECODE_TOKENS).collect();
+        let ids: Vec<u32> = all.cycle().take(context + DECODE_TOKENS).collect();
         let (ops, chunk) = (backend.settings.ops, backend.settings.chunk);
         let at_once = chunk.unwrap_or(context).min(context);
         if !model.device().is_cpu() {
             check_counted(model.config(), at_once, context, ops)?;
         }
         let runs = backend.settings.runs.max(1);
-        Ok(Self { model, ops, cancel, ids, context, chunk, rotary: model.rope(context)?, runs })
+        let inputs = model.inputs(&[ids[..context.min(ids.len())].to_vec()], 0)?;
+        Ok(Self { model, ops, cancel, ids, context, chunk, inputs, runs })
     }
 
     /// Returns whether the phases of a forward of so many tokens can be timed along with it.
@@ -119,7 +121,7 @@ impl<'a> Bench<'a> {
             let mut cache = self.model.cache(self.context)?;
             return self.chunks(chunk, pattern, &mut cache, laps);
         }
-        self.forward(&[self.ids[..self.context].to_vec()], &self.rotary, pattern, None, laps, &mut |_, _, _, _| {})
+        self.forward(&[self.ids[..self.context].to_vec()], &self.inputs, pattern, None, laps, &mut |_, _, _, _| {})
     }
 
     /// Runs `tokens` query tokens of each of `batch` sequences after a prefix, in chunks where those are shorter.
@@ -136,8 +138,8 @@ impl<'a> Bench<'a> {
             let n = chunk.min(tokens - start);
             let query = |b: usize| self.ids.iter().cycle().skip(prefix + start + b).take(n).copied().collect();
             let ids: Vec<Vec<u32>> = (0..batch).map(query).collect();
-            let rotary = self.model.rope_at(prefix + start, n)?;
-            times += self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
+            let inputs = self.model.inputs(&ids, prefix + start)?;
+            times += self.forward(&ids, &inputs, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
         }
         cache.truncate(prefix);
         Ok(times)
@@ -152,9 +154,9 @@ impl<'a> Bench<'a> {
     ) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         for start in (0..self.context).step_by(chunk) {
-            let ids = self.ids[start..self.context.min(start + chunk)].to_vec();
-            let rotary = self.model.rope_at(start, ids.len())?;
-            times += self.forward(&[ids], &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
+            let ids = [self.ids[start..self.context.min(start + chunk)].to_vec()];
+            let inputs = self.model.inputs(&ids, start)?;
+            times += self.forward(&ids, &inputs, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
         }
         Ok(times)
     }
@@ -169,9 +171,9 @@ impl<'a> Bench<'a> {
     pub(super) fn decode(&self, pattern: Pattern, cache: &mut Cache, laps: bool) -> Result<PhaseTimes, BackendError> {
         let mut times = PhaseTimes::default();
         for position in self.context..self.ids.len() {
-            let rotary = self.model.rope_at(position, 1)?;
             let ids = [vec![self.ids[position]]];
-            times += self.forward(&ids, &rotary, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
+            let inputs = self.model.inputs(&ids, position)?;
+            times += self.forward(&ids, &inputs, pattern, Some(cache), laps, &mut |_, _, _, _| {})?;
         }
         cache.truncate(self.context);
         Ok(times)
@@ -184,7 +186,7 @@ impl<'a> Bench<'a> {
     pub(super) fn forward(
         &self,
         ids: &[Vec<u32>],
-        rotary: &Rotary,
+        inputs: &Inputs,
         pattern: Pattern,
         cache: Option<&mut Cache>,
         lapped: bool,
@@ -192,7 +194,7 @@ impl<'a> Bench<'a> {
     ) -> Result<PhaseTimes, BackendError> {
         let started = Instant::now();
         let entry = Entry::first(self.model.embed(ids)?);
-        let forward = Forward { cache, ..Forward::new(0, rotary, 1, (0, entry)) };
+        let forward = Forward { cache, ..Forward::new(0, inputs, 1, (0, entry)) };
         let mut laps = Laps { started, cancel: self.cancel, times: PhaseTimes::default(), each };
         let subjects = [Subject::Pattern(pattern)];
         let walk = Walk { laps: lapped, ..Walk::new(&subjects, self.ops) };

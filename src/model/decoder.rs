@@ -2,14 +2,15 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::Result;
 use super::cache::Cache;
 use super::ends::{Embedding, Head};
 use super::indexer::{Indexer, IndexerInput};
+use super::inputs::Inputs;
 use super::layer::Layer;
 use super::ops::Rotary;
 use super::pass::{LayerOutput, Pass};
 use super::weights::{CheckpointSource, Scope, TensorSource};
-use super::{Result, rope};
 use crate::checkpoint::{Checkpoint, Config};
 
 /// A loaded model: every layer with every indexer that the checkpoint has.
@@ -89,20 +90,12 @@ impl Model {
         self.embedding.embed(ids)
     }
 
-    /// Computes the rotary tables of positions 0 to `t` − 1.
+    /// Returns what layers are given of sequences of one length, whose first token is at position `start`.
     ///
     /// # Errors
     /// Where the device has no room.
-    pub fn rope(&self, t: usize) -> Result<Rotary> {
-        self.rope_at(0, t)
-    }
-
-    /// Computes the rotary tables of `t` positions from `start`.
-    ///
-    /// # Errors
-    /// Where the device has no room.
-    pub fn rope_at(&self, start: usize, t: usize) -> Result<Rotary> {
-        rope::tables(&self.config, start..start + t, &self.device)
+    pub fn inputs(&self, ids: &[Vec<u32>], start: usize) -> Result<Inputs> {
+        Inputs::new(&self.config, ids, start, &self.device)
     }
 
     /// Returns an empty cache for one sequence of up to `capacity` tokens.
@@ -120,20 +113,20 @@ impl Model {
 
     /// Runs one layer on the residual stream `x` `[B, T, hidden]`.
     ///
-    /// With a cache, `x` holds the tokens after the cached ones and `rotary` their positions.
+    /// With a cache, `x` holds the tokens after the cached ones and `inputs` are theirs.
     ///
     /// # Errors
     /// [`super::ModelError::NoIndexer`] where the layer has no indexer to run.
-    pub fn layer(&self, layer: usize, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
-        self.layers[layer].forward(x, rotary, pass)
+    pub fn layer(&self, layer: usize, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<LayerOutput> {
+        self.layers[layer].forward(x, inputs, pass)
     }
 
     /// Returns the output of one layer's attention, as [`Layer::attention`] does.
     ///
     /// # Errors
     /// As [`Layer::forward`].
-    pub fn attention(&self, layer: usize, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
-        self.layers[layer].attention(x, rotary, pass)
+    pub fn attention(&self, layer: usize, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<Tensor> {
+        self.layers[layer].attention(x, inputs, pass)
     }
 
     /// Returns the head-averaged dense attention of one layer's queries at `rows`, as [`Layer::mean_attention`] does.

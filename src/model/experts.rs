@@ -153,9 +153,9 @@ mod tests {
         assert!((0..8).all(|e| loads(e) == 0));
         let stream = Stream::new(checkpoint, Device::Cpu, DType::F32);
         let x = stream.embedding().unwrap().embed(&[vec![3]]).unwrap();
-        let rotary = stream.rope(1).unwrap();
+        let inputs = stream.inputs(&[vec![3]]).unwrap();
         for _ in 0..2 {
-            let output = layer.forward(&x, &rotary, &mut Pass::new(Attend::Own)).unwrap();
+            let output = layer.forward(&x, &inputs, &mut Pass::new(Attend::Own)).unwrap();
             let routed: Vec<usize> = output.expert_load.unwrap().iter().map(|&n| n as usize).collect();
             assert_eq!(routed.iter().sum::<usize>(), 2, "top-2 of one token");
             assert!((0..8).all(|e| loads(e) == routed[e]));

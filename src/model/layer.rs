@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::indexer::{Indexer, IndexerInput};
+use super::inputs::Inputs;
 use super::ops::Rotary;
 use super::pass::{LayerOutput, Pass};
 use super::weights::Scope;
@@ -21,10 +22,10 @@ pub(super) trait Block: Debug + Send + Sync {
     fn can_select(&self) -> bool;
 
     /// Runs the layer; see [`Layer::forward`].
-    fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput>;
+    fn forward(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<LayerOutput>;
 
     /// Returns the output of attention alone; see [`Layer::attention`].
-    fn attention(&self, _x: &Tensor, _rotary: &Rotary, _pass: &mut Pass) -> Result<Tensor> {
+    fn attention(&self, _x: &Tensor, _inputs: &Inputs, _pass: &mut Pass) -> Result<Tensor> {
         Err(ModelError::Unsupported { family: self.family(), what: "the output of attention alone" })
     }
 
@@ -67,21 +68,21 @@ impl Layer {
 
     /// Runs the layer on the residual stream `x` `[B, T, hidden]`.
     ///
-    /// With a cache, `x` holds the tokens after the cached ones and `rotary` their positions.
+    /// With a cache, `x` holds the tokens after the cached ones and `inputs` are theirs.
     ///
     /// # Errors
     /// [`super::ModelError::NoIndexer`] where the layer has no indexer to run.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
+    pub fn forward(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<LayerOutput> {
         if x.device().is_cpu() {
             // From outside the thread pool every parallel loop would be handed over and waited for on its own.
-            return rayon::scope(|_| self.0.forward(x, rotary, pass));
+            return rayon::scope(|_| self.0.forward(x, inputs, pass));
         }
         if pass.stop.listens() {
             // Launches return at once: without waiting, every layer would be under way before a stop is heard.
             x.device().synchronize()?;
             pass.check()?;
         }
-        self.0.forward(x, rotary, pass)
+        self.0.forward(x, inputs, pass)
     }
 
     /// Returns the head-averaged dense causal attention of the queries at `rows`, `[R, T]` f32 on the CPU, detached.
@@ -99,8 +100,8 @@ impl Layer {
     ///
     /// # Errors
     /// As [`Layer::forward`]; [`super::ModelError::Unsupported`].
-    pub fn attention(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
-        self.0.attention(x, rotary, pass)
+    pub fn attention(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<Tensor> {
+        self.0.attention(x, inputs, pass)
     }
 
     /// Returns what an indexer of this layer works on, from the residual stream `x` `[1, T, hidden]` at its entry.
@@ -128,13 +129,13 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny");
         let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
         let ids: Vec<u32> = (0..300).map(|i| i * 7 % model.config().vocab_size as u32).collect();
-        let (rotary, x) = (model.rope(300).unwrap(), model.embed(&[ids]).unwrap());
+        let (inputs, x) = (model.inputs(std::slice::from_ref(&ids), 0).unwrap(), model.embed(&[ids]).unwrap());
         for layer in 0..model.config().num_hidden_layers {
             let run = |after: usize| {
                 let asked = AtomicUsize::new(0);
                 let stale = || asked.fetch_add(1, Ordering::Relaxed) >= after;
                 let mut pass = Pass { ops: Ops::Fast, stop: Stop::when(&stale), ..Pass::new(Attend::Own) };
-                let output = model.layer(layer, &x, &rotary, &mut pass);
+                let output = model.layer(layer, &x, &inputs, &mut pass);
                 (output, asked.into_inner())
             };
             let (whole, asked) = run(usize::MAX);
@@ -178,12 +179,13 @@ mod tests {
         };
         for name in ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"] {
             let model = with(Box::leak(format!("model.layers.0.self_attn.{name}.weight").into_boxed_str())).unwrap();
-            let (rotary, x) = (model.rope(40).unwrap(), model.embed(&[(0..40).collect()]).unwrap());
+            let ids = [(0..40).collect()];
+            let (inputs, x) = (model.inputs(&ids, 0).unwrap(), model.embed(&ids).unwrap());
             for (ops, attend) in
                 [(Ops::Reference, Attend::Dense), (Ops::Reference, Attend::Own), (Ops::Fast, Attend::Own)]
             {
                 let mut pass = Pass { ops, ..Pass::new(attend) };
-                let hidden = model.layer(0, &x, &rotary, &mut pass).unwrap().hidden;
+                let hidden = model.layer(0, &x, &inputs, &mut pass).unwrap().hidden;
                 let sum: f32 = hidden.sum_all().unwrap().to_scalar().unwrap();
                 assert!(sum.is_nan(), "{name}, {ops} ops, {attend:?}: {sum}");
             }
@@ -201,13 +203,13 @@ mod tests {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
             let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
             let ids: Vec<u32> = (0..tokens).map(|i| i * 7 % model.config().vocab_size as u32).collect();
-            let x = model.embed(&[ids.clone(), ids.iter().rev().copied().collect()]).unwrap();
-            let (rotary, tokens) = (model.rope(ids.len()).unwrap(), ids.len());
+            let batch = [ids.clone(), ids.iter().rev().copied().collect()];
+            let (x, inputs, tokens) = (model.embed(&batch).unwrap(), model.inputs(&batch, 0).unwrap(), ids.len());
             let given = random_indices(2, tokens, tokens, model.config().index_topk, 3);
             for ops in [Ops::Fast, Ops::Reference] {
                 let run = |indices: &Indices| {
                     let mut pass = Pass { ops, ..Pass::new(Attend::Given(indices)) };
-                    model.layer(1, &x, &rotary, &mut pass).unwrap()
+                    model.layer(1, &x, &inputs, &mut pass).unwrap()
                 };
                 let left = as_left(&given, tokens);
                 let (want, got) = (run(&given), run(&left));
@@ -225,16 +227,16 @@ mod tests {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
             let model = Model::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu, DType::F32).unwrap();
             let ids: Vec<u32> = (0..60).map(|i| i * 7 % model.config().vocab_size as u32).collect();
-            let rotary = model.rope(60).unwrap();
+            let inputs = model.inputs(std::slice::from_ref(&ids), 0).unwrap();
             let mut x = model.embed(&[ids]).unwrap();
             for layer in 0..model.config().num_hidden_layers {
                 let mut pass = Pass { want_probs: true, ..Pass::new(Attend::Dense) };
-                let output = model.layer(layer, &x, &rotary, &mut pass).unwrap();
+                let output = model.layer(layer, &x, &inputs, &mut pass).unwrap();
                 let probs = output.probs.unwrap().squeeze(0).unwrap();
                 let rows = [59usize, 0, 7, 31];
                 let want: Vec<_> = rows.iter().map(|&r| probs.get(r).unwrap()).collect();
                 let want = Tensor::stack(&want, 0).unwrap();
-                assert_close(&model.mean_attention(layer, &x, &rotary, &rows).unwrap(), &want, 1e-5);
+                assert_close(&model.mean_attention(layer, &x, &inputs.rotary, &rows).unwrap(), &want, 1e-5);
                 x = output.hidden;
             }
         }

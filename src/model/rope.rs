@@ -6,17 +6,17 @@ use candle_core::{Device, Tensor};
 
 use super::Result;
 use super::ops::Rotary;
-use crate::checkpoint::{Config, RopeScaling};
+use crate::checkpoint::{Config, Rope, RopeScaling};
 
-/// Computes cos and sin `[positions, rope/2]`.
+/// Computes cos and sin `[positions, width/2]`.
 ///
 /// Frequencies and angles are f32, as in the reference implementation.
 ///
 /// # Errors
 /// Where the device has no room.
-pub(super) fn tables(config: &Config, positions: Range<usize>, device: &Device) -> Result<Rotary> {
-    let frequencies = frequencies(config);
-    let factor = attention_factor(&config.rope.scaling);
+pub(super) fn tables(rope: &Rope, width: usize, positions: Range<usize>, device: &Device) -> Result<Rotary> {
+    let frequencies = frequencies(rope, width);
+    let factor = attention_factor(&rope.scaling);
     let t = positions.len();
     let angles: Vec<f32> = positions.flat_map(|i| frequencies.iter().map(move |f| i as f32 * f)).collect();
     let table = |f: fn(f32) -> f32| {
@@ -52,10 +52,10 @@ fn attention_factor(scaling: &RopeScaling) -> f32 {
     }
 }
 
-fn frequencies(config: &Config) -> Vec<f32> {
-    let (width, theta) = (config.qk_rope_head_dim, config.rope.theta);
+pub(super) fn frequencies(rope: &Rope, width: usize) -> Vec<f32> {
+    let theta = rope.theta;
     let plain = (0..width / 2).map(|j| 1.0 / (theta as f32).powf((2 * j) as f32 / width as f32));
-    let (factor, beta_fast, beta_slow, original_max_position_embeddings, truncate) = match config.rope.scaling {
+    let (factor, beta_fast, beta_slow, original_max_position_embeddings, truncate) = match rope.scaling {
         RopeScaling::Default => return plain.collect(),
         RopeScaling::Divided(ref factors) => return plain.zip(factors).map(|(f, factor)| f / factor).collect(),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {

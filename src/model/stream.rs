@@ -6,10 +6,10 @@ use std::thread::{Builder, JoinHandle};
 use candle_core::{DType, Device};
 
 use super::ends::{Embedding, Head};
+use super::inputs::Inputs;
 use super::layer::Layer;
-use super::ops::Rotary;
 use super::weights::{CheckpointSource, Scope};
-use super::{ModelError, Result, rope};
+use super::{ModelError, Result};
 use crate::checkpoint::{Checkpoint, Config, layer_of};
 
 /// Bytes of stack of the thread that reads ahead: it calls the system and nothing else.
@@ -83,12 +83,12 @@ impl Stream {
         Head::load(&self.root(), self.config(), None)
     }
 
-    /// Computes the rotary tables of positions 0 to `t` − 1.
+    /// Returns what layers are given of sequences of one length from position 0 on.
     ///
     /// # Errors
     /// Where the device has no room.
-    pub fn rope(&self, t: usize) -> Result<Rotary> {
-        rope::tables(self.config(), 0..t, &self.source.device)
+    pub fn inputs(&self, ids: &[Vec<u32>]) -> Result<Inputs> {
+        Inputs::new(self.config(), ids, 0, &self.source.device)
     }
 
     /// Has the system read a layer ahead, its routed experts apart.

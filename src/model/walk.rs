@@ -13,8 +13,9 @@ use candle_core::Tensor;
 use super::cache::Cache;
 use super::clock::PhaseTimes;
 use super::decoder::Model;
+use super::inputs::Inputs;
 use super::layer::Layer;
-use super::ops::{Indices, Rotary, Stop};
+use super::ops::{Indices, Stop};
 use super::pass::{Attend, LayerOutput, Ops, Pass};
 use super::stream::Stream;
 use super::{ModelError, Result};
@@ -90,8 +91,8 @@ pub struct Group {
 pub struct Forward<'a> {
     /// The number of the batch, for visitors.
     pub batch: usize,
-    /// The rotary tables of its positions.
-    pub rotary: &'a Rotary,
+    /// Its tokens and the tables of their positions.
+    pub inputs: &'a Inputs,
     /// The next layer.
     pub layer: usize,
     /// The states of all subjects.
@@ -102,8 +103,8 @@ pub struct Forward<'a> {
 
 impl<'a> Forward<'a> {
     /// Returns the forward of a batch of which all `subjects` enter `layer` with the same state.
-    pub fn new(batch: usize, rotary: &'a Rotary, subjects: usize, (layer, entry): (usize, Entry)) -> Self {
-        Self { batch, rotary, layer, groups: vec![Group { subjects: (0..subjects).collect(), entry }], cache: None }
+    pub fn new(batch: usize, inputs: &'a Inputs, subjects: usize, (layer, entry): (usize, Entry)) -> Self {
+        Self { batch, inputs, layer, groups: vec![Group { subjects: (0..subjects).collect(), entry }], cache: None }
     }
 
     /// Returns the residual stream after the last layer, of a forward of one subject.
@@ -127,8 +128,8 @@ pub struct At<'a> {
     pub site: Option<Site>,
     /// Its weights.
     pub weights: &'a Layer,
-    /// The rotary tables of the batch.
-    pub rotary: &'a Rotary,
+    /// Tokens of the batch and the tables of their positions.
+    pub inputs: &'a Inputs,
     /// The subjects that go the same way here, ascending.
     pub subjects: &'a [usize],
     /// What the layer is entered with.
@@ -306,7 +307,7 @@ impl<'a> Walk<'a> {
                     layer,
                     site: sites.site(layer),
                     weights,
-                    rotary: forward.rotary,
+                    inputs: forward.inputs,
                     subjects: &subjects,
                     entry: &group.entry,
                 };
@@ -323,7 +324,7 @@ impl<'a> Walk<'a> {
                     stop: self.stop,
                     ..Pass::new(attend)
                 };
-                let output = weights.forward(&group.entry.hidden, forward.rotary, &mut pass)?;
+                let output = weights.forward(&group.entry.hidden, forward.inputs, &mut pass)?;
                 let mut entry = group.entry.after(&output);
                 visitor.ran(&at, &Ran { output, begin, times })?;
                 if self.detach {

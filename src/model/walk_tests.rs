@@ -29,7 +29,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
 
 /// What a subject does, written out: the residual stream and the keys of every layer.
 fn by_hand(model: &Model, ids: &[u32], subject: Subject) -> (Vec<u32>, Vec<Option<Indices>>) {
-    let rotary = model.rope(ids.len()).unwrap();
+    let inputs = model.inputs(&[ids.to_vec()], 0).unwrap();
     let mut x = model.embed(&[ids.to_vec()]).unwrap();
     let mut held: Vec<Option<Indices>> = Vec::new();
     for layer in 0..6 {
@@ -39,7 +39,7 @@ fn by_hand(model: &Model, ids: &[u32], subject: Subject) -> (Vec<u32>, Vec<Optio
             Subject::Pattern(pattern) => Attend::Given(held[pattern.source(layer)].as_ref().unwrap()),
         };
         let pass = Pass { ops: Ops::Fast, ..Pass::new(attend) };
-        let output = model.layer(layer, &x, &rotary, &mut { pass }).unwrap();
+        let output = model.layer(layer, &x, &inputs, &mut { pass }).unwrap();
         x = output.hidden;
         held.push(output.indices);
     }
@@ -52,12 +52,12 @@ fn every_order_and_kind_of_weights_gives_what_the_loop_by_hand_gives() {
     let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
     let stream = Stream::new(checkpoint, Device::Cpu, DType::F32);
     let subjects = ["FFFFFF", "FSSFSS", "dense", "FSSSSS", "FSSFSF"].map(subject);
-    let rotary = model.rope(60).unwrap();
+    let inputs = [0, 1].map(|seed| model.inputs(&[ids(seed)], 0).unwrap());
     for order in [Order::Sequences, Order::Layers] {
         for weights in [Weights::Resident(&model), Weights::Streamed(&stream)] {
             let entry = |seed| Entry::first(model.embed(&[ids(seed)]).unwrap());
             let mut forwards: Vec<Forward> =
-                (0..2).map(|n| Forward::new(n, &rotary, subjects.len(), (0, entry(n as u32)))).collect();
+                (0..2).map(|n| Forward::new(n, &inputs[n], subjects.len(), (0, entry(n as u32)))).collect();
             let mut seen = Vec::new();
             let mut note = |at: &At, _: &Ran| -> Result<(), ModelError> {
                 seen.push((at.batch, at.layer));
@@ -86,10 +86,10 @@ fn every_order_and_kind_of_weights_gives_what_the_loop_by_hand_gives() {
 #[test]
 fn a_forward_resumes_where_it_stands_and_ends_where_it_is_told() {
     let model = Model::load(&checkpoint(), &Device::Cpu, DType::F32).unwrap();
-    let rotary = model.rope(60).unwrap();
+    let inputs = model.inputs(&[ids(0)], 0).unwrap();
     let subjects = [subject("FSSFSS")];
     let entry = Entry::first(model.embed(&[ids(0)]).unwrap());
-    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let mut forward = [Forward::new(0, &inputs, 1, (0, entry))];
     let half = Walk { end: Some(2), ..Walk::new(&subjects, Ops::Fast) };
     half.run::<ModelError>(Weights::Resident(&model), Order::Sequences, &mut forward, &mut Unseen).unwrap();
     assert_eq!(forward[0].layer, 2);
@@ -121,10 +121,10 @@ impl Visitor<ModelError> for Swap {
 #[test]
 fn a_visitor_may_give_a_layer_other_keys() {
     let model = Model::load(&checkpoint(), &Device::Cpu, DType::F32).unwrap();
-    let rotary = model.rope(60).unwrap();
+    let inputs = model.inputs(&[ids(0)], 0).unwrap();
     let subjects = [Subject::Pattern(Pattern::all_full(6).unwrap())];
     let entry = Entry::first(model.embed(&[ids(0)]).unwrap());
-    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let mut forward = [Forward::new(0, &inputs, 1, (0, entry))];
     Walk::new(&subjects, Ops::Fast)
         .run(Weights::Resident(&model), Order::Sequences, &mut forward, &mut Swap::default())
         .unwrap();
@@ -137,10 +137,10 @@ fn a_visitor_may_give_a_layer_other_keys() {
 #[test]
 fn a_shared_layer_without_a_source_is_refused_and_a_stop_is_heard() {
     let model = Model::load(&checkpoint(), &Device::Cpu, DType::F32).unwrap();
-    let rotary = model.rope(60).unwrap();
+    let inputs = model.inputs(&[ids(0)], 0).unwrap();
     let subjects = [subject("FSSFSS")];
     // Layer 1 is entered without what layer 0 selected.
-    let at = |layer| [Forward::new(0, &rotary, 1, (layer, Entry::first(model.embed(&[ids(0)]).unwrap())))];
+    let at = |layer| [Forward::new(0, &inputs, 1, (layer, Entry::first(model.embed(&[ids(0)]).unwrap())))];
     let run = |walk: Walk, forward: &mut [Forward]| {
         walk.run::<ModelError>(Weights::Resident(&model), Order::Sequences, forward, &mut Unseen)
     };

@@ -142,8 +142,9 @@ fn sequence_losses(model: &Model, ids: &[u32], keys: Keys) -> Result<Vec<f64>, T
         Keys::Subject(subject) => (subject, None),
         Keys::Window => (Subject::Dense, Some(window(ids.len(), model.config().index_topk))),
     };
-    let rotary = model.rope(ids.len())?;
-    let mut forward = [Forward::new(0, &rotary, 1, (0, Entry::first(model.embed(&[ids.to_vec()])?)))];
+    let batch = [ids.to_vec()];
+    let inputs = model.inputs(&batch, 0)?;
+    let mut forward = [Forward::new(0, &inputs, 1, (0, Entry::first(model.embed(&batch)?)))];
     let walk = Walk::new(std::slice::from_ref(&subject), Ops::Fast);
     walk.run::<TrainError>(Weights::Resident(model), Order::Sequences, &mut forward, &mut Given(window))?;
     let [forward] = forward;

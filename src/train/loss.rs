@@ -49,13 +49,13 @@ pub fn losses(
 ) -> Result<Losses, TrainError> {
     let ids: Vec<Vec<u32>> = sequences.iter().map(|s| s.ids.clone()).collect();
     let x = model.embed(&ids)?;
-    let rotary = model.rope(x.dim(1)?)?;
+    let inputs = model.inputs(&ids, 0)?;
     let subject = match stage {
         Stage::Sparse => Subject::Pattern(Pattern::all_full(model.config().num_hidden_layers)?),
         Stage::Dense | Stage::Warmup => Subject::Dense,
     };
     let walk = Walk { want_scores: stage != Stage::Dense, ..Walk::new(std::slice::from_ref(&subject), Ops::Reference) };
-    let mut forward = [Forward::new(0, &rotary, 1, (0, Entry::first(x)))];
+    let mut forward = [Forward::new(0, &inputs, 1, (0, Entry::first(x)))];
     let given = if stage == Stage::Sparse { given } else { &[] };
     let mut sums = Sums { given, kl: None, load: Vec::new(), indices: Vec::new() };
     walk.run(Weights::Resident(model), Order::Sequences, &mut forward, &mut sums)?;

@@ -19,8 +19,8 @@ fn run(model: &Model, pattern: Pattern, ops: Ops, ids: &[u32], cache: Option<&mu
 
 /// Runs some tokens of several sequences after those in the cache; returns their logits `[B, n, vocab]`.
 fn run_all(model: &Model, pattern: Pattern, ops: Ops, ids: &[Vec<u32>], cache: Option<&mut Cache>) -> Tensor {
-    let rotary = model.rope_at(cache.as_ref().map_or(0, |c| c.len()), ids[0].len()).unwrap();
-    let forward = Forward::new(0, &rotary, 1, (0, Entry::first(model.embed(ids).unwrap())));
+    let inputs = model.inputs(ids, cache.as_ref().map_or(0, |c| c.len())).unwrap();
+    let forward = Forward::new(0, &inputs, 1, (0, Entry::first(model.embed(ids).unwrap())));
     let mut forward = [Forward { cache, ..forward }];
     let subjects = [Subject::Pattern(pattern)];
     let walk = Walk::new(&subjects, ops);
@@ -120,11 +120,11 @@ fn a_cache_refuses_what_it_cannot_hold() {
     let shared: Pattern = "FSFFFF".parse().unwrap();
     let mut cache = model.cache(4).unwrap();
     run(&model, shared, Ops::Fast, &[1, 2, 3], Some(&mut cache));
-    let rotary = model.rope_at(3, 1).unwrap();
+    let inputs = model.inputs(&[vec![4]], 3).unwrap();
     let x = model.embed(&[vec![4]]).unwrap();
     let step = |x: &Tensor, layer: usize, cache: &mut Cache| {
         let mut pass = Pass { cache: Some(&mut cache.layers[layer]), ..Pass::new(Attend::Own) };
-        model.layer(layer, x, &rotary, &mut pass).map(|_| ()).map_err(|e| e.to_string())
+        model.layer(layer, x, &inputs, &mut pass).map(|_| ()).map_err(|e| e.to_string())
     };
     assert_eq!(step(&x, 0, &mut cache), Ok(()));
     assert_eq!(step(&x, 0, &mut cache).unwrap_err(), "the cache has room for 4 tokens, 5 were to be kept");

@@ -193,9 +193,9 @@ fn an_fp8_model_computes_what_its_values_compute() {
     let logits = |checkpoint: &Checkpoint| -> Vec<f32> {
         let model = Model::load(checkpoint, &Device::Cpu, DType::F32).unwrap();
         let ids: Vec<u32> = (0..40).map(|i| i * 7 % 128).collect();
-        let (rotary, mut x) = (model.rope(ids.len()).unwrap(), model.embed(&[ids]).unwrap());
+        let (inputs, mut x) = (model.inputs(std::slice::from_ref(&ids), 0).unwrap(), model.embed(&[ids]).unwrap());
         for layer in 0..6 {
-            x = model.layer(layer, &x, &rotary, &mut Pass::new(Attend::Own)).unwrap().hidden;
+            x = model.layer(layer, &x, &inputs, &mut Pass::new(Attend::Own)).unwrap().hidden;
         }
         model.logits(&x).and_then(|l: Tensor| Ok(l.flatten_all()?.to_vec1()?)).unwrap()
     };

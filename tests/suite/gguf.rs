@@ -146,10 +146,10 @@ fn logits(checkpoint: &Checkpoint) -> Tensor {
     checkpoint.check().unwrap();
     let model = Model::load(checkpoint, &Device::Cpu, DType::F32).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| (i * 37 + i * i * 5) % 64).collect();
-    let rotary = model.rope(ids.len()).unwrap();
+    let inputs = model.inputs(std::slice::from_ref(&ids), 0).unwrap();
     let mut x = model.embed(&[ids]).unwrap();
     for layer in 0..model.config().num_hidden_layers {
-        x = model.layer(layer, &x, &rotary, &mut Pass::new(Attend::Dense)).unwrap().hidden;
+        x = model.layer(layer, &x, &inputs, &mut Pass::new(Attend::Dense)).unwrap().hidden;
     }
     model.logits(&x).unwrap()
 }

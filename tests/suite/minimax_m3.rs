@@ -53,7 +53,7 @@ fn ids(tensor: &Tensor) -> Vec<Vec<u32>> {
 /// Runs the model; `letters` has one per site. Returns logits `[B, T, V]` and the selection of every Full site.
 fn forward(model: &Model, letters: &str, ids: &[Vec<u32>], ops: Ops) -> (Tensor, Vec<Indices>) {
     let Attention::MiniMaxM3(own) = model.config().attention else { panic!("MiniMax-M3 expected") };
-    let rotary = model.rope(ids[0].len()).unwrap();
+    let inputs = model.inputs(ids, 0).unwrap();
     let (mut x, mut roles) = (model.embed(ids).unwrap(), letters.chars());
     let (mut last, mut found): (Option<Indices>, Vec<Indices>) = (None, Vec::new());
     for layer in 0..model.config().num_hidden_layers {
@@ -63,7 +63,7 @@ fn forward(model: &Model, letters: &str, ids: &[Vec<u32>], ops: Ops) -> (Tensor,
             (Some('F'), _) => Attend::Own,
             _ => Attend::Dense,
         };
-        let out = model.layer(layer, &x, &rotary, &mut Pass { ops, ..Pass::new(attend) }).unwrap();
+        let out = model.layer(layer, &x, &inputs, &mut Pass { ops, ..Pass::new(attend) }).unwrap();
         x = out.hidden;
         if role == Some('F') {
             found.extend(out.indices.clone());
@@ -379,8 +379,8 @@ fn decode_goes_on_where_prefill_ends() {
         let (want, _) = forward(&model, letters, &ids, ops);
         let mut cache = model.cache(100).unwrap();
         let mut step = |from: usize, n: usize| {
-            let rotary = model.rope_at(from, n).unwrap();
-            let mut x = model.embed(&[ids[0][from..from + n].to_vec()]).unwrap();
+            let some = [ids[0][from..from + n].to_vec()];
+            let (inputs, mut x) = (model.inputs(&some, from).unwrap(), model.embed(&some).unwrap());
             let (mut last, mut roles): (Option<Indices>, _) = (None, letters.chars());
             for layer in 0..model.config().num_hidden_layers {
                 let role = if own.sites.contains(layer) { roles.next() } else { None };
@@ -390,7 +390,7 @@ fn decode_goes_on_where_prefill_ends() {
                     _ => Attend::Dense,
                 };
                 let mut pass = Pass { ops, cache: Some(&mut cache.layers[layer]), ..Pass::new(attend) };
-                let out = model.layer(layer, &x, &rotary, &mut pass).unwrap();
+                let out = model.layer(layer, &x, &inputs, &mut pass).unwrap();
                 x = out.hidden;
                 last = out.indices.or(last);
             }

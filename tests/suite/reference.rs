@@ -87,10 +87,10 @@ impl Fixture {
     /// Compares logits and loss of dense attention.
     fn compare_dense(&self, input: &str, loss: f64) {
         let ids = self.ids(&format!("{input}input_ids"));
-        let rotary = self.model.rope(ids.len()).unwrap();
+        let inputs = self.model.inputs(std::slice::from_ref(&ids), 0).unwrap();
         let mut x = self.model.embed(std::slice::from_ref(&ids)).unwrap();
         for layer in 0..self.model.config().num_hidden_layers {
-            x = self.model.layer(layer, &x, &rotary, &mut Pass::new(Attend::Dense)).unwrap().hidden;
+            x = self.model.layer(layer, &x, &inputs, &mut Pass::new(Attend::Dense)).unwrap().hidden;
         }
         let logits = self.model.logits(&x).unwrap().i(0).unwrap();
         let want = self.tensor(&format!("{input}logits.dense"));
@@ -122,7 +122,7 @@ fn data(name: &str) -> PathBuf {
 
 /// Runs the model under a pattern; returns logits `[T, V]` and the selection of every Full layer.
 fn forward(model: &Model, pattern: Pattern, ids: &[u32], ops: Ops) -> (Tensor, BTreeMap<usize, Indices>) {
-    let rotary = model.rope(ids.len()).unwrap();
+    let inputs = model.inputs(&[ids.to_vec()], 0).unwrap();
     let mut x = model.embed(&[ids.to_vec()]).unwrap();
     let (mut last, mut found): (Option<Indices>, _) = (None, BTreeMap::new());
     for layer in 0..pattern.len() {
@@ -130,7 +130,7 @@ fn forward(model: &Model, pattern: Pattern, ids: &[u32], ops: Ops) -> (Tensor, B
             Some(indices) if !pattern.is_full(layer) => Attend::Given(indices),
             _ => Attend::Own,
         };
-        let out = model.layer(layer, &x, &rotary, &mut Pass { ops, ..Pass::new(attend) }).unwrap();
+        let out = model.layer(layer, &x, &inputs, &mut Pass { ops, ..Pass::new(attend) }).unwrap();
         x = out.hidden;
         if pattern.is_full(layer) {
             last = out.indices;

@@ -11,6 +11,7 @@ use crate::model::attention::Attention;
 use crate::model::clock::Clock;
 use crate::model::feed::Feed;
 use crate::model::indexer::{Indexer, IndexerInput};
+use crate::model::inputs::Inputs;
 use crate::model::layer::Block;
 use crate::model::ops::{Rotary, rms_norm};
 use crate::model::pass::{LayerOutput, Pass};
@@ -52,12 +53,12 @@ impl Block for Decoder {
         self.attention.can_select()
     }
 
-    fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
+    fn forward(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<LayerOutput> {
         let times = pass.times.take();
         let mut clock = Clock::new(times, x.device());
         let normed = rms_norm(x, &self.attention_norm, self.eps)?;
         clock.lap(|t| &mut t.rest)?;
-        let (attended, extras) = self.attention.forward(&normed, rotary, pass, &mut clock)?;
+        let (attended, extras) = self.attention.forward(&normed, &inputs.rotary, pass, &mut clock)?;
         let x = (x + attended)?;
         let normed = rms_norm(&x, &self.feed_norm, self.eps)?;
         clock.lap(|t| &mut t.rest)?;
@@ -75,10 +76,10 @@ impl Block for Decoder {
         })
     }
 
-    fn attention(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
+    fn attention(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<Tensor> {
         let mut clock = Clock::new(None, x.device());
         let normed = rms_norm(x, &self.attention_norm, self.eps)?;
-        Ok(self.attention.forward(&normed, rotary, pass, &mut clock)?.0)
+        Ok(self.attention.forward(&normed, &inputs.rotary, pass, &mut clock)?.0)
     }
 
     fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {

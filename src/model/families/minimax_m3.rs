@@ -9,6 +9,7 @@ use crate::model::clock::Clock;
 use crate::model::feed::Feed;
 use crate::model::gqa::Gqa;
 use crate::model::heads::Heads;
+use crate::model::inputs::Inputs;
 use crate::model::layer::Block;
 use crate::model::norm::Norm;
 use crate::model::ops::{
@@ -177,12 +178,12 @@ impl Block for Decoder {
         self.indexer.is_some()
     }
 
-    fn forward(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<LayerOutput> {
+    fn forward(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<LayerOutput> {
         let times = pass.times.take();
         let mut clock = Clock::new(times, x.device());
         let normed = self.attention_norm.forward(x)?;
         clock.lap(|t| &mut t.rest)?;
-        let (attended, selected) = self.attend(&normed, rotary, pass, &mut clock)?;
+        let (attended, selected) = self.attend(&normed, &inputs.rotary, pass, &mut clock)?;
         let x = (x + attended)?;
         let normed = self.feed_norm.forward(&x)?;
         clock.lap(|t| &mut t.rest)?;
@@ -194,8 +195,8 @@ impl Block for Decoder {
         Ok(LayerOutput { hidden, indices, own, scores: None, probs: None, expert_load })
     }
 
-    fn attention(&self, x: &Tensor, rotary: &Rotary, pass: &mut Pass) -> Result<Tensor> {
+    fn attention(&self, x: &Tensor, inputs: &Inputs, pass: &mut Pass) -> Result<Tensor> {
         let mut clock = Clock::new(None, x.device());
-        Ok(self.attend(&self.attention_norm.forward(x)?, rotary, pass, &mut clock)?.0)
+        Ok(self.attend(&self.attention_norm.forward(x)?, &inputs.rotary, pass, &mut clock)?.0)
     }
 }

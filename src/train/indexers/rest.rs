@@ -13,7 +13,7 @@ use super::recipe;
 use super::step::Trail;
 use crate::checkpoint::{Checkpoint, Config, demands, indexer_tensors, layer_of};
 use crate::model::ops::cross_entropy;
-use crate::model::{Attend, CheckpointSource, Model, Pass, Rotary, TensorSource};
+use crate::model::{Attend, CheckpointSource, Inputs, Model, Pass, TensorSource};
 use crate::train::optimizer::{self, Gradients};
 use crate::train::params::{Kind, Param, Params};
 use crate::train::{Stage, TrainError};
@@ -70,7 +70,7 @@ impl Rest {
         model: &Model,
         trail: &Trail,
         (ids, targets): (&[u32], &[u32]),
-        rotary: &Rotary,
+        inputs: &Inputs,
         stop: &dyn Fn() -> bool,
     ) -> Result<(f64, Gradients), TrainError> {
         let mut found: Gradients = self.params.0.iter().map(|p| Some(vec![0.0; p.value.len()])).collect();
@@ -90,7 +90,7 @@ impl Rest {
             }
             let x = Var::from_tensor(x)?;
             let mut pass = Pass::new(Attend::to(indices));
-            let y = model.layer(layer, &x, rotary, &mut pass)?.hidden;
+            let y = model.layer(layer, &x, inputs, &mut pass)?.hidden;
             let mut store = (y * slope)?.sum_all()?.backward()?;
             slope = of(&mut store, &x)?;
             self.collect(store, Some(layer), &mut found)?;

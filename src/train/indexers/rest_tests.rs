@@ -38,8 +38,8 @@ fn gradients_layer_by_layer_are_those_of_one_graph() {
         let with = step(&model, &config, &recipe, run.params(), on, &|| false, Some(&mut trail)).unwrap();
         let without = step(&model, &config, &recipe, run.params(), on, &|| false, None).unwrap();
         assert!(with == without, "{name}: the trail changes nothing for indexers");
-        let rotary = model.rope(ids.len()).unwrap();
-        let (loss, found) = rest.gradients(&model, &trail, (&ids, &targets), &rotary, &|| false).unwrap();
+        let inputs = model.inputs(std::slice::from_ref(&ids), 0).unwrap();
+        let (loss, found) = rest.gradients(&model, &trail, (&ids, &targets), &inputs, &|| false).unwrap();
 
         let leaves = rest.params.leaves(Some(Stage::Sparse)).unwrap();
         let mut tensors = rest.fixed_tensors().clone();

@@ -206,9 +206,9 @@ impl IndexerRun {
         let found = step(&self.model, &self.config, &self.recipe, &self.params, on, stop, trail.as_mut())?;
         let of_rest = match (learns, &trail) {
             (Some(rest), Some(trail)) => {
-                let rotary = self.model.rope(sequence.ids.len())?;
+                let inputs = self.model.inputs(std::slice::from_ref(&sequence.ids), 0)?;
                 let on = (sequence.ids.as_slice(), sequence.targets.as_slice());
-                Some(rest.gradients(&self.model, trail, on, &rotary, stop)?)
+                Some(rest.gradients(&self.model, trail, on, &inputs, stop)?)
             }
             _ => None,
         };

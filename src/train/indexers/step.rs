@@ -142,7 +142,7 @@ pub fn step(
     stop: &dyn Fn() -> bool,
     trail: Option<&mut Trail>,
 ) -> Result<Found, TrainError> {
-    let rotary = model.rope(ids.len())?;
+    let inputs = model.inputs(&[ids.to_vec()], 0)?;
     let layers = model.config().num_hidden_layers;
     let last = recipe.layers.iter().map(|&l| recipe.served(l).end).max().unwrap_or(0);
     let subject = if sparse { Subject::Pattern(recipe.pattern) } else { Subject::Dense };
@@ -153,7 +153,7 @@ pub fn step(
         ..Walk::new(std::slice::from_ref(&subject), Ops::Fast)
     };
     let entry = Entry::first(model.embed(&[ids.to_vec()])?.detach());
-    let mut forward = [Forward::new(0, &rotary, 1, (0, entry))];
+    let mut forward = [Forward::new(0, &inputs, 1, (0, entry))];
     let (rows, width) = (Arc::new(rows.to_vec()), ids.len());
     let found = Vec::with_capacity(recipe.layers.len());
     let mut step =
@@ -161,7 +161,7 @@ pub fn step(
     walk.run(Weights::Resident(model), Order::Sequences, &mut forward, &mut step)?;
     let [forward] = forward;
     if step.trail.is_none() && last > 0 {
-        step.meet(last - 1, &forward.groups[0].entry.hidden, &rotary)?;
+        step.meet(last - 1, &forward.groups[0].entry.hidden, &inputs.rotary)?;
     }
     if let Some(trail) = step.trail {
         trail.streams.push(forward.into_hidden()?);
@@ -219,7 +219,7 @@ impl Step<'_> {
 
 impl Visitor<TrainError> for Step<'_> {
     fn enter(&mut self, at: &At, route: Route<'static>) -> Result<Route<'_>, TrainError> {
-        self.meet(at.layer, &at.entry.hidden, at.rotary)?;
+        self.meet(at.layer, &at.entry.hidden, &at.inputs.rotary)?;
         let source = self.recipe.pattern.source(at.layer);
         // What has neither a trained indexer nor one of its own attends to everything, and so do the layers it serves.
         let selects = self.recipe.layers.contains(&source) || self.model.has_indexer(source);
