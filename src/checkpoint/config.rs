@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::families::minimax_m3::MiniMaxM3;
-use super::{CheckpointError, Rope};
+use super::{CheckpointError, DeepseekV4, Rope};
 use crate::domain::{IndexSource, Role, SelectionUnit, Sites, TopK};
 
 /// The supported architectures.
@@ -21,6 +21,8 @@ pub enum Family {
     Qwen3,
     /// The text part of MiniMax-M3.
     MiniMaxM3,
+    /// DeepSeek-V4 and its like.
+    DeepseekV4,
 }
 
 impl Family {
@@ -33,6 +35,7 @@ impl Family {
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
             Self::MiniMaxM3 => "minimax_m3_vl",
+            Self::DeepseekV4 => "deepseek_v4",
         }
     }
 
@@ -41,7 +44,7 @@ impl Family {
         if matches!(text, "minimax_m3_vl_text" | "minimax_m3_text") {
             return Some(Self::MiniMaxM3);
         }
-        [Self::GlmMoeDsa, Self::DeepseekV32, Self::Llama, Self::Qwen2, Self::Qwen3, Self::MiniMaxM3]
+        [Self::GlmMoeDsa, Self::DeepseekV32, Self::Llama, Self::Qwen2, Self::Qwen3, Self::MiniMaxM3, Self::DeepseekV4]
             .into_iter()
             .find(|family| family.model_type() == text)
     }
@@ -72,6 +75,8 @@ pub enum Attention {
     },
     /// Grouped-query attention over blocks of keys, as MiniMax-M3 has it.
     MiniMaxM3(MiniMaxM3),
+    /// One row per token that is key and value of all heads, beside compressed entries; sizes in [`Config::deepseek_v4`].
+    SharedRows,
 }
 
 /// The kind of a layer's MLP.
@@ -152,13 +157,15 @@ pub struct Config {
     pub tie_word_embeddings: bool,
     /// Each site's role as the reference reads it; the first may be Shared here.
     pub roles: Vec<Role>,
+    /// What only DeepSeek-V4 has.
+    pub deepseek_v4: Option<Box<DeepseekV4>>,
 }
 
 impl Config {
     /// Returns the width of what the indexer's queries are made from: the query latent, or the layer's input.
     pub fn index_query_width(&self) -> usize {
         match self.attention {
-            Attention::Mla => self.q_lora_rank,
+            Attention::Mla | Attention::SharedRows => self.q_lora_rank,
             Attention::Gqa { .. } | Attention::MiniMaxM3(_) => self.hidden_size,
         }
     }
@@ -171,20 +178,27 @@ impl Config {
         }
     }
 
-    /// Returns the layers that select keys; the others attend to every visible key.
+    /// Returns the numbers of a token's residual state: those of all streams, of a family that has several.
+    pub fn residual_width(&self) -> usize {
+        self.hidden_size * self.deepseek_v4.as_ref().map_or(1, |v4| v4.hc_mult)
+    }
+
+    /// Returns the layers that select keys; the others attend to every visible key, or to a window.
     pub fn sites(&self) -> Sites {
         let every = Sites::every(self.num_hidden_layers);
-        match self.attention {
+        match (self.attention, &self.deepseek_v4) {
             // A config without a site is refused when it is read.
-            Attention::MiniMaxM3(own) => Sites::new(self.num_hidden_layers, own.sites.iter()).unwrap_or(every),
+            (Attention::MiniMaxM3(own), _) => Sites::new(self.num_hidden_layers, own.sites.iter()).unwrap_or(every),
+            (_, Some(v4)) => Sites::new(self.num_hidden_layers, v4.sites()).unwrap_or(every),
             _ => every,
         }
     }
 
     /// Returns what one selected index stands for.
     pub fn unit(&self) -> SelectionUnit {
-        match self.attention {
-            Attention::MiniMaxM3(own) => SelectionUnit::Block(own.index_block_size as u32),
+        match (self.attention, &self.deepseek_v4) {
+            (Attention::MiniMaxM3(own), _) => SelectionUnit::Block(own.index_block_size as u32),
+            (_, Some(v4)) => SelectionUnit::Entry(v4.entry() as u32),
             _ => SelectionUnit::Token,
         }
     }

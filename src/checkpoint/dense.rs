@@ -91,6 +91,7 @@ impl RawDense {
             max_position_embeddings,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
             roles: vec![Role::Full; layers],
+            deepseek_v4: None,
         })
     }
 

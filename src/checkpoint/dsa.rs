@@ -142,6 +142,7 @@ impl RawDsa {
             max_position_embeddings,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
             roles: self.roles.read(layers)?,
+            deepseek_v4: None,
         })
     }
 }

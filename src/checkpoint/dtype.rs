@@ -18,6 +18,10 @@ pub enum Dtype {
     F8E4M3,
     /// 8-bit float with 5 exponent bits.
     F8E5M2,
+    /// Powers of two in 8 bits, the scales of blocks.
+    F8E8M0,
+    /// 4-bit floats, two of a row in a byte; packed as `I8` in the files that have them.
+    F4E2M1,
     /// Blocks of few bits with common scales, of GGUF files.
     Quantised(Quantisation),
     /// Anything else, such as integers of quantised checkpoints.
@@ -34,6 +38,7 @@ impl Dtype {
             "BF16" => Self::BF16,
             "F8_E4M3" => Self::F8E4M3,
             "F8_E5M2" => Self::F8E5M2,
+            "F8_E8M0" => Self::F8E8M0,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -47,6 +52,8 @@ impl Dtype {
             Self::BF16 => "BF16",
             Self::F8E4M3 => "F8_E4M3",
             Self::F8E5M2 => "F8_E5M2",
+            Self::F8E8M0 => "F8_E8M0",
+            Self::F4E2M1 => "F4_E2M1",
             Self::Quantised(kind) => kind.name(),
             Self::Other(name) => name,
         }
@@ -58,21 +65,26 @@ impl Dtype {
             Self::F64 => Some(8),
             Self::F32 => Some(4),
             Self::F16 | Self::BF16 => Some(2),
-            Self::F8E4M3 | Self::F8E5M2 => Some(1),
-            Self::Quantised(_) => None,
+            Self::F8E4M3 | Self::F8E5M2 | Self::F8E8M0 => Some(1),
+            Self::Quantised(_) | Self::F4E2M1 => None,
             Self::Other(name) => match name.as_str() {
                 "I64" | "U64" | "C64" => Some(8),
                 "I32" | "U32" => Some(4),
                 "I16" | "U16" => Some(2),
-                "I8" | "U8" | "BOOL" | "F8_E8M0" => Some(1),
+                "I8" | "U8" | "BOOL" => Some(1),
                 _ => None,
             },
         }
     }
 
-    /// Returns whether numbers of this dtype can be read as they are; FP8 needs scales.
+    /// Returns whether numbers of this dtype can be read as they are; FP8 and FP4 need scales.
     pub fn is_supported(&self) -> bool {
-        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::Quantised(_))
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E8M0 | Self::Quantised(_))
+    }
+
+    /// Returns whether token or expert ids can be read from this dtype.
+    pub fn is_integer(&self) -> bool {
+        matches!(self.name(), "I64" | "I32")
     }
 
     /// Returns whether this is an 8-bit float.

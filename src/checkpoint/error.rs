@@ -84,7 +84,7 @@ pub enum CheckpointError {
     Config(#[from] serde_json::Error),
     /// Another architecture.
     #[error(
-        "model type '{0}' is not supported; only glm_moe_dsa, deepseek_v32, minimax_m3_vl, llama, qwen2 and qwen3 are"
+        "model type '{0}' is not supported; only glm_moe_dsa, deepseek_v32, deepseek_v4, minimax_m3_vl, llama, qwen2 and qwen3 are"
     )]
     ModelType(String),
     /// A value that the architecture does not allow.
@@ -192,7 +192,7 @@ impl CheckpointError {
                     "download the checkpoint again; a download was probably cut off"
                 }
                 Self::ModelType(_) => {
-                    "DeepSeek-V3.2, GLM-5, Llama 3, SmolLM2, Qwen2.5 and Qwen3 are models of the supported types"
+                    "DeepSeek-V3.2, DeepSeek-V4, GLM-5, Llama 3, SmolLM2, Qwen2.5 and Qwen3 are models of the supported types"
                 }
                 Self::Sidecar(error) => return Some(error.hint()),
                 Self::Foreign { .. } => "give the file that 'indexscope train indexers' wrote for this model",

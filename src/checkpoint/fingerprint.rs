@@ -54,7 +54,8 @@ fn unnamed(index: &IndexSource) -> IndexSource {
 
 /// Returns what of a config changes the forward and is not seen in the tensors' shapes, in a fixed order.
 fn keys(c: &Config) -> Vec<(&'static str, String)> {
-    vec![
+    let own = c.deepseek_v4.as_ref().map(|v4| ("deepseek_v4", v4.key()));
+    let all = vec![
         ("model_type", c.family.model_type().to_owned()),
         ("attention", attention(c.attention)),
         ("num_hidden_layers", c.num_hidden_layers.to_string()),
@@ -77,12 +78,14 @@ fn keys(c: &Config) -> Vec<(&'static str, String)> {
         ("rope", rope(&c.rope)),
         ("tie_word_embeddings", c.tie_word_embeddings.to_string()),
         ("roles", c.roles.iter().map(|role| role.letter()).collect()),
-    ]
+    ];
+    all.into_iter().chain(own).collect()
 }
 
 fn attention(attention: Attention) -> String {
     match attention {
         Attention::Mla => "mla".to_owned(),
+        Attention::SharedRows => "shared_rows".to_owned(),
         Attention::Gqa { num_key_value_heads, head_dim, qkv_bias, qk_norm, rope_interleaved } => {
             format!("gqa,{num_key_value_heads},{head_dim},{qkv_bias},{qk_norm},{rope_interleaved}")
         }
@@ -101,7 +104,7 @@ fn attention(attention: Attention) -> String {
     }
 }
 
-fn rope(Rope { theta, scaling }: &Rope) -> String {
+pub(super) fn rope(Rope { theta, scaling }: &Rope) -> String {
     let scaling = match scaling {
         RopeScaling::Default => "default".to_owned(),
         RopeScaling::Yarn {

@@ -5,10 +5,40 @@
 
 use serde::Deserialize;
 
-use super::{CheckpointError, Demand};
+use super::{CheckpointError, Demand, Dtype, TensorInfo};
 
 /// What is appended to the name of an FP8 tensor to get that of its scales.
 const SCALE_SUFFIX: &str = "_scale_inv";
+
+/// The blocks of FP4 weights: 32 numbers of a row.
+pub const FP4: Blocks = Blocks { rows: 1, columns: 32, powers: true };
+
+/// The value of every e2m1 code: a sign, two bits of exponent, one of mantissa.
+const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// Writes the values of packed FP4 rows of `width` numbers: the even column of a byte is its low half.
+pub fn dequantise_fp4(packed: &[u8], width: usize, scales: &[f32], values: &mut [f32]) {
+    let per_row = width.div_ceil(FP4.columns);
+    let rows = packed.chunks_exact((width / 2).max(1)).zip(values.chunks_exact_mut(width.max(1)));
+    for ((packed, values), scales) in rows.zip(scales.chunks(per_row.max(1))) {
+        for (pair, (values, byte)) in values.chunks_mut(2).zip(packed).enumerate() {
+            let scale = scales[2 * pair / FP4.columns];
+            for (value, code) in values.iter_mut().zip([byte & 15, byte >> 4]) {
+                *value = E2M1[code as usize] * scale;
+            }
+        }
+    }
+}
+
+/// Returns the value of an e8m0 scale: a power of two, NaN for the highest code.
+pub fn e8m0(code: u8) -> f32 {
+    match code {
+        255 => f32::NAN,
+        // 2^−127 is no normal number.
+        0 => f32::from_bits(1 << 22),
+        exponent => f32::from_bits(u32::from(exponent) << 23),
+    }
+}
 
 /// The value of every e4m3 code.
 pub const E4M3: [f32; 256] = e4m3();
@@ -78,11 +108,20 @@ impl Blocks {
         }
     }
 
+    /// Returns the scales that a stored tensor needs; `None` for a dtype or shape that has none.
+    pub fn scales_of(self, name: &str, info: &TensorInfo) -> Option<Demand> {
+        match info.dtype {
+            Dtype::F8E4M3 => self.scales(name, &info.shape),
+            Dtype::F4E2M1 => FP4.scales(name, &info.shape),
+            _ => None,
+        }
+    }
+
     /// Returns the scales that an FP8 weight of this name and shape `[out, in]` needs; `None` for other shapes.
     pub fn scales(self, name: &str, shape: &[usize]) -> Option<Demand> {
         let &[out, input] = shape else { return None };
         let shape = vec![out.div_ceil(self.rows), input.div_ceil(self.columns)];
-        Some(Demand { name: format!("{name}{SCALE_SUFFIX}"), shape })
+        Some(Demand { name: format!("{name}{SCALE_SUFFIX}"), shape, integers: false })
     }
 
     /// Returns codes and scales of a weight with rows of `width`: each block's largest value gets the largest code, or
@@ -234,6 +273,24 @@ mod tests {
         let demand = blocks.scales("a.weight", &[3, 5]).unwrap();
         assert_eq!((demand.name.as_str(), demand.shape), ("a.weight_scale_inv", vec![2, 3]));
         assert_eq!(blocks.scales("a.weight", &[3]), None);
+    }
+
+    #[test]
+    fn fp4_rows_are_pairs_of_codes_with_a_scale_per_32() {
+        let packed: Vec<u8> = (0..32u32).map(|i| (i * 37 % 251) as u8).collect();
+        let scales = [e8m0(127), e8m0(130)];
+        let mut values = [0.0; 64];
+        dequantise_fp4(&packed, 64, &scales, &mut values);
+        // Byte 5 is 185 = 0xb9: codes 9 and 11, −0.5 and −1.5; byte 20 is 238 = 0xee: twice code 14, −4 · 8.
+        assert_eq!(values[10..12], [-0.5, -1.5]);
+        assert_eq!(values[40..42], [-32.0, -32.0]);
+        assert_eq!((e8m0(0), e8m0(1), e8m0(254)), (2f32.powi(-127), 2f32.powi(-126), 2f32.powi(127)));
+        assert!(e8m0(255).is_nan());
+        let info = |dtype, shape: &[usize]| TensorInfo { dtype, shape: shape.to_vec(), shard: 0, start: 0, end: 0 };
+        let blocks = Blocks::default();
+        assert_eq!(blocks.scales_of("a.weight", &info(Dtype::F4E2M1, &[3, 64])).unwrap().shape, [3, 2]);
+        assert_eq!(blocks.scales_of("a.weight", &info(Dtype::F8E4M3, &[3, 64])).unwrap().shape, [1, 1]);
+        assert_eq!(blocks.scales_of("a.weight", &info(Dtype::F32, &[3, 64])), None);
     }
 
     #[test]

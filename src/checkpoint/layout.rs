@@ -1,6 +1,6 @@
 //! The names and shapes of the tensors that an architecture demands.
 
-use super::families::minimax_m3;
+use super::families::{deepseek_v4, minimax_m3};
 use super::{Attention, Config, MlpKind};
 
 /// A tensor that the config demands.
@@ -10,6 +10,8 @@ pub struct Demand {
     pub name: String,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
+    /// Whether it holds whole numbers.
+    pub integers: bool,
 }
 
 /// Returns the layer of a name `model.layers.N.…`; `None` for tensors outside the layers.
@@ -27,10 +29,14 @@ pub fn indexer_tensors(config: &Config, layer: usize) -> Vec<Demand> {
     if let Attention::MiniMaxM3(_) = config.attention {
         return minimax_m3::indexer(config, layer);
     }
+    if config.attention == Attention::SharedRows {
+        return deepseek_v4::indexer(config, layer);
+    }
     let (heads, dim, hidden) = (config.index_n_heads, config.index_head_dim, config.hidden_size);
     let at = |tail: &str, shape: &[usize]| Demand {
         name: format!("model.layers.{layer}.self_attn.indexer.{tail}"),
         shape: shape.to_vec(),
+        integers: false,
     };
     vec![
         at("wq_b.weight", &[heads * dim, config.index_query_width()]),
@@ -50,12 +56,16 @@ pub fn demands(config: &Config) -> Vec<Demand> {
     if !config.tie_word_embeddings {
         all.push("lm_head.weight", &[vocab, hidden]);
     }
+    if config.attention == Attention::SharedRows {
+        deepseek_v4::demands(config, &mut all);
+        return all.demands;
+    }
     for (layer, &kind) in config.mlp.iter().enumerate() {
         all.prefix = format!("model.layers.{layer}.");
         all.push("input_layernorm.weight", &[hidden]);
         all.push("post_attention_layernorm.weight", &[hidden]);
         match config.attention {
-            Attention::Mla => mla(config, &mut all),
+            Attention::Mla | Attention::SharedRows => mla(config, &mut all),
             Attention::MiniMaxM3(own) => minimax_m3::attention(config, &own, &mut all),
             Attention::Gqa { num_key_value_heads, head_dim, qkv_bias, qk_norm, .. } => {
                 let widths =
@@ -87,7 +97,7 @@ pub fn demands(config: &Config) -> Vec<Demand> {
 /// Tensors under one place of the checkpoint's tree of names.
 #[derive(Default)]
 pub(super) struct List {
-    prefix: String,
+    pub(super) prefix: String,
     pub(super) demands: Vec<Demand>,
 }
 
@@ -98,7 +108,13 @@ impl List {
     }
 
     pub(super) fn push(&mut self, tail: &str, shape: &[usize]) {
-        self.demands.push(Demand { name: format!("{}{tail}", self.prefix), shape: shape.to_vec() });
+        self.demands.push(Demand { name: format!("{}{tail}", self.prefix), shape: shape.to_vec(), integers: false });
+    }
+
+    /// Adds a tensor of whole numbers.
+    pub(super) fn push_ids(&mut self, tail: &str, shape: &[usize]) {
+        self.push(tail, shape);
+        self.demands.iter_mut().last().into_iter().for_each(|demand| demand.integers = true);
     }
 }
 
@@ -130,7 +146,7 @@ fn experts(config: &Config, all: &mut List) {
     mlp("mlp.shared_experts", config.shared_width(), hidden, all);
 }
 
-fn mlp(at: &str, width: usize, hidden: usize, all: &mut List) {
+pub(super) fn mlp(at: &str, width: usize, hidden: usize, all: &mut List) {
     all.push(&format!("{at}.gate_proj.weight"), &[width, hidden]);
     all.push(&format!("{at}.up_proj.weight"), &[width, hidden]);
     all.push(&format!("{at}.down_proj.weight"), &[hidden, width]);

@@ -9,7 +9,7 @@ use super::families::{self, Stored};
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
-    Blocks, CheckpointError, Config, Demand, Dtype, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary, copies,
+    Blocks, CheckpointError, Config, Demand, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary, copies,
     fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
 };
 use crate::domain::{Constraints, LayerSet, Pattern, Role};
@@ -99,9 +99,13 @@ impl Checkpoint {
         let mut skipped = Tensors::default();
         for (name, info) in std::mem::take(&mut weights.tensors) {
             match families::stored(&config, &name) {
-                Stored::Used(own) if !is_mtp(&own) => weights.tensors.insert(own, info),
-                _ => skipped.insert(name, info),
-            };
+                Stored::Used(own) if !is_mtp(&own) => {
+                    weights.tensors.extend(families::unpacked(&config, own, info));
+                }
+                // What becomes of MTP layers is known by their names here.
+                Stored::Used(own) => skipped.extend([(own, info)]),
+                Stored::Skipped => skipped.extend([(name, info)]),
+            }
         }
         let copied = copies::copied(&weights, config.sites(), &config.roles);
         let is_copy = |name: &str| is_indexer_tensor(name) && layer_of(name).is_some_and(|l| copied.contains(&l));
@@ -317,7 +321,7 @@ impl Checkpoint {
     }
 
     fn check_tensor(&self, demand: &Demand) -> Result<(), CheckpointError> {
-        let Demand { name, shape } = demand.clone();
+        let Demand { name, shape, integers } = demand.clone();
         let found = self.tensor(&name);
         // Errors spell the name as the file does.
         let spelt = families::spelt(self.config(), &name);
@@ -327,15 +331,17 @@ impl Checkpoint {
         if info.shape != shape {
             return Err(CheckpointError::Shape { name: spelt, got: info.shape.clone(), want: shape });
         }
-        if info.dtype.is_supported() {
+        if if integers { info.dtype.is_integer() } else { info.dtype.is_supported() } {
             return Ok(());
         }
-        let scales = self.0.blocks.scales(&name, &shape).filter(|_| info.dtype == Dtype::F8E4M3);
-        let Some(scales) = scales else {
+        let Some(scales) = self.0.blocks.scales_of(&name, info) else {
             return Err(CheckpointError::UnsupportedDtype { name: spelt, dtype: info.dtype.clone() });
         };
         match self.tensor(&scales.name) {
-            None => Err(CheckpointError::MissingScales { name, scales: scales.name, shape: scales.shape }),
+            None => {
+                let missing = families::spelt(self.config(), &scales.name);
+                Err(CheckpointError::MissingScales { name: spelt, scales: missing, shape: scales.shape })
+            }
             Some(info) if info.dtype.is_float8() => {
                 Err(CheckpointError::UnsupportedDtype { name: scales.name, dtype: info.dtype.clone() })
             }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::config::wrong;
 use super::dense::{self, RawDense};
 use super::dsa::{self, RawDsa};
-use super::families::minimax_m3;
+use super::families::{deepseek_v4, minimax_m3};
 use super::{Attention, CheckpointError, Config, Family, MiniMaxM3};
 
 impl Config {
@@ -24,6 +24,7 @@ impl Config {
         let family = Family::from_model_type(&kind).ok_or(CheckpointError::ModelType(kind))?;
         let config = match family {
             Family::MiniMaxM3 => minimax_m3::read(json)?,
+            Family::DeepseekV4 => deepseek_v4::read(json)?,
             dense if dense.is_dense() => serde_json::from_str::<RawDense>(json)?.read(family)?,
             _ => serde_json::from_str::<RawDsa>(json)?.read(family)?,
         };
@@ -38,6 +39,7 @@ impl Config {
             Attention::Mla => dsa::validate(self),
             Attention::Gqa { .. } => dense::validate(self),
             Attention::MiniMaxM3(own) => minimax_m3::validate(self, own),
+            Attention::SharedRows => deepseek_v4::validate(self),
         }
     }
 
@@ -45,7 +47,7 @@ impl Config {
     /// of sizes exceeds 2⁶³.
     fn bound(&self) -> Result<(), CheckpointError> {
         let (kv_heads, head_dim) = match self.attention {
-            Attention::Mla => (0, 0),
+            Attention::Mla | Attention::SharedRows => (0, 0),
             Attention::Gqa { num_key_value_heads, head_dim, .. }
             | Attention::MiniMaxM3(MiniMaxM3 { num_key_value_heads, head_dim, .. }) => (num_key_value_heads, head_dim),
         };

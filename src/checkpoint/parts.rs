@@ -27,6 +27,8 @@ pub enum Part {
     Router,
     /// Norms.
     Norms,
+    /// Hyper-connections, which mix residual streams.
+    HyperConnections,
     /// Output head.
     Head,
     /// Layers for multi-token prediction, which are skipped.
@@ -39,7 +41,7 @@ pub enum Part {
 
 impl Part {
     /// Every part in the order in which they are listed.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Embedding,
         Self::Attention,
         Self::Indexer,
@@ -48,6 +50,7 @@ impl Part {
         Self::SharedExperts,
         Self::Router,
         Self::Norms,
+        Self::HyperConnections,
         Self::Head,
         Self::Mtp,
         Self::Vision,
@@ -67,6 +70,7 @@ impl Part {
                 "model.embed_tokens.weight" => Self::Embedding,
                 "model.norm.weight" => Self::Norms,
                 "lm_head.weight" => Self::Head,
+                _ if name.starts_with("model.hc_head.") => Self::HyperConnections,
                 _ if name.contains("mtp") => Self::Mtp,
                 _ if ["vision", "multi_modal_projector", "patch_merge_mlp"].iter().any(|at| name.starts_with(at)) => {
                     Self::Vision
@@ -78,7 +82,14 @@ impl Part {
         let has = |piece: &str| name.contains(piece);
         if is_indexer_tensor(name) {
             Self::Indexer
-        } else if has("layernorm.") || has(".q_norm.") || has(".k_norm.") {
+        } else if has("attn_hc.") || has("ffn_hc.") {
+            Self::HyperConnections
+        } else if has("layernorm.")
+            || has(".q_norm.")
+            || has(".k_norm.")
+            || has(".kv_norm.")
+            || has(".compressor.norm.")
+        {
             Self::Norms
         } else if has(".self_attn.") {
             Self::Attention
@@ -107,6 +118,7 @@ impl fmt::Display for Part {
             Self::SharedExperts => "shared experts",
             Self::Router => "routers",
             Self::Norms => "norms",
+            Self::HyperConnections => "hyper-connections",
             Self::Head => "output head",
             Self::Mtp => "MTP (skipped)",
             Self::Vision => "vision (skipped)",

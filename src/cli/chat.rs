@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::conversation::{conversation, is_conversation};
 use super::{CliError, json_lines, model};
-use crate::checkpoint::{Checkpoint, Family};
+use crate::checkpoint::Checkpoint;
+use crate::domain::SelectionUnit;
 use crate::engine::Sequence;
 use crate::input;
 use crate::model::chat::{ChatError, ChatTemplate};
@@ -14,7 +15,7 @@ use crate::model::chat::{ChatError, ChatTemplate};
 /// # Errors
 /// Where there is no template or tokenizer, or a value is no conversation that the template takes.
 pub(super) fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<Sequence>, CliError> {
-    if checkpoint.config().family == Family::MiniMaxM3 {
+    if checkpoint.config().unit() != SelectionUnit::Token {
         let kind = checkpoint.config().family.model_type();
         return Err(CliError::run(format!("--chat is not supported for models of type {kind}"))
             .hint("give --text FILE or --tokens FILE"));

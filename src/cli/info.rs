@@ -9,7 +9,7 @@ use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
 use super::target;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind};
-use crate::domain::{IndexSource, LayerSet, SelectionUnit};
+use crate::domain::{IndexSource, LayerSet, SelectionUnit, Site};
 use crate::interop::{Target, indexer_rope_warning};
 
 /// Arguments of `info`.
@@ -63,6 +63,7 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "index": config.index.to_string(),
         "index_topk": config.index_topk,
         "unit": config.unit(),
+        "residual_streams": config.residual_width() / config.hidden_size.max(1),
         "groups": config.index_groups(),
         "sites": config.sites().iter().collect::<Vec<_>>(),
         "index_heads": config.index_n_heads,
@@ -71,7 +72,7 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "full": native.full_count(),
         "shared": native.shared_count(),
         "reference": constraints.reference()?,
-        "locked_shared": constraints.locked_shared.iter().collect::<Vec<_>>(),
+        "locked_shared": locked_layers(checkpoint).iter().collect::<Vec<_>>(),
         "copied_indexers": checkpoint.copied_indexers().iter().collect::<Vec<_>>(),
         "dtypes": dtypes(checkpoint),
         "bytes": parts.iter().map(|p| p.bytes).sum::<u64>(),
@@ -130,6 +131,7 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
             config.max_position_embeddings,
             chooser(config)
         ),
+        selecting(config),
         format!("native pattern: {native} ({} Full, {} Shared)", native.full_count(), native.shared_count()),
         locked(checkpoint),
         format!("stored as: {}", stored.join(", ")),
@@ -151,9 +153,30 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
     Ok(table)
 }
 
+/// Returns which layers select, and what several residual streams cost.
+fn selecting(config: &Config) -> String {
+    let (sites, streams) = (config.sites(), config.residual_width() / config.hidden_size.max(1));
+    let which = if sites.is_every_layer() {
+        "every layer selects".to_owned()
+    } else {
+        let layers: Vec<String> = sites.iter().map(|layer| layer.to_string()).collect();
+        format!("{} of {} layers select: {}", sites.len(), sites.layers(), layers.join(", "))
+    };
+    if streams == 1 {
+        return which;
+    }
+    format!("{which}; {streams} residual streams: kept states hold {streams} times the hidden width per token")
+}
+
+/// Returns the layers that are locked Shared.
+fn locked_layers(checkpoint: &Checkpoint) -> LayerSet {
+    let constraints = checkpoint.constraints();
+    constraints.locked_shared.iter().filter_map(|site| constraints.sites.layer(Site(site))).collect()
+}
+
 /// Returns which layers are locked Shared, and why.
 fn locked(checkpoint: &Checkpoint) -> String {
-    let (all, copied) = (checkpoint.constraints().locked_shared, checkpoint.copied_indexers());
+    let (all, copied) = (locked_layers(checkpoint), checkpoint.copied_indexers());
     let absent = all.iter().filter(|&layer| !copied.contains(layer)).collect();
     let listed = |why: &str, layers: LayerSet| {
         let numbers: Vec<String> = layers.iter().map(|l| l.to_string()).collect();

@@ -248,7 +248,7 @@ pub fn check_streaming_room(
     let size = settings.placement.dtype.size_in_bytes();
     let tokens: usize = calibration.sequences().iter().map(|s| s.ids.len()).sum();
     // While a group of patterns passes a layer, its state before and those after it are held.
-    let states = tokens * checkpoint.config().hidden_size * size * (subjects + 1);
+    let states = tokens * checkpoint.config().residual_width() * size * (subjects + 1);
     let needed = checkpoint.largest_piece_bytes(size) + states as u64;
     check_memory("the largest layer and the residual states need", needed, free_bytes())
         .map_err(|e| e.hint("use fewer tokens or patterns, --dtype bf16, or a machine with more memory"))

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::output::{OutputArgs, Table};
 use crate::analysis::machine::{Gpu, Machine, Sheet, Weights, saving, threshold};
-use crate::checkpoint::{Config, Family};
-use crate::domain::Role;
+use crate::checkpoint::Config;
+use crate::domain::{Role, SelectionUnit};
 use crate::engine::geometry;
 use crate::input;
 
@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         return Err(CliError::run(format!("'{}' is of type {kind}, which has no indexers to share", path.display()))
             .hint("give the config.json of a DSA model, such as DeepSeek-V3.2 or GLM-5"));
     }
-    if config.family == Family::MiniMaxM3 {
+    if config.unit() != SelectionUnit::Token {
         let kind = config.family.model_type();
         return Err(CliError::run(format!("what sharing saves is not predicted for models of type {kind} yet"))
             .hint("measure it: indexscope bench, with the checkpoint"));

@@ -129,6 +129,12 @@ struct RandomSource {
 
 impl TensorSource for RandomSource {
     fn get(&self, name: &str, shape: &[usize], dtype: DType) -> crate::model::Result<Tensor> {
+        if dtype == DType::U32 {
+            // A table of experts: each row holds different ones, and there are at least as many as a row has.
+            let (rows, width) = (shape.first().copied().unwrap_or(1), shape.last().copied().unwrap_or(1));
+            let ids = (0..rows).flat_map(|_| 0..width as u32);
+            return Ok(Tensor::from_iter(ids, &Device::Cpu)?.reshape(shape)?);
+        }
         let tensor = if name.ends_with("norm.weight") {
             Tensor::ones(shape, dtype, &self.device)?
         } else if name.ends_with("bias") {

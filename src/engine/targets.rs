@@ -58,7 +58,7 @@ impl Targets {
         self.sequences.iter().map(Vec::len)
     }
 
-    /// Returns −log p of every target from the final hidden states `[B, T, hidden]`, sequence by sequence.
+    /// Returns −log p of every target from the residual stream after the last layer, sequence by sequence.
     pub(super) fn losses(
         &self,
         subject: Subject,
@@ -84,13 +84,13 @@ impl Targets {
         Err(not_finite(subject, sequence, position))
     }
 
-    /// Picks the scored queries' rows of `[B, T, hidden]`: `[R, hidden]`.
+    /// Picks the scored queries' rows of the residual stream `[B, T, …]`: `[R, …]`.
     pub(super) fn rows(&self, hidden: &Tensor) -> Result<Predictions, BackendError> {
-        let (b, t, width) = hidden.dims3()?;
+        let t = hidden.dim(1)?;
         let rows = self.sequences.iter().enumerate();
         let rows = rows.flat_map(|(n, targets)| targets.iter().map(move |&(p, _)| (n * t + p) as u32));
         let rows = Tensor::from_iter(rows, hidden.device())?;
-        Ok(Predictions::of(hidden.reshape((b * t, width))?.index_select(&rows, 0)?))
+        Ok(Predictions::of(hidden.flatten(0, 1)?.index_select(&rows, 0)?))
     }
 
     /// Scores the picked rows of a forward against those of the reference; `None` scores the reference itself.

@@ -65,7 +65,7 @@ impl Attention {
             checkpoint::Attention::Gqa { num_key_value_heads, .. } => {
                 Arc::new(Gqa::load(scope, config, num_key_value_heads)?)
             }
-            checkpoint::Attention::MiniMaxM3(_) => {
+            checkpoint::Attention::MiniMaxM3(_) | checkpoint::Attention::SharedRows => {
                 return Err(ModelError::Unsupported {
                     family: config.family.model_type(),
                     what: "selection of tokens",

@@ -115,6 +115,12 @@ impl Cache {
     /// Where the device has no room.
     pub fn new(config: &Config, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let (kept, shared) = match config.attention {
+            Attention::SharedRows => {
+                return Err(ModelError::Unsupported {
+                    family: config.family.model_type(),
+                    what: "decoding with a cache",
+                });
+            }
             Attention::Mla => (config.kv_lora_rank, config.qk_rope_head_dim),
             Attention::Gqa { num_key_value_heads, head_dim, .. }
             | Attention::MiniMaxM3(MiniMaxM3 { num_key_value_heads, head_dim, .. }) => {

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::families::Collapse;
 use super::norm::Norm;
 use super::weights::{Linear, Scope};
 use super::{ModelError, Result};
@@ -12,11 +13,14 @@ use crate::checkpoint::Config;
 pub struct Embedding {
     /// `[vocab, hidden]`.
     weight: Tensor,
+    /// Residual streams that begin as copies of the vectors; `None` where there is one alone.
+    streams: Option<usize>,
 }
 
 impl Embedding {
     pub(super) fn load(root: &Scope, config: &Config) -> Result<Self> {
-        Ok(Self { weight: root.get("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])? })
+        let weight = root.get("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])?;
+        Ok(Self { weight, streams: config.deepseek_v4.as_ref().map(|v4| v4.hc_mult) })
     }
 
     /// Returns the dtype of the vectors.
@@ -24,7 +28,7 @@ impl Embedding {
         self.weight.dtype()
     }
 
-    /// Embeds sequences of one length: `[B, T, hidden]`.
+    /// Embeds sequences of one length: `[B, T, hidden]`, or `[B, T, streams, hidden]` of a family with several streams.
     ///
     /// # Errors
     /// [`ModelError::Batch`] for sequences of different lengths, [`ModelError::Token`] for an unknown id.
@@ -38,7 +42,11 @@ impl Embedding {
             return Err(ModelError::Token { id, vocab });
         }
         let flat = Tensor::new(ids.concat(), self.weight.device())?;
-        Ok(self.weight.index_select(&flat, 0)?.reshape((ids.len(), t, hidden))?)
+        let x = self.weight.index_select(&flat, 0)?.reshape((ids.len(), t, hidden))?;
+        Ok(match self.streams {
+            Some(streams) => x.unsqueeze(2)?.broadcast_as((ids.len(), t, streams, hidden))?.contiguous()?,
+            None => x,
+        })
     }
 }
 
@@ -47,6 +55,7 @@ impl Embedding {
 pub struct Head {
     norm: Norm,
     linear: Linear,
+    collapse: Option<Collapse>,
 }
 
 impl Head {
@@ -60,7 +69,7 @@ impl Head {
             None => Linear::of(Embedding::load(root, config)?.weight),
         };
         let norm = Norm::load(root, "model.norm.weight", config.hidden_size, config)?;
-        Ok(Self { norm, linear })
+        Ok(Self { norm, linear, collapse: Collapse::load(root, config)? })
     }
 
     /// Returns the number of token ids.
@@ -76,6 +85,8 @@ impl Head {
     /// # Errors
     /// Where the device has no room.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.linear.forward(&self.norm.forward(x)?)?.to_dtype(DType::F32)?)
+        let collapsed = self.collapse.as_ref().map(|collapse| collapse.forward(x)).transpose()?;
+        let x = self.norm.forward(collapsed.as_ref().unwrap_or(x))?;
+        Ok(self.linear.forward(&x)?.to_dtype(DType::F32)?)
     }
 }

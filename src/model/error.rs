@@ -30,6 +30,16 @@ pub enum ModelError {
         /// What was asked for.
         what: &'static str,
     },
+    /// A table of experts names one that does not exist.
+    #[error("tensor '{table}' names expert {expert}, but there are {experts} experts")]
+    NoExpert {
+        /// The table.
+        table: String,
+        /// The expert.
+        expert: u32,
+        /// Experts of a layer.
+        experts: usize,
+    },
     /// A token id outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     Token {

@@ -13,7 +13,7 @@ use crate::checkpoint::{Config, MlpKind};
 #[derive(Clone, Debug)]
 pub(super) enum Feed {
     Dense(Mlp),
-    Sparse(Moe),
+    Sparse(Box<Moe>),
 }
 
 impl Feed {
@@ -24,7 +24,7 @@ impl Feed {
             MlpKind::Dense => {
                 Self::Dense(Mlp::load(&scope, (config.hidden_size, config.intermediate_size), Activation::of(config))?)
             }
-            MlpKind::Sparse => Self::Sparse(Moe::load(&scope, config)?),
+            MlpKind::Sparse => Self::Sparse(Box::new(Moe::load(&scope, config)?)),
         })
     }
 
@@ -33,7 +33,7 @@ impl Feed {
         Ok(match self {
             Self::Dense(mlp) if pass.ops == Ops::Fast => (mlp.in_chunks(x, pass)?, None),
             Self::Dense(mlp) => (mlp.forward(x)?, None),
-            Self::Sparse(moe) => moe.forward(x, pass)?,
+            Self::Sparse(moe) => moe.forward(x, &[], pass)?,
         })
     }
 }

@@ -28,7 +28,7 @@ impl Gqa {
         let (bias, normed, interleaved) = match config.attention {
             Attention::Gqa { qkv_bias, qk_norm, rope_interleaved, .. } => (qkv_bias, qk_norm, rope_interleaved),
             Attention::MiniMaxM3(_) => (false, true, false),
-            Attention::Mla => (false, false, false),
+            Attention::Mla | Attention::SharedRows => (false, false, false),
         };
         let (heads, dim, hidden) = (config.num_attention_heads, config.v_head_dim, config.hidden_size);
         let linear = |name, heads| Linear::load(scope, name, (heads * dim, hidden), bias);

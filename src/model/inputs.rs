@@ -15,6 +15,8 @@ pub struct Inputs {
     pub ids: Arc<[u32]>,
     /// Cosines and sines of attention and indexer.
     pub rotary: Rotary,
+    /// Those of layers that compress their keys, where the family rotates them otherwise.
+    pub compressed: Option<Rotary>,
 }
 
 impl Inputs {
@@ -29,9 +31,13 @@ impl Inputs {
     /// Where the device has no room.
     pub(super) fn new(config: &Config, ids: &[Vec<u32>], start: usize, device: &Device) -> Result<Self> {
         let positions = start..start + ids.first().map_or(0, Vec::len);
+        let compressed = config.deepseek_v4.as_ref();
         Ok(Self {
             ids: ids.concat().into(),
-            rotary: rope::tables(&config.rope, config.qk_rope_head_dim, positions, device)?,
+            rotary: rope::tables(&config.rope, config.qk_rope_head_dim, positions.clone(), device)?,
+            compressed: compressed
+                .map(|v4| rope::tables(&v4.compress_rope, config.qk_rope_head_dim, positions, device))
+                .transpose()?,
         })
     }
 }

@@ -18,6 +18,8 @@ pub(super) enum Activation {
     SwiGlu,
     /// Bounded, with a factor inside the sigmoid and 1 added to `up`: [`clamped_swiglu`].
     Clamped { alpha: f64, limit: f64 },
+    /// silu(min(gate, limit)) · clamp(up, −limit, limit).
+    Bounded { limit: f64 },
 }
 
 impl Activation {
@@ -25,7 +27,10 @@ impl Activation {
     pub(super) fn of(config: &Config) -> Self {
         match config.attention {
             Attention::MiniMaxM3(own) => Self::Clamped { alpha: own.swiglu_alpha, limit: own.swiglu_limit },
-            _ => Self::SwiGlu,
+            _ => match config.deepseek_v4.as_ref().and_then(|v4| v4.swiglu_limit) {
+                Some(limit) => Self::Bounded { limit },
+                None => Self::SwiGlu,
+            },
         }
     }
 }
@@ -65,6 +70,7 @@ impl Mlp {
         self.down.forward(&match self.activation {
             Activation::SwiGlu => swiglu(&gate, &up)?,
             Activation::Clamped { alpha, limit } => clamped_swiglu(&gate, &up, alpha, limit)?,
+            Activation::Bounded { limit } => swiglu(&gate.minimum(limit)?, &up.clamp(-limit, limit)?)?,
         })
     }
 

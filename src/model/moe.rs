@@ -1,16 +1,18 @@
-//! Mixture of experts: sigmoid router with a bias for choosing, group-limited top-k, shared experts.
+//! Mixture of experts: a router with a bias for choosing, group-limited top-k, or a table over token ids; shared experts.
+
+use std::sync::Arc;
 
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
-use super::Result;
 use super::dispatch::dispatch;
 use super::experts::Experts;
 use super::mlp::{Activation, Mlp};
 use super::ops::choose_experts;
 use super::pass::Pass;
 use super::weights::{Linear, Scope};
-use crate::checkpoint::Config;
+use super::{ModelError, Result};
+use crate::checkpoint::{Config, Scoring};
 
 /// Tokens that one thread chooses for at least: below that, waking it costs more.
 const TOGETHER: usize = 128;
@@ -25,6 +27,9 @@ pub(super) struct Moe {
     bias_there: Tensor,
     experts: Experts,
     shared: Option<Mlp>,
+    scoring: Scoring,
+    /// Each token id's experts, where they are not chosen by the scores.
+    table: Option<Arc<[u32]>>,
     routing: Routing,
 }
 
@@ -39,9 +44,25 @@ struct Routing {
 }
 
 impl Moe {
+    /// Loads experts that are chosen by their scores.
     pub(super) fn load(scope: &Scope, config: &Config) -> Result<Self> {
+        let bias = scope.get_f32("gate.e_score_correction_bias", &[config.n_routed_experts])?.detach();
+        Self::build(scope, config, bias, None)
+    }
+
+    /// Loads experts that a table chooses by token id.
+    pub(super) fn load_hashed(scope: &Scope, config: &Config) -> Result<Self> {
+        let experts = config.n_routed_experts;
+        let table = scope.get_ids("gate.tid2eid", &[config.vocab_size, config.num_experts_per_tok])?;
+        if let Some(&expert) = table.iter().find(|&&expert| expert as usize >= experts) {
+            return Err(ModelError::NoExpert { table: format!("{}.gate.tid2eid", scope.path()), expert, experts });
+        }
+        let device = scope.get_f32("gate.weight", &[experts, config.hidden_size])?.device().clone();
+        Self::build(scope, config, Tensor::zeros(experts, DType::F32, &device)?, Some(table.into()))
+    }
+
+    fn build(scope: &Scope, config: &Config, bias_there: Tensor, table: Option<Arc<[u32]>>) -> Result<Self> {
         let (hidden, experts, shared_width) = (config.hidden_size, config.n_routed_experts, config.shared_width());
-        let bias_there = scope.get_f32("gate.e_score_correction_bias", &[experts])?.detach();
         Ok(Self {
             router: Linear::of(scope.get_f32("gate.weight", &[experts, hidden])?),
             bias: bias_there.to_vec1()?,
@@ -52,6 +73,8 @@ impl Moe {
             } else {
                 Some(Mlp::load(&scope.at("shared_experts"), (hidden, shared_width), Activation::of(config))?)
             },
+            scoring: config.deepseek_v4.as_ref().map_or(Scoring::Sigmoid, |v4| v4.scoring),
+            table,
             routing: Routing {
                 per_token: config.num_experts_per_tok,
                 groups: config.n_group,
@@ -62,20 +85,25 @@ impl Moe {
         })
     }
 
-    /// Applies the experts to `x` `[B, T, hidden]`; also returns how many tokens each expert got, where the host knows.
-    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Option<Vec<u32>>)> {
+    /// Applies the experts to `x` `[B, T, hidden]` of tokens `ids`, B·T of them; also returns how many tokens each expert
+    /// got, where the host knows.
+    pub(super) fn forward(&self, x: &Tensor, tokens: &[u32], pass: &Pass) -> Result<(Tensor, Option<Vec<u32>>)> {
         let hidden = x.dim(D::Minus1)?;
         let flat = x.reshape((x.elem_count() / hidden, hidden))?; // N H
         let n = flat.dim(0)?;
-        let p = candle_nn::ops::sigmoid(&self.router.forward(&flat.to_dtype(DType::F32)?)?)?; // N E
+        let p = self.scores(&self.router.forward(&flat.to_dtype(DType::F32)?)?)?; // N E
         let k = self.routing.per_token;
         let whole = self.routing.groups_kept >= self.routing.groups;
-        let there = if whole { choose_experts(&p.detach(), &self.bias_there, k)? } else { None };
+        let there =
+            if whole && self.table.is_none() { choose_experts(&p.detach(), &self.bias_there, k)? } else { None };
         // Scores of all experts are much to bring to the host, and ids in between are something to wait for.
         let (ids, here) = if let Some(ids) = there {
             (ids, None)
         } else {
-            let chosen = self.choose(&p.detach().flatten_all()?.to_vec1()?); // N·K expert ids
+            let chosen = match &self.table {
+                Some(table) => tokens.iter().flat_map(|&id| &table[id as usize * k..][..k]).copied().collect(),
+                None => self.choose(&p.detach().flatten_all()?.to_vec1()?),
+            }; // N·K expert ids
             (Tensor::from_slice(&chosen, (n, k), x.device())?, Some(chosen))
         };
         let mut weights = p.gather(&ids, 1)?; // N K
@@ -102,6 +130,16 @@ impl Moe {
             (y + dispatch(&self.experts, &flat, &chosen, &weights, pass)?)?
         };
         Ok((y.reshape(x.shape())?, Some(load)))
+    }
+
+    /// Returns the experts' scores from the router's logits.
+    fn scores(&self, logits: &Tensor) -> Result<Tensor> {
+        Ok(match self.scoring {
+            Scoring::Sigmoid => candle_nn::ops::sigmoid(logits)?,
+            Scoring::Softmax => candle_nn::ops::softmax(logits, D::Minus1)?,
+            // ln(1 + e^x) from the side on which the exponential does not overflow.
+            Scoring::SqrtSoftplus => (logits.relu()? + (logits.abs()?.neg()?.exp()? + 1.0)?.log()?)?.sqrt()?,
+        })
     }
 
     /// Adds to `y` what each expert gives to its tokens; operands as in [`dispatch`].

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::ops::Fp8Weight;
 use super::{ModelError, Result};
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Quantisation, layer_of};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, FP4, Quantisation, dequantise_fp4, e8m0, layer_of};
 
 /// Gives tensors by their name in the checkpoint.
 pub trait TensorSource: Debug {
@@ -58,6 +58,21 @@ impl CheckpointSource {
     }
 }
 
+impl CheckpointSource {
+    /// Reads a packed FP4 weight `[out, in]` and multiplies it by its scales.
+    fn dequantise_fp4(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let unsupported = || CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: Dtype::F4E2M1 };
+        let (&[out, input], Some(scales)) = (shape, FP4.scales(name, shape)) else {
+            return Err(unsupported().into());
+        };
+        let host = Self { device: Device::Cpu, ..self.clone() };
+        let scales: Vec<f32> = host.get(&scales.name, &scales.shape, DType::F32)?.flatten_all()?.to_vec1()?;
+        let mut values = vec![0.0; out * input];
+        dequantise_fp4(self.checkpoint.bytes(name)?, input, &scales, &mut values);
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(&self.device)?)
+    }
+}
+
 impl TensorSource for CheckpointSource {
     fn get(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let info = self.checkpoint.tensor(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
@@ -72,6 +87,19 @@ impl TensorSource for CheckpointSource {
                 return Ok(values.dequantize(&Device::Cpu)?.to_dtype(dtype)?.to_device(&self.device)?);
             }
             Dtype::F8E4M3 => return self.dequantise(name, shape, dtype),
+            Dtype::F4E2M1 => return self.dequantise_fp4(name, shape, dtype),
+            Dtype::F8E8M0 => {
+                let values = self.checkpoint.bytes(name)?.iter().map(|&code| e8m0(code));
+                let values = Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?;
+                return Ok(values.to_dtype(dtype)?.to_device(&self.device)?);
+            }
+            ref ids if ids.is_integer() && dtype == DType::U32 => {
+                if ids.size() == Some(8) {
+                    DType::I64
+                } else {
+                    DType::I32
+                }
+            }
             ref other => {
                 return Err(CheckpointError::UnsupportedDtype { name: name.to_owned(), dtype: other.clone() }.into());
             }
@@ -159,6 +187,12 @@ impl<'a> Scope<'a> {
     /// Returns a tensor that stays in f32 whatever the model's dtype (router, indexer weights).
     pub(super) fn get_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.source.get(&format!("{}{name}", self.prefix), shape, DType::F32)
+    }
+
+    /// Returns a table of ids, row after row.
+    pub(super) fn get_ids(&self, name: &str, shape: &[usize]) -> Result<Vec<u32>> {
+        let ids = self.source.get(&format!("{}{name}", self.prefix), shape, DType::U32)?;
+        Ok(ids.flatten_all()?.to_vec1()?)
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

@@ -124,6 +124,7 @@ impl TrainError {
                 "make room on the disk, and check the permissions; --resume goes on from the last saved state"
             }
             Self::Stopped => "--resume goes on from the last saved state",
+            Self::Model(error) if error.hint().is_some() => return error.hint(),
             Self::Model(_) | Self::Pattern(_) => "'indexscope info MODEL' shows whether the model can be run",
         };
         Some(hint.to_owned())

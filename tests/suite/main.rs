@@ -10,6 +10,7 @@ mod chat;
 mod checkpoint;
 mod cli;
 mod decode;
+mod deepseek_v4;
 mod demo;
 mod engines;
 mod export;

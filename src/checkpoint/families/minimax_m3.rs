@@ -173,6 +173,7 @@ impl Raw {
             rope,
             max_position_embeddings,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
+            deepseek_v4: None,
             roles: vec![Role::Full; sites.len()],
         })
     }

@@ -2,9 +2,11 @@
 //!
 //! Inside the program tensors have the names of GLM-5; a family that stores other names maps them when it is opened.
 
+pub(super) mod deepseek_v4;
 pub(super) mod minimax_m3;
 
-use super::{Config, Family};
+use super::dtype::Tensors;
+use super::{Config, Family, TensorInfo};
 
 /// What becomes of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub(super) enum Stored {
 pub(super) fn stored(config: &Config, name: &str) -> Stored {
     match config.family {
         Family::MiniMaxM3 => minimax_m3::stored(name),
+        Family::DeepseekV4 => Stored::Used(deepseek_v4::canonical(name, config.num_hidden_layers)),
         _ => Stored::Used(name.to_owned()),
     }
 }
@@ -27,6 +30,15 @@ pub(super) fn stored(config: &Config, name: &str) -> Stored {
 pub(super) fn spelt(config: &Config, name: &str) -> String {
     match config.family {
         Family::MiniMaxM3 => minimax_m3::spelt(name),
+        Family::DeepseekV4 => deepseek_v4::spelt(name),
         _ => name.to_owned(),
+    }
+}
+
+/// Returns the tensors that a stored one holds: itself, or several where the family stacks them.
+pub(super) fn unpacked(config: &Config, name: String, info: TensorInfo) -> Tensors {
+    match config.family {
+        Family::DeepseekV4 => deepseek_v4::unpacked(name, info),
+        _ => Tensors::from([(name, info)]),
     }
 }

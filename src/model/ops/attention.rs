@@ -38,6 +38,7 @@ impl MlaShape {
     pub fn of(config: &Config) -> Self {
         let (nope, rope) = match config.attention {
             checkpoint::Attention::Mla => (config.qk_nope_head_dim, config.qk_rope_head_dim),
+            checkpoint::Attention::SharedRows => (config.v_head_dim, 0),
             checkpoint::Attention::Gqa { head_dim, .. }
             | checkpoint::Attention::MiniMaxM3(MiniMaxM3 { head_dim, .. }) => (head_dim, 0),
         };

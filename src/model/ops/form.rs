@@ -24,7 +24,7 @@ impl Sizes {
         let kept = match config.attention {
             Attention::Mla => Kept::Latent(config.kv_lora_rank),
             Attention::Gqa { num_key_value_heads, .. } => Kept::Heads(num_key_value_heads),
-            Attention::MiniMaxM3(_) => Kept::Blocks,
+            Attention::MiniMaxM3(_) | Attention::SharedRows => Kept::Blocks,
         };
         let indexer = (!config.index.is_oracle()).then_some((config.index_n_heads, config.index_head_dim));
         Self { indexer, shape: MlaShape::of(config), kept }

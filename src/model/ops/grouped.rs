@@ -46,6 +46,7 @@ pub fn sparse_grouped(q: &Tensor, kv: &Tensor, shape: MlaShape, scale: f64, pick
                             q,
                             keys: [Rows::of(kv, at, nope, wkv), Rows::new(&[], 0)],
                             values: Rows::of(kv, at + nope, value, wkv),
+                            sinks: &[],
                             selected: selection.row(i),
                             scale: scale as f32,
                             scratch: &mut scratch,

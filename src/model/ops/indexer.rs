@@ -12,7 +12,7 @@ use super::allowed::{Allowed, check};
 use super::gemm::{Mat, matmul};
 use super::stop::Stop;
 use super::storage::{floats, on_cpu, with_floats};
-use super::topk::{top_k_row, top_k_rows};
+use super::topk::{top_k_row, top_k_rows, top_k_seen};
 use super::{Indices, MASKED, simd};
 use crate::domain::Selection;
 
@@ -46,6 +46,61 @@ pub fn selects_in_fp8(device: &Device, dtype: DType) -> bool {
         && std::env::var_os("INDEXSCOPE_INDEXER").is_some_and(|format| format == "fp8")
 }
 
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Tokens before the first query.
+    pub before: usize,
+    /// Tokens of a key; it is seen from its last one on.
+    pub unit: usize,
+}
+
+impl Seen {
+    /// Returns what the last `queries` of as many tokens as keys see.
+    fn tokens(queries: usize, keys: usize) -> Self {
+        Self { before: keys - queries, unit: 1 }
+    }
+
+    /// Returns how many keys query `i` sees.
+    #[inline(always)]
+    fn count(self, i: usize) -> usize {
+        (self.before + i + 1) / self.unit
+    }
+
+    /// Returns the selection of queries that see nothing.
+    pub fn none(sequences: usize, queries: usize) -> Indices {
+        let mut set = Selection::with_capacity(queries, 0);
+        (0..queries).for_each(|_| set.push(&[]));
+        vec![set; sequences].into()
+    }
+}
+
+/// Selects as [`select`] does, of keys that stand for several tokens each; on the CPU without a `[queries, keys]` tensor.
+///
+/// # Errors
+/// Where shapes disagree, or a query sees more keys than there are.
+pub fn select_seen(
+    q: &Tensor,
+    k: &Tensor,
+    w: &Tensor,
+    scale: f64,
+    topk: usize,
+    seen: Seen,
+    stop: Stop,
+) -> Result<(Indices, Duration, Duration)> {
+    let begin = Instant::now();
+    let (q, k, w) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, w.to_dtype(DType::F32)?);
+    let (queries, keys) = (w.dim(1)?, k.dim(1)?);
+    check(queries > 0 && q.dim(1)? == queries && seen.count(queries - 1) <= keys, "the indexer's q or k")?;
+    if on_cpu(&[&q, &k, &w]) {
+        return select_on_cpu(&q, &k, &w, scale as f32, topk, seen, stop);
+    }
+    let scores = unmasked(&q, &k, &w, scale)?.to_device(&Device::Cpu)?;
+    let scored = begin.elapsed();
+    let indices = top_k_seen(&scores, topk, |i| seen.count(i))?;
+    Ok((indices, scored, begin.elapsed().saturating_sub(scored)))
+}
+
 /// Selects the `topk` best keys of every query without ever holding a `[queries, keys]` tensor on the CPU.
 ///
 /// Operands as in [`indexer_scores`]; those in bf16 on a CUDA device go to a kernel of our own, and what it selects stays
@@ -76,14 +131,28 @@ pub fn select(
         let indices = top_k_rows(&scores, topk)?;
         return Ok((indices, scored, begin.elapsed().saturating_sub(scored)));
     }
+    let (t, keys) = (w.dim(1)?, k.dim(1)?);
+    check(q.dim(1)? == t && t <= keys, "the indexer's q or k")?;
+    select_on_cpu(&q, &k, &w, scale as f32, topk, Seen::tokens(t, keys), stop)
+}
+
+fn select_on_cpu(
+    q: &Tensor,
+    k: &Tensor,
+    w: &Tensor,
+    scale: f32,
+    topk: usize,
+    seen: Seen,
+    stop: Stop,
+) -> Result<(Indices, Duration, Duration)> {
+    let begin = Instant::now();
     let (b, t, heads) = w.dims3()?;
     let keys = k.dim(1)?;
-    check(q.dim(1)? == t && t <= keys, "the indexer's q or k")?;
-    let op = Scores { scale: scale as f32 };
+    let op = Scores { scale };
     let mut work = (Duration::ZERO, Duration::ZERO);
-    let selections = with_floats(&q, |q| {
-        with_floats(&k, |k| {
-            with_floats(&w, |w| {
+    let selections = with_floats(q, |q| {
+        with_floats(k, |k| {
+            with_floats(w, |w| {
                 let blocks: Vec<(usize, usize)> =
                     (0..b).flat_map(|n| (0..t).step_by(ROWS).map(move |s| (n, s))).collect();
                 let done: Vec<(usize, Selection, Duration, Duration)> = blocks
@@ -92,17 +161,20 @@ pub fn select(
                         if stop.asked() {
                             return (n, Selection::default(), Duration::ZERO, Duration::ZERO);
                         }
-                        let s = Sequence::of(n, b, (t, keys, heads), q, k, w);
+                        let s = Sequence { seen, ..Sequence::of(n, b, (t, keys, heads), q, k, w) };
                         let rows = ROWS.min(t - start);
                         let end = s.visible(start + rows - 1);
                         let begin = Instant::now();
                         let mut scores = vec![0.0; rows * end];
-                        op.block(s, start, &mut scores, end);
+                        if end > 0 {
+                            op.block(s, start, &mut scores, end);
+                        }
                         let scored = begin.elapsed();
                         let mut selection = Selection::with_capacity(rows, topk.min(end));
                         let mut scratch = Vec::with_capacity(end);
-                        for (row, i) in scores.chunks(end).zip(start..) {
-                            top_k_row(&row[..s.visible(i)], topk, &mut scratch, &mut selection);
+                        for i in start..start + rows {
+                            let row = &scores[(i - start) * end..][..s.visible(i)];
+                            top_k_row(row, topk, &mut scratch, &mut selection);
                         }
                         (n, selection, scored, begin.elapsed().saturating_sub(scored))
                     })
@@ -124,13 +196,18 @@ pub fn select(
 
 /// The same in candle's stock ops: the oracle, and the form for other devices.
 fn plain(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<Tensor> {
+    let scores = unmasked(q, k, w, scale)?;
+    let mask = Allowed::Causal.mask(scores.dims3()?, q.device())?;
+    mask.where_cond(&scores, &Tensor::full(MASKED, scores.shape(), q.device())?)
+}
+
+/// Returns the scores of all keys, seen or not.
+fn unmasked(q: &Tensor, k: &Tensor, w: &Tensor, scale: f64) -> Result<Tensor> {
     let (b, t, heads) = w.dims3()?;
     let (_, keys, dim) = k.dims3()?;
     let q = q.reshape((b, t * heads, dim))?; // B (T·h) D
     let a = (q.matmul(&k.transpose(1, 2)?.contiguous()?)?.relu()? * scale)?.reshape((b, t, heads, keys))?;
-    let scores = a.broadcast_mul(&w.unsqueeze(3)?)?.sum(2)?; // B T keys
-    let mask = Allowed::Causal.mask((b, t, keys), q.device())?;
-    mask.where_cond(&scores, &Tensor::full(MASKED, (b, t, keys), q.device())?)
+    a.broadcast_mul(&w.unsqueeze(3)?)?.sum(2) // B T keys
 }
 
 struct Scores {
@@ -144,6 +221,7 @@ struct Sequence<'a> {
     keys: usize,
     heads: usize,
     dim: usize,
+    seen: Seen,
     q: &'a [f32],
     k: &'a [f32],
     w: &'a [f32],
@@ -166,6 +244,7 @@ impl<'a> Sequence<'a> {
             keys,
             heads,
             dim,
+            seen: Seen::tokens(queries.min(keys), keys),
             q: &q[n * width * dim..][..width * dim],
             k: &k[n * keys * dim..][..keys * dim],
             w: &w[n * width..][..width],
@@ -175,7 +254,7 @@ impl<'a> Sequence<'a> {
     /// Returns how many keys query `i` sees.
     #[inline(always)]
     fn visible(&self, i: usize) -> usize {
-        self.keys - self.queries + i + 1
+        self.seen.count(i)
     }
 }
 
@@ -344,6 +423,27 @@ mod tests {
             }
         };
         assert_gradients(&operands(2, 70, 75), form(indexer_scores), form(plain), 1e-5);
+    }
+
+    #[test]
+    fn keys_of_several_tokens_are_seen_from_their_last_token_on() {
+        for (tokens, unit, topk) in [(3, 4, 2), (70, 4, 3), (130, 3, 100), (65, 64, 1)] {
+            let keys = tokens / unit;
+            let [q, _, w] = operands(2, tokens, tokens);
+            if keys == 0 {
+                assert!(Seen::none(2, tokens).sets().unwrap()[1].rows().all(<[u32]>::is_empty));
+                continue;
+            }
+            let k = random(&[2, keys, 5], 7);
+            let seen = Seen { before: 0, unit };
+            let (got, ..) = select_seen(&q, &k, &w, 0.5, topk, seen, Stop::NEVER).unwrap();
+            let scores = unmasked(&q, &k, &w, 0.5).unwrap();
+            let want = top_k_seen(&scores, topk, |i| (i + 1) / unit).unwrap();
+            assert_eq!(got.sets().unwrap(), want.sets().unwrap());
+            assert!(want.sets().unwrap()[0].row(unit - 2).is_empty() && want.sets().unwrap()[0].row(unit - 1) == [0]);
+            let late = Seen { before: unit, unit };
+            assert!(select_seen(&q, &k, &w, 0.5, topk, late, Stop::NEVER).is_err());
+        }
     }
 
     #[test]

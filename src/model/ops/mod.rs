@@ -41,10 +41,12 @@ mod softmax;
 mod sparse;
 mod stop;
 mod storage;
+mod streams;
 mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
 mod topk;
+mod windowed;
 
 pub use allowed::Allowed;
 use allowed::check;
@@ -59,7 +61,7 @@ pub use gpu::spare_bytes;
 pub use gpu::{give_back, open_cuda};
 pub use gpu_check::{Ceiling, GpuCheck, KernelTime, gpu_check};
 pub use grouped::{prefers_grouped, sparse_grouped};
-pub use indexer::{indexer_scores, select, selects_in_fp8};
+pub use indexer::{Seen, indexer_scores, select, select_seen, selects_in_fp8};
 pub use indexer_kl::{RowTargets, indexer_kl};
 pub use indices::Indices;
 pub use kl::kl;
@@ -70,8 +72,10 @@ pub use softmax::{divergence, log_sum_exp};
 pub use sparse::{Picked, prefers_latent, runs_sparse, sparse_expanded, sparse_latent};
 pub use stop::Stop;
 pub use storage::with_floats;
+pub use streams::{StreamMix, spread, spread_plain, stream_weights, stream_weights_plain, weighted_streams};
 pub use swiglu::{clamped_swiglu, swiglu};
 pub use topk::{top_k_row, top_k_rows};
+pub use windowed::{Entries, Windowed, windowed, windowed_plain};
 
 /// Elements of a cheap loop that are worth another thread: below it, waking one costs more than it saves.
 const PARALLEL: usize = 64 * 1024;

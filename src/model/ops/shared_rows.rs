@@ -1,6 +1,7 @@
 //! One query's attention when all its heads read the same rows: the inner loop of the latent form.
 //!
-//! out[n] = Σ_j p[n,j] v[j],  p[n] = softmax_j(scale · q[n] · k[j])  over the selected rows j.
+//! out[n] = Σ_j p[n,j] v[j],  p[n] = softmax_j(scale · q[n] · k[j])  over the selected rows j; a head's sink, if there is
+//! one, takes part in the softmax and has no value.
 //!
 //! Rows are read where they lie. Scores put heads and pairs of adjacent dimensions into the lanes of a vector, so that
 //! a pair of a key's numbers is broadcast to all heads and nothing is transposed; a sum over the two halves of each
@@ -62,6 +63,8 @@ pub(super) struct Query<'a> {
     pub values: Rows<'a>,
     /// The rows that are read.
     pub selected: &'a [u32],
+    /// One logit per head, or nothing.
+    pub sinks: &'a [f32],
     /// Factor on the dot products.
     pub scale: f32,
     /// Working memory.
@@ -88,10 +91,11 @@ impl WithSimd for Query<'_> {
         let Scratch { queries, scores } = self.scratch;
         queries.resize(pairs * S::F32_LANES, 0.0);
         scores.resize(self.selected.len() * slots, 0.0);
-        for (q, out) in self.q.chunks(slots * wide).zip(self.out.chunks_mut(slots * width)) {
+        for (group, (q, out)) in self.q.chunks(slots * wide).zip(self.out.chunks_mut(slots * width)).enumerate() {
+            let sinks = self.sinks.chunks(slots).nth(group).unwrap_or_default();
             arrange::<S>(q, self.keys, queries);
             score(simd, queries, self.keys, self.selected, self.scale, scores);
-            let totals = exponentials::<S>(scores);
+            let totals = exponentials::<S>(scores, sinks);
             // Four heads by four vectors of sums need more registers than AVX2 has.
             if S::REGISTER_COUNT < 32 {
                 mix::<S, 2>(simd, scores, self.values, self.selected, &totals, out);
@@ -163,16 +167,18 @@ fn score<S: Simd>(simd: S, queries: &[f32], keys: [Rows; 2], selected: &[u32], s
     }
 }
 
-/// Replaces scores by e^(score − largest) and returns each slot's sum of them.
+/// Replaces scores by e^(score − largest) and returns each slot's sum of them, its sink included.
 #[inline(always)]
-fn exponentials<S: Simd>(scores: &mut [f32]) -> [f32; MOST] {
+fn exponentials<S: Simd>(scores: &mut [f32], sinks: &[f32]) -> [f32; MOST] {
     let slots = S::F32_LANES / 2;
     let (mut top, mut total) = ([f32::NEG_INFINITY; MOST], [0.0; MOST]);
+    top.iter_mut().zip(sinks).for_each(|(top, sink)| *top = *sink);
     for row in scores.chunks_exact(slots) {
         for s in 0..slots {
             top[s] = if row[s] > top[s] { row[s] } else { top[s] };
         }
     }
+    total.iter_mut().zip(sinks.iter().zip(&top)).for_each(|(total, (sink, top))| *total = simd::exp(sink - top));
     for row in scores.chunks_exact_mut(slots) {
         for s in 0..slots {
             row[s] = simd::exp(row[s] - top[s]);
@@ -269,6 +275,7 @@ mod tests {
             let rows = 90;
             let (q, c) = (values(&random(&[heads, latent + rope], 1)), values(&random(&[rows, latent], 2)));
             let (k, v) = (values(&random(&[rows, rope.max(1)], 3)), values(&random(&[rows, width], 4)));
+            let sinks = if heads % 2 == 1 { values(&random(&[heads], 5)) } else { Vec::new() };
             let selected: Vec<u32> = (0..n as u32).map(|j| (j * 37 + 5) % rows as u32).collect();
             let mut out = vec![f32::NAN; heads * width];
             pulp::Arch::new().dispatch(Query {
@@ -276,6 +283,7 @@ mod tests {
                 keys: [Rows::new(&c, latent), Rows::new(&k, rope)],
                 values: Rows::new(&v, width),
                 selected: &selected,
+                sinks: &sinks,
                 scale: 0.3,
                 scratch: &mut Scratch::default(),
                 out: &mut out,
@@ -287,7 +295,7 @@ mod tests {
                 let score =
                     |j: usize| 0.3 * (dot(q, &c[j * latent..][..latent]) + dot(&q[latent..], &k[j * rope..][..rope]));
                 let p: Vec<f64> = selected.iter().map(|&j| score(j as usize).exp()).collect();
-                let total: f64 = p.iter().sum();
+                let total: f64 = p.iter().sum::<f64>() + sinks.get(h).map_or(0.0, |sink| f64::from(*sink).exp());
                 for (d, &got) in out.iter().enumerate() {
                     let sum: f64 =
                         p.iter().zip(&selected).map(|(p, &j)| p * f64::from(v[j as usize * width + d])).sum();

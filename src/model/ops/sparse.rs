@@ -170,6 +170,7 @@ pub fn sparse_latent(
                                 keys: [Rows::new(c_kv, latent), Rows::new(k_rope, rope)],
                                 values: Rows::new(c_kv, latent),
                                 selected: selection.row(i),
+                                sinks: &[],
                                 scale,
                                 scratch: &mut scratch,
                                 out,

@@ -42,8 +42,13 @@ pub fn top_k_row(scores: &[f32], k: usize, scratch: &mut Vec<u64>, selection: &m
 /// # Errors
 /// Where the scores cannot be read.
 pub fn top_k_rows(scores: &Tensor, k: usize) -> Result<Indices> {
+    let (_, queries, keys) = scores.dims3()?;
+    top_k_seen(scores, k, |i| keys - queries + i + 1)
+}
+
+/// Selects for every query row the `k` highest of the keys that it sees, the first `seen(i)` ones.
+pub(super) fn top_k_seen(scores: &Tensor, k: usize, seen: impl Fn(usize) -> usize + Sync) -> Result<Indices> {
     let (b, queries, keys) = scores.dims3()?;
-    let before = keys - queries;
     let scores = scores.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     let selections: Vec<Selection> = with_floats(&scores, |values| {
         Ok((0..b)
@@ -52,7 +57,7 @@ pub fn top_k_rows(scores: &Tensor, k: usize) -> Result<Indices> {
                 let mut selection = Selection::with_capacity(queries, k.min(keys));
                 let mut scratch = Vec::with_capacity(keys);
                 for i in 0..queries {
-                    let row = &values[(n * queries + i) * keys..][..=before + i];
+                    let row = &values[(n * queries + i) * keys..][..seen(i)];
                     top_k_row(row, k, &mut scratch, &mut selection);
                 }
                 selection
