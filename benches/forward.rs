@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use indexscope::analysis::cost::{Step, Widths};
 use indexscope::checkpoint::Checkpoint;
-use indexscope::domain::{Pattern, Subject, median_mad};
+use indexscope::domain::{Pattern, SelectionUnit, Subject, median_mad};
 use indexscope::engine::geometry;
 use indexscope::model::{At, Entry, Forward, Model, ModelError, Ops, Order, PhaseTimes, Ran, Walk, Weights};
 
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(&folder))?;
     let pattern = match args.next() {
         Some(text) => text.parse()?,
-        None => Pattern::all_full(checkpoint.config().num_hidden_layers)?,
+        None => checkpoint.constraints().reference()?,
     };
     let runs: usize = args.next().map_or(Ok(5), |n| n.parse())?;
     let ids: serde_json::Value =
@@ -50,14 +50,16 @@ fn main() -> Result<()> {
             seconds.push(began.elapsed().as_secs_f64());
         }
         let (median, mad) = median_mad(&seconds).context("RUNS is 0")?;
-        let flop = flop(&model, length, pattern);
+        // What other families compute is not counted.
+        let counted = model.config().unit() == SelectionUnit::Token;
+        let flop = counted.then(|| flop(&model, length, pattern));
         let line = serde_json::json!({
             "T": length, "pattern": pattern.to_string(), "median_s": median, "mad_s": mad, "runs": runs,
             "best_s": seconds.iter().copied().fold(f64::INFINITY, f64::min),
             "indexer_s": phases.indexer.as_secs_f64(), "topk_s": phases.topk.as_secs_f64(),
             "attention_s": phases.attention.as_secs_f64(), "mlp_s": phases.mlp.as_secs_f64(),
-            "rest_s": phases.rest.as_secs_f64(), "gflop": flop / 1e9, "gflop_per_s": flop / median / 1e9,
-            "matmul_gflop_per_s": rate / 1e9, "fraction": flop / median / rate, "peak_rss_mib": peak_rss_mib(),
+            "rest_s": phases.rest.as_secs_f64(), "gflop": flop.map(|n| n / 1e9), "gflop_per_s": flop.map(|n| n / median / 1e9),
+            "matmul_gflop_per_s": rate / 1e9, "fraction": flop.map(|n| n / median / rate), "peak_rss_mib": peak_rss_mib(),
         });
         println!("{line}");
     }
