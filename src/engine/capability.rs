@@ -76,6 +76,11 @@ impl Capabilities {
         Capability::ALL.into_iter().collect()
     }
 
+    /// Returns the set without some.
+    pub fn without(self, some: &[Capability]) -> Self {
+        Self(some.iter().fold(self.0, |bits, &c| bits & !(1 << c as u16)))
+    }
+
     /// Returns those with the given names; unknown names are ignored.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let names: Vec<&str> = names.into_iter().collect();
@@ -110,5 +115,7 @@ mod tests {
         assert!(set.has(Capability::Kl) && set.has(Capability::Timed) && !set.has(Capability::Train));
         assert_eq!(format!("{set:?}"), r#"{"kl", "timed"}"#);
         assert!(Capability::ALL.into_iter().all(|c| Capabilities::all().has(c)));
+        let most = Capabilities::all().without(&[Capability::Train, Capability::Decode]);
+        assert!(!most.has(Capability::Train) && !most.has(Capability::Decode) && most.has(Capability::Kl));
     }
 }

@@ -1,8 +1,8 @@
 //! What is known of a model before anything is run.
 
 use super::data::Calibration;
-use super::{BackendError, Capabilities, ModelInfo, Settings};
-use crate::checkpoint::Checkpoint;
+use super::{BackendError, Capabilities, Capability, ModelInfo, Settings};
+use crate::checkpoint::{Checkpoint, Config, Family};
 use crate::domain::{PatternError, Subject, TopK};
 
 impl ModelInfo {
@@ -35,7 +35,7 @@ impl ModelInfo {
             device: settings.placement.device_name(),
             dtype: settings.placement.dtype_name().to_owned(),
             ops: settings.attention(config)?,
-            can: Capabilities::all(),
+            can: capabilities(config),
             sequences: calibration.sequences().len(),
             targets: calibration.targets(),
             eligible: calibration.eligible(config.topk()),
@@ -75,4 +75,17 @@ impl ModelInfo {
 
 fn failed(error: PatternError) -> BackendError {
     BackendError::Failed { message: error.to_string(), hint: None }
+}
+
+/// Returns what this process can do with models of the family.
+fn capabilities(config: &Config) -> Capabilities {
+    match config.family {
+        Family::DeepseekV4 => Capabilities::all().without(&[
+            Capability::Affinity,
+            Capability::Window,
+            Capability::Decode,
+            Capability::Train,
+        ]),
+        _ => Capabilities::all(),
+    }
 }
