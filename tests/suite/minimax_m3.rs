@@ -319,7 +319,7 @@ fn overlap_is_taken_per_group_and_pooled_only_when_asked() {
         let of = |group: &str| matrix(&["--group", group]);
         let (mean, chance) = matrix(&[]);
         assert!((mean - 0.574_387_254_901_960_9).abs() < 1e-12, "transformers finds it in the same sets: {mean}");
-        assert!((mean - (of("0").0 + of("1").0) / 2.0).abs() < 1e-12);
+        assert!((mean - f64::midpoint(of("0").0, of("1").0)).abs() < 1e-12);
         assert!(of("pooled").0 > mean + 0.05, "{:?}", of("pooled"));
         assert_eq!(of("pooled").1, None);
         // One of four blocks is the query's own; three are drawn from the others.
