@@ -14,6 +14,19 @@ pub enum CheckpointError {
     /// The folder does not exist or is not a folder.
     #[error("'{}' is not a folder", .0.display())]
     NotAFolder(PathBuf),
+    /// A file of another kind.
+    #[error("'{}' is {what}", .path.display())]
+    NotACheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A file that Git LFS has not fetched.
+    #[error("'{}' is a Git LFS pointer, not the file itself", .0.display())]
+    LfsPointer(PathBuf),
     /// Neither a folder nor a downloaded checkpoint.
     #[error("'{}' is neither a folder nor in the Hugging Face cache '{}'", .id.repo, .cache.display())]
     NotCached {
@@ -53,6 +66,16 @@ pub enum CheckpointError {
     /// The folder holds no safetensors.
     #[error("'{}' holds neither model.safetensors nor model.safetensors.index.json", .0.display())]
     NoWeights(PathBuf),
+    /// The folder holds weights of another form.
+    #[error(
+        "'{}' holds neither model.safetensors nor model.safetensors.index.json, but {holds}", .folder.display()
+    )]
+    OtherWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        holds: String,
+    },
     /// A shard that the index names does not exist.
     #[error("shard '{shard}' is missing, although model.safetensors.index.json names it")]
     MissingShard {
@@ -102,6 +125,12 @@ pub enum CheckpointError {
     Roles(#[from] PatternError),
 
     // ---- tensors
+    /// Weights in a quantised format that is not read.
+    #[error("the checkpoint is quantised ({0}); BF16, F16, F32 and block FP8 are read")]
+    Quantised(String),
+    /// A GGUF file of a DSA model, of which only the description is read.
+    #[error("GGUF files of '{0}' are described, and not run")]
+    GgufDsa(String),
     /// A tensor that the config demands is missing.
     #[error("tensor '{name}' is missing; config.json demands it with shape {shape:?}")]
     MissingTensor {
@@ -185,7 +214,18 @@ impl CheckpointError {
                 Self::Io { path, .. } if path.ends_with("config.json") => {
                     "give the folder of a Hugging Face checkpoint, which holds config.json and the .safetensors files"
                 }
-                Self::NoWeights(_) => {
+                Self::NotACheckpoint { hint, .. } => return Some(hint.clone()),
+                Self::LfsPointer(_) => {
+                    "'git lfs pull' in its folder fetches it; 'hf download' never writes such files"
+                }
+                Self::Quantised(_) => {
+                    "run the BF16 or FP8 release; 'info', 'simulate' and 'export' work on this one, too"
+                }
+                Self::GgufDsa(_) => "give the Hugging Face folder to run it; 'info', 'simulate' and 'worth' take this file",
+                Self::OtherWeights { holds, .. } if holds.contains("-of-") => {
+                    "download model.safetensors.index.json of the checkpoint, which says where each tensor is"
+                }
+                Self::NoWeights(_) | Self::OtherWeights { .. } => {
                     "only safetensors are read; convert other formats with transformers' save_pretrained"
                 }
                 Self::MissingShard { .. } | Self::Truncated { .. } | Self::Misplaced { .. } => {

@@ -28,6 +28,12 @@ pub(super) enum Value {
 pub(super) struct Metadata(BTreeMap<String, Value>);
 
 impl Metadata {
+    /// Returns the metadata of these keys and values.
+    #[cfg(test)]
+    pub(super) fn of(values: impl IntoIterator<Item = (String, Value)>) -> Self {
+        Self(values.into_iter().collect())
+    }
+
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.0.get(key)? {
             Value::Text(text) => Some(text),
@@ -53,6 +59,14 @@ impl Metadata {
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         match self.0.get(key)? {
             Value::Bool(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    /// Returns the values of a list, whatever their type.
+    pub(super) fn list(&self, key: &str) -> Option<&[Value]> {
+        match self.0.get(key)? {
+            Value::List(values) => Some(values),
             _ => None,
         }
     }
@@ -146,11 +160,33 @@ fn hub_name(name: &str) -> String {
             "attn_k" => "self_attn.k_proj",
             "attn_v" => "self_attn.v_proj",
             "attn_output" => "self_attn.o_proj",
+            "exp_probs_b" => return Some(format!("model.layers.{layer}.mlp.gate.e_score_correction_bias")),
+            "attn_q_a" => "self_attn.q_a_proj",
+            "attn_q_a_norm" => "self_attn.q_a_layernorm",
+            "attn_q_b" => "self_attn.q_b_proj",
+            "attn_kv_a_mqa" => "self_attn.kv_a_proj_with_mqa",
+            "attn_kv_a_norm" => "self_attn.kv_a_layernorm",
+            "attn_kv_b" => "self_attn.kv_b_proj",
+            // The converter of MLA splits `kv_b_proj`.
+            "attn_k_b" => "self_attn.k_b_proj",
+            "attn_v_b" => "self_attn.v_b_proj",
+            "indexer.attn_q_b" => "self_attn.indexer.wq_b",
+            "indexer.attn_k" => "self_attn.indexer.wk",
+            "indexer.k_norm" => "self_attn.indexer.k_norm",
+            "indexer.proj" => "self_attn.indexer.weights_proj",
+            "ffn_gate_inp" => "mlp.gate",
+            "ffn_gate_exps" => "mlp.experts.gate_proj",
+            "ffn_up_exps" => "mlp.experts.up_proj",
+            "ffn_down_exps" => "mlp.experts.down_proj",
+            "ffn_gate_shexp" => "mlp.shared_experts.gate_proj",
+            "ffn_up_shexp" => "mlp.shared_experts.up_proj",
+            "ffn_down_shexp" => "mlp.shared_experts.down_proj",
             "attn_q_norm" => "self_attn.q_norm",
             "attn_k_norm" => "self_attn.k_norm",
             "ffn_gate" => "mlp.gate_proj",
             "ffn_up" => "mlp.up_proj",
             "ffn_down" => "mlp.down_proj",
+            other if other.starts_with("nextn.") => other,
             _ => return None,
         };
         Some(format!("model.layers.{layer}.{part}.{kind}"))
@@ -239,6 +275,10 @@ mod tests {
             ("blk.3.ffn_down.weight", "model.layers.3.mlp.down_proj.weight"),
             ("blk.3.ffn_norm.weight", "model.layers.3.post_attention_layernorm.weight"),
             ("output.weight", "lm_head.weight"),
+            ("blk.4.indexer.attn_q_b.weight", "model.layers.4.self_attn.indexer.wq_b.weight"),
+            ("blk.4.indexer.k_norm.bias", "model.layers.4.self_attn.indexer.k_norm.bias"),
+            ("blk.4.exp_probs_b.bias", "model.layers.4.mlp.gate.e_score_correction_bias"),
+            ("blk.4.nextn.eh_proj.weight", "model.layers.4.nextn.eh_proj.weight"),
             ("rope_freqs.weight", "rope_freqs.weight"),
         ] {
             assert_eq!(hub_name(name), want);

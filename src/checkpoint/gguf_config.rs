@@ -2,6 +2,7 @@
 
 use super::dense::RawDense;
 use super::gguf::Metadata;
+use super::gguf_dsa;
 use super::rope::RopeScaling;
 use super::weights::Weights;
 use super::{Attention, CheckpointError, Config, Dtype, Family};
@@ -47,9 +48,17 @@ impl Vocabulary {
     }
 }
 
-/// Returns the architecture of a file.
-pub(super) fn config(file: &str, metadata: &Metadata, weights: &Weights) -> Result<Config, CheckpointError> {
+/// Returns the architecture of a file, and for a DSA model its description in the words of config.json.
+pub(super) fn config(
+    file: &str,
+    metadata: &Metadata,
+    weights: &Weights,
+) -> Result<(Config, Option<String>), CheckpointError> {
     let kind = metadata.text("general.architecture").unwrap_or("(none given)");
+    if let Some(json) = gguf_dsa::config_json(file, metadata, &weights.tensors)? {
+        let config = Config::parse(&json).map_err(|e| CheckpointError::malformed(file, e.to_string()))?;
+        return Ok((config, Some(json)));
+    }
     let family = Family::from_model_type(kind).filter(|family| family.is_dense());
     let family = family.ok_or_else(|| CheckpointError::ModelType(kind.to_owned()))?;
     let bad = |reason: String| CheckpointError::malformed(file, reason);
@@ -83,7 +92,7 @@ pub(super) fn config(file: &str, metadata: &Metadata, weights: &Weights) -> Resu
     }
     config.rope.scaling = scaling(kind, metadata, weights).map_err(bad)?;
     config.validate().map_err(|e| bad(e.to_string()))?;
-    Ok(config)
+    Ok((config, None))
 }
 
 /// Returns how rotary frequencies are stretched: by the factors of `rope_freqs.weight`, or not at all.

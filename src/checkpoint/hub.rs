@@ -79,7 +79,9 @@ impl Checkpoint {
         if folder.join(CONFIG_FILE).is_file() {
             return match Self::open(&folder) {
                 Ok(checkpoint) => Ok(checkpoint.named(&id.repo)),
-                Err(CheckpointError::NoWeights(_)) => Err(without("its safetensors".to_owned())),
+                Err(CheckpointError::NoWeights(_) | CheckpointError::OtherWeights { .. }) => {
+                    Err(without("its safetensors".to_owned()))
+                }
                 Err(CheckpointError::MissingShard { shard }) => Err(without(format!("shard '{shard}'"))),
                 Err(other) => Err(other),
             };

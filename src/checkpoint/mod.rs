@@ -6,6 +6,7 @@
 mod config;
 mod copies;
 mod dense;
+mod diagnose;
 #[cfg(feature = "hub")]
 mod download;
 mod dsa;
@@ -17,6 +18,7 @@ mod folder;
 mod fp8;
 mod gguf;
 mod gguf_config;
+mod gguf_dsa;
 mod hub;
 mod index;
 mod layout;
@@ -32,6 +34,7 @@ mod weights;
 
 pub use config::{Attention, Config, Family, MlpKind};
 pub use dense::DENSE_TOPK;
+pub use diagnose::is_lfs_pointer;
 #[cfg(feature = "hub")]
 pub use download::{DownloadError, Hub};
 pub use dtype::{Dtype, Quantisation, TensorInfo};

@@ -9,8 +9,8 @@ use super::families::{self, Stored};
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
-    Blocks, CheckpointError, Config, Demand, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary, copies,
-    fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
+    Attention, Blocks, CheckpointError, Config, Demand, Dtype, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary,
+    copies, diagnose, fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
 };
 use crate::domain::{Constraints, LayerSet, Pattern, Role};
 
@@ -25,6 +25,14 @@ enum Place {
     Embedded,
 }
 
+/// What a config says, and what it does not say of the weights.
+struct Architecture {
+    config: Config,
+    blocks: Blocks,
+    json: Option<String>,
+    quantised: Option<String>,
+}
+
 /// A checkpoint, opened without reading its weights.
 ///
 /// Cheap to clone; the bytes of a tensor are read from disk when they are touched.
@@ -36,6 +44,10 @@ struct Inner {
     name: String,
     place: Place,
     config: Config,
+    /// config.json, or what a GGUF file's metadata says in its words; `None` for dense GGUF files.
+    json: Option<String>,
+    /// The quantised format that the weights are in, where it is none that is read.
+    quantised: Option<String>,
     /// Blocks of FP8 weights that share a scale.
     blocks: Blocks,
     weights: Weights,
@@ -58,29 +70,39 @@ impl Checkpoint {
             return Self::open_gguf(dir);
         }
         if !dir.is_dir() {
-            return Err(CheckpointError::NotAFolder(dir.to_owned()));
+            return Err(match diagnose::what_is(dir) {
+                Some((what, hint)) => CheckpointError::NotACheckpoint { path: dir.to_owned(), what, hint },
+                None => CheckpointError::NotAFolder(dir.to_owned()),
+            });
         }
         let folder = ModelFolder::new(dir);
         let path = dir.join(CONFIG_FILE);
         let json = folder.text(CONFIG_FILE).map_err(|e| CheckpointError::io(&path, e))?;
         let json = json.ok_or_else(|| CheckpointError::io(&path, std::io::ErrorKind::NotFound.into()))?;
+        if diagnose::is_lfs_pointer(json.as_bytes()) {
+            return Err(CheckpointError::LfsPointer(path));
+        }
         let config = Config::parse(&json)?;
         let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let name = full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned();
+        let blocks = Blocks::parse(&json)?;
+        let weights = Weights::open(&folder, dir)?;
+        let modelopt = folder.text("hf_quant_config.json").ok().flatten();
+        let quantised = diagnose::quantised_by(&json, modelopt.as_deref(), &weights.tensors);
         Ok(Self::new(
             name,
             Place::Folder(dir.to_owned()),
-            (config, Blocks::parse(&json)?),
-            Weights::open(&folder, dir)?,
+            Architecture { config, blocks, json: Some(json), quantised },
+            weights,
         ))
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let (metadata, weights) = Weights::open_gguf(path)?;
-        let config = gguf_config::config(&name, &metadata, &weights)?;
+        let (config, json) = gguf_config::config(&name, &metadata, &weights)?;
         let place = Place::Gguf(Arc::new(Vocabulary::read(&metadata)));
-        Ok(Self::new(name, place, (config, Blocks::default()), weights))
+        Ok(Self::new(name, place, Architecture { config, blocks: Blocks::default(), json, quantised: None }, weights))
     }
 
     /// Opens a checkpoint that is part of the program.
@@ -90,10 +112,12 @@ impl Checkpoint {
     pub fn from_bytes(name: &str, config_json: &str, safetensors: &'static [u8]) -> Result<Self, CheckpointError> {
         let config = Config::parse(config_json)?;
         let blocks = Blocks::parse(config_json)?;
-        Ok(Self::new(name.to_owned(), Place::Embedded, (config, blocks), Weights::from_static(safetensors)?))
+        let architecture = Architecture { config, blocks, json: Some(config_json.to_owned()), quantised: None };
+        Ok(Self::new(name.to_owned(), Place::Embedded, architecture, Weights::from_static(safetensors)?))
     }
 
-    fn new(name: String, place: Place, (config, blocks): (Config, Blocks), mut weights: Weights) -> Self {
+    fn new(name: String, place: Place, architecture: Architecture, mut weights: Weights) -> Self {
+        let Architecture { config, blocks, json, quantised } = architecture;
         let layers = config.num_hidden_layers;
         let is_mtp = |name: &str| layer_of(name).is_some_and(|layer| layer >= layers);
         let mut skipped = Tensors::default();
@@ -115,6 +139,8 @@ impl Checkpoint {
             name,
             place,
             config,
+            json,
+            quantised,
             blocks,
             weights,
             skipped,
@@ -134,11 +160,13 @@ impl Checkpoint {
 
     /// Returns the same weights with another config.
     pub(super) fn with(&self, config: Config, weights: Weights) -> Self {
-        let Inner { name, place, blocks, skipped, copies, .. } = &*self.0;
+        let Inner { name, place, json, quantised, blocks, skipped, copies, .. } = &*self.0;
         Self(Arc::new(Inner {
             name: name.clone(),
             place: place.clone(),
             config,
+            json: json.clone(),
+            quantised: quantised.clone(),
             blocks: *blocks,
             weights,
             skipped: skipped.clone(),
@@ -180,6 +208,16 @@ impl Checkpoint {
     /// Returns the architecture.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Returns config.json as it is, or what a GGUF file's metadata says in its words; `None` for dense GGUF files.
+    pub fn config_json(&self) -> Option<&str> {
+        self.0.json.as_deref()
+    }
+
+    /// Returns the quantised format that the weights are in, where it is none that is read, such as `modelopt NVFP4`.
+    pub fn quantised(&self) -> Option<&str> {
+        self.0.quantised.as_deref()
     }
 
     /// Returns the blocks of FP8 weights that share a scale.
@@ -226,12 +264,26 @@ impl Checkpoint {
     /// Returns whether `layer` can be Full: it has all tensors of an indexer, or the oracle needs none.
     pub fn has_indexer(&self, layer: usize) -> bool {
         self.config().index.is_oracle()
-            || layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.tensor(&demand.name).is_some())
+            || layout::indexer_tensors(self.config(), layer).iter().all(|demand| self.stores(&demand.name))
+    }
+
+    /// Returns whether the files hold a weight, in whatever pieces its format stores it.
+    fn stores(&self, name: &str) -> bool {
+        let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
+        let pieces = || self.0.weights.tensors.range(format!("{module}.")..).next();
+        self.tensor(name).is_some()
+            || self.quantised().is_some() && pieces().is_some_and(|(piece, _)| piece.starts_with(&format!("{module}.")))
     }
 
     /// Returns the Shared layers whose stored indexer only repeats their source's, bit for bit.
     pub fn copied_indexers(&self) -> LayerSet {
         self.0.copies.keys().filter_map(|name| layer_of(name)).collect()
+    }
+
+    /// Iterates over the names of all tensors of main layers' indexers in the files, copies included.
+    pub fn indexer_tensors(&self) -> impl Iterator<Item = &str> {
+        let names = self.0.weights.tensors.keys().chain(self.0.copies.keys());
+        names.map(String::as_str).filter(|name| is_indexer_tensor(name))
     }
 
     /// Returns whether the files hold an indexer for `layer`, a copy of its source's included.
@@ -298,6 +350,17 @@ impl Checkpoint {
     /// The first missing or misshapen tensor, unsupported dtype, or Full layer without an indexer, by name.
     pub fn check(&self) -> Result<(), CheckpointError> {
         self.native()?;
+        if let (Place::Gguf(_), Attention::Mla) = (&self.0.place, self.config().attention) {
+            return Err(CheckpointError::GgufDsa(self.config().family.model_type().to_owned()));
+        }
+        match (self.check_tensors(), self.quantised()) {
+            // What is missing or misshapen is so because of the format.
+            (Err(_), Some(format)) => Err(CheckpointError::Quantised(format.to_owned())),
+            (result, _) => result,
+        }
+    }
+
+    fn check_tensors(&self) -> Result<(), CheckpointError> {
         let config = self.config();
         // Listing what is demanded takes as long as the list is; no more of it can be there than the headers have.
         let experts = 3 * config.n_routed_experts * config.mlp.iter().filter(|&&kind| kind == MlpKind::Sparse).count();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::diagnose;
 use super::dtype::Tensors;
 use super::gguf::{self, Metadata};
 use super::safetensors::{INDEX_FILE, Index, SINGLE_FILE, read_header};
@@ -29,7 +30,13 @@ impl Weights {
             return Ok(weights);
         }
         let text = folder.text(INDEX_FILE).map_err(|e| io(INDEX_FILE, e))?;
-        let text = text.ok_or_else(|| CheckpointError::NoWeights(dir.to_owned()))?;
+        let text = text.ok_or_else(|| match diagnose::other_weights(dir) {
+            Some(holds) => CheckpointError::OtherWeights { folder: dir.to_owned(), holds },
+            None => CheckpointError::NoWeights(dir.to_owned()),
+        })?;
+        if diagnose::is_lfs_pointer(text.as_bytes()) {
+            return Err(CheckpointError::LfsPointer(dir.join(INDEX_FILE)));
+        }
         Self::open_indexed(folder, dir, &Index::parse(&text)?)
     }
 
@@ -84,5 +91,9 @@ impl Weights {
 
 /// Reads or maps a file.
 pub(super) fn map(path: &Path) -> Result<Bytes, CheckpointError> {
-    Bytes::open(path).map_err(|e| CheckpointError::io(path, e))
+    let bytes = Bytes::open(path).map_err(|e| CheckpointError::io(path, e))?;
+    if diagnose::is_lfs_pointer(bytes.as_slice()) {
+        return Err(CheckpointError::LfsPointer(path.to_owned()));
+    }
+    Ok(bytes)
 }

@@ -1,21 +1,23 @@
 //! `indexscope info`: what a checkpoint is, without a forward.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::CliError;
 use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
+use super::served::read_config;
 use super::target;
-use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind};
+use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, Part, layer_of};
 use crate::domain::{IndexSource, LayerSet, SelectionUnit, Site};
-use crate::interop::{Target, indexer_rope_warning};
+use crate::interop::{Target, indexer_rope_warning, simulate};
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, or demo.
+    /// A folder, a .gguf file, ORG/NAME[@REVISION] of the Hub, demo, or a config.json alone.
     model: String,
     #[command(flatten)]
     index: IndexArgs,
@@ -28,19 +30,67 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened, or its config and tensors contradict each other.
 pub fn run(args: Args) -> Result<(), CliError> {
+    let path = Path::new(&args.model);
+    if path.is_file() && path.extension().is_some_and(|e| e == "json") {
+        return describe_config(path, &args.output);
+    }
     let checkpoint = args.index.open(&args.model, args.output.quiet())?;
     match checkpoint.check() {
         Ok(()) => {}
         // What cannot be computed with can still be described and exported.
-        Err(error @ (CheckpointError::UnsupportedDtype { .. } | CheckpointError::MissingScales { .. })) => {
-            args.output.warn(&error.to_string());
-        }
+        Err(
+            error @ (CheckpointError::UnsupportedDtype { .. }
+            | CheckpointError::MissingScales { .. }
+            | CheckpointError::Quantised(_)
+            | CheckpointError::GgufDsa(_)),
+        ) => args.output.warn(&error.to_string()),
         Err(error) => return Err(target::told(error)),
     }
     if let Some(warning) = indexer_rope_warning(&Target::of(&checkpoint)) {
         args.output.warn(&format!("{}; {}", warning.what, warning.advice));
     }
     args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)
+}
+
+/// Prints what a config says without weights: layers, sites, top-k, and the pattern that most engines read in it.
+fn describe_config(path: &Path, output: &OutputArgs) -> Result<(), CliError> {
+    let served = read_config(path)?;
+    let (sites, simulation) = (served.sites(), simulate(&served));
+    for warning in &simulation.warnings {
+        output.warn(&format!("{}; {}", warning.what, warning.advice));
+    }
+    let native: String = simulation.usual().iter().map(|mark| mark.letter()).collect();
+    let (full, shared) = (native.matches('F').count(), native.matches('S').count());
+    let json = json!({
+        "schema": 1,
+        "model": path.display().to_string(),
+        "model_type": served.model_type,
+        "layers": served.layers,
+        "sites": sites,
+        "index_topk": served.index_topk,
+        "index_heads": served.index_heads(),
+        "native": native,
+        "full": full,
+        "shared": shared,
+        "weights": false,
+    });
+    let mut table = Table::new(["layers", "sites", "index_topk", "index heads", "Full", "Shared"]);
+    let k = served.index_topk.map_or("-".to_owned(), |k| k.to_string());
+    table.rows.push(vec![
+        served.layers.to_string(),
+        sites.len().to_string(),
+        k,
+        served.index_heads().to_string(),
+        full.to_string(),
+        shared.to_string(),
+    ]);
+    table.notes = vec![
+        format!("{}: {}, a config without weights", path.display(), served.model_type),
+        format!("as most engines read it: {native}"),
+        "'indexscope simulate' shows every engine's reading; bytes and indexers need the checkpoint's folder"
+            .to_owned(),
+    ];
+    output.print(&json, &table)
 }
 
 fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
@@ -74,6 +124,9 @@ fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {
         "reference": constraints.reference()?,
         "locked_shared": locked_layers(checkpoint).iter().collect::<Vec<_>>(),
         "copied_indexers": checkpoint.copied_indexers().iter().collect::<Vec<_>>(),
+        "quantised": checkpoint.quantised(),
+        "indexer_tensors": indexers(checkpoint).0,
+        "indexer_layers": indexers(checkpoint).1,
         "dtypes": dtypes(checkpoint),
         "bytes": parts.iter().map(|p| p.bytes).sum::<u64>(),
         "params": parts.iter().map(|p| p.params).sum::<u64>(),
@@ -134,6 +187,7 @@ fn to_table(checkpoint: &Checkpoint) -> Result<Table, CliError> {
         selecting(config),
         format!("native pattern: {native} ({} Full, {} Shared)", native.full_count(), native.shared_count()),
         locked(checkpoint),
+        format!("indexer tensors: {} in {} layers", indexers(checkpoint).0, indexers(checkpoint).1),
         format!("stored as: {}", stored.join(", ")),
     ];
     for part in &parts {
@@ -172,6 +226,12 @@ fn selecting(config: &Config) -> String {
 fn locked_layers(checkpoint: &Checkpoint) -> LayerSet {
     let constraints = checkpoint.constraints();
     constraints.locked_shared.iter().filter_map(|site| constraints.sites.layer(Site(site))).collect()
+}
+
+/// Returns the number of indexer tensors that the files hold for main layers, and the number of these layers.
+fn indexers(checkpoint: &Checkpoint) -> (usize, usize) {
+    let layers: LayerSet = checkpoint.indexer_tensors().filter_map(layer_of).collect();
+    (checkpoint.indexer_tensors().count(), layers.len())
 }
 
 /// Returns which layers are locked Shared, and why.

@@ -18,7 +18,7 @@ use crate::shown::shown;
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// config.json, or a folder that has one; with weights beside it, missing indexers are found too.
+    /// config.json, a folder that has one, or a .gguf file; with weights beside it, missing indexers are found too.
     config: PathBuf,
     /// Keys given on the engine's command line, as JSON or @FILE.
     #[arg(long, value_name = "JSON")]
@@ -51,7 +51,8 @@ impl From<SimulateError> for CliError {
 /// When the config, the overrides or the stages cannot be used.
 pub fn run(args: Args) -> Result<(), CliError> {
     let mut served = read_config(&args.config)?;
-    let folder = args.config.is_dir().then(|| args.config.clone());
+    let is_config = args.config.extension().is_some_and(|e| e == "json");
+    let folder = (!is_config).then(|| args.config.clone());
     if let Some(overrides) = &args.overrides {
         let text = match overrides.strip_prefix('@') {
             Some(file) => input::named_text(file.as_ref(), input::TEXT)

@@ -44,8 +44,9 @@ pub(super) fn patch(config: &mut Map<String, Value>, keys: Map<String, Value>) {
 ///
 /// # Errors
 /// [`ExportError::Pattern`] where the model cannot have the pattern, [`ExportError::Exists`] where `out` exists,
-/// [`ExportError::Io`] where it cannot be written.
+/// [`ExportError::Dense`] where no reader shares, [`ExportError::Io`] where it cannot be written.
 pub fn write_config(target: &Target, pattern: Pattern, out: &Path) -> Result<(), ExportError> {
+    target.refuse_dense()?;
     target.constraints.check(pattern)?;
     let mut config = target.config.clone();
     patch(&mut config, target.keys(pattern));

@@ -99,8 +99,15 @@ impl ExportError {
                 Some(format!("make layer {layer} Full, or move the boundary; sglang hands indices on"))
             }
             Self::NotExpressible { .. } => Some("freq:N,OFFSET names the patterns that it can run".to_owned()),
-            Self::NoFolder(_) => Some("write it to a folder first: indexscope demo --write DIR".to_owned()),
-            Self::Exists(_) => Some("name a folder that does not exist yet".to_owned()),
+            Self::NoFolder(name) if name == "demo" => {
+                Some("write it to a folder first: indexscope demo --write DIR".to_owned())
+            }
+            Self::NoFolder(_) => Some("give the model as a Hugging Face folder with safetensors".to_owned()),
+            Self::Exists(_) => Some("give a name that does not exist yet".to_owned()),
+            Self::Dense(_) => Some(
+                "a dense model with trained indexers is not known to any engine; 'report' and 'eval --json' share what was found"
+                    .to_owned(),
+            ),
             Self::Pattern(PatternError::NoIndexer(_)) => {
                 Some("make that layer Shared; 'indexscope info MODEL' lists the locked layers".to_owned())
             }

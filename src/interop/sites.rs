@@ -22,7 +22,7 @@ impl Served {
     /// Returns the layers that can own an indexer, in order, as the model's own implementation has them.
     ///
     /// Released models give `layer_types`, `compress_ratios` or a list of sparse layers; each family has its default.
-    pub(super) fn sites(&self) -> Vec<usize> {
+    pub fn sites(&self) -> Vec<usize> {
         let types = |key: &str| self.late(key).and_then(Value::as_array);
         let has = |list: &[Value], layer: usize, wanted: &[&str]| {
             list.get(layer).and_then(Value::as_str).is_some_and(|word| wanted.contains(&renamed(word)))

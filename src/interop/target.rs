@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::served::{Family, Served};
 use super::{ExportError, SimulateError};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, ModelFolder};
+use crate::checkpoint::{self, CONFIG_FILE, Checkpoint};
 use crate::domain::{Constraints, LayerSet, Pattern, Sites, Stages};
 use crate::input;
 
@@ -34,17 +34,12 @@ impl Target {
         let config = checkpoint.config();
         let model_type = config.family.model_type();
         let layers = config.num_hidden_layers;
-        // What is part of the program, or of another format, has no config.json: these keys are all that engines read.
-        let written = checkpoint.dir().and_then(|dir| ModelFolder::new(dir).text(CONFIG_FILE).ok()?);
-        let written = written.and_then(|text| serde_json::from_str(&text).ok());
+        let written = checkpoint.config_json().and_then(|text| serde_json::from_str(text).ok());
+        // A dense GGUF file has no config.json: these keys are all that engines read.
         let known = || {
             let keys =
                 json!({ "model_type": model_type, "num_hidden_layers": layers, "index_topk": config.index_topk });
-            let mut keys = keys.as_object().cloned().unwrap_or_default();
-            if config.index_rope_interleaved {
-                keys.insert(super::config::ROPE_KEY.to_owned(), json!(true));
-            }
-            keys
+            keys.as_object().cloned().unwrap_or_default()
         };
         Self {
             model: dir.unwrap_or_else(|| checkpoint.name().to_owned()),
@@ -56,11 +51,12 @@ impl Target {
         }
     }
 
-    /// Describes a model of which only config.json is there; which layers have weights is not known then.
+    /// Describes a model of which only config.json, or its folder, is read; which layers have weights is not known then.
     ///
     /// # Errors
     /// [`ExportError::Io`] and [`ExportError::Malformed`], naming the file.
     pub fn of_config(path: &Path) -> Result<Self, ExportError> {
+        let path = &if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
         let text = input::named_text(path, input::TEXT).map_err(|e| ExportError::io(path, e))?;
         let config: Map<String, Value> = serde_json::from_str(&text).map_err(|e| ExportError::malformed(path, e))?;
         let served = Served::new(config.clone()).map_err(|e| ExportError::malformed(path, e))?;
@@ -79,6 +75,15 @@ impl Target {
     /// Returns the layers that a pattern has a letter for.
     pub fn sites(&self) -> Sites {
         self.constraints.sites
+    }
+
+    /// Refuses a dense model, which no engine runs with indexers.
+    pub(super) fn refuse_dense(&self) -> Result<(), ExportError> {
+        let family = checkpoint::Family::from_model_type(&self.model_type);
+        if family.is_some_and(checkpoint::Family::is_dense) {
+            return Err(ExportError::Dense(self.model_type.clone()));
+        }
+        Ok(())
     }
 
     /// Returns the config's own pattern, as transformers reads it, or all-Full where that says nothing.

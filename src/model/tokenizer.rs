@@ -11,6 +11,7 @@ use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+use crate::checkpoint::is_lfs_pointer;
 use crate::{budget, input};
 
 /// Bytes of text that are encoded at a time where a text is split for speed.
@@ -98,6 +99,9 @@ impl Tokenizer {
     /// Truncation and padding change how many tokens a text has; BPE dropout and unigram sampling draw other tokens at
     /// every call.
     fn loaded(bytes: &[u8]) -> Result<Self, String> {
+        if is_lfs_pointer(bytes) {
+            return Err("it is a Git LFS pointer, which 'git lfs pull' turns into the file".to_owned());
+        }
         // The crate panics on some files.
         let built = budget::within("the tokenizer", MEMORY, || tokenizers::Tokenizer::from_bytes(bytes))?;
         let mut tokenizer = built.map_err(|e| e.to_string())?;
