@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::output::{OutputArgs, Table};
+use super::served::config_text;
 use crate::analysis::machine::{Gpu, Machine, Sheet, Weights, saving, threshold};
-use crate::checkpoint::Config;
+use crate::checkpoint::{CONFIG_FILE, Config};
 use crate::domain::{Role, SelectionUnit};
 use crate::engine::geometry;
 use crate::input;
+use crate::interop::INDEX_KEYS;
 
 /// The sheets that come with the program.
 const SHEETS: &str = include_str!("../../assets/hardware.toml");
@@ -24,7 +26,7 @@ const LEAST: f64 = 0.02;
 /// Arguments of `worth`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A config.json, or the folder that holds one; no weights are read.
+    /// A config.json, the folder that holds one, or a .gguf file; no weights are read.
     config: PathBuf,
     /// CSV of requests, one a line: tokens of the prompt, tokens of the answer (0 if left out); a header is skipped.
     #[arg(long, value_name = "FILE")]
@@ -76,9 +78,8 @@ struct Workload {
 /// # Errors
 /// Files that cannot be read, or an accelerator without a sheet.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let path = if args.config.is_dir() { args.config.join("config.json") } else { args.config.clone() };
-    let text = input::named_text(&path, input::TEXT).map_err(|e| CliError::file("cannot read", &path, e))?;
-    let config = Config::parse(&text)?;
+    let path = if args.config.is_dir() { args.config.join(CONFIG_FILE) } else { args.config.clone() };
+    let config = Config::parse(&config_text(&path)?)?;
     if config.family.is_dense() {
         let kind = config.family.model_type();
         return Err(CliError::run(format!("'{}' is of type {kind}, which has no indexers to share", path.display()))
@@ -227,6 +228,8 @@ impl Question {
             "index_topk": machine.geometry.topk,
             "indexer_share": share.collect::<Vec<_>>(),
             "results": results.collect::<Vec<_>>(),
+            "index_key_bytes_per_token_and_layer": machine.geometry.index_key_bytes(machine.widths()),
+            "index_keys_freed_by": INDEX_KEYS,
         });
         if let Some(w) = workload {
             let of = |(r, &(seconds, saving)): (&Retention, &(f64, f64))| json!({"keep": r.name, "full": r.full, "seconds": seconds, "saving": saving});
@@ -305,6 +308,11 @@ impl Question {
                 LEAST * 100.0
             ));
         }
+        let frees: Vec<String> = INDEX_KEYS.iter().map(|one| format!("{} ({})", one.engine, one.version)).collect();
+        notes.push(format!(
+            "'saved MiB' is memory that these engines give back, as they hold index keys of Full layers only: {}",
+            frees.join(", ")
+        ));
         notes
     }
 }

@@ -10,6 +10,7 @@ mod engines;
 mod error;
 mod export;
 pub mod import;
+mod index_keys;
 #[cfg(test)]
 mod law_tests;
 mod prune;
@@ -29,6 +30,7 @@ mod target;
 pub use config::write_config;
 pub use error::ExportError;
 pub use export::{Engine, Export, FilePatch, export};
+pub use index_keys::{INDEX_KEYS, IndexKeys};
 pub use prune::{Pruned, prune, prune_retrained, prune_with};
 pub use retrained::{Retrained, can_retrain};
 pub use served::{Family, Served};
