@@ -1,5 +1,6 @@
 //! Pure functions of domain types: overlap of index sets and the coverage that it predicts, cost of forwards, ranks.
 
+pub mod agreement;
 pub mod correlation;
 pub mod cost;
 pub mod coverage;

@@ -7,7 +7,7 @@ use crate::domain::{Estimate, Query, Selection, TopK, Trace, TraceMeta, block_en
 pub use crate::domain::{Metric, OverlapMatrix};
 
 /// Compares sets of `a` and `b` members, `both` of which are common; sets have up to `k` members.
-fn similarity(metric: Metric, a: usize, b: usize, both: usize, k: usize) -> f64 {
+pub(super) fn similarity(metric: Metric, a: usize, b: usize, both: usize, k: usize) -> f64 {
     let whole = match metric {
         Metric::Overlap => k,
         Metric::Jaccard => a + b - both,

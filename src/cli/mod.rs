@@ -22,6 +22,7 @@ mod json_lines;
 mod model;
 mod output;
 mod overlap;
+mod overlap_between;
 mod progress;
 mod record;
 mod report;

@@ -1,11 +1,12 @@
 //! `indexscope overlap`: the matrix of a recording.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::CliError;
 use super::output::{OutputArgs, Table};
+use super::{CliError, overlap_between};
 use crate::analysis::overlap::{Accumulator, Groups, Metric, OverlapMatrix};
 use crate::domain::{MassRecall, TraceMeta};
 use crate::session::TraceFile;
@@ -15,6 +16,20 @@ use crate::session::TraceFile;
 pub struct Args {
     /// A recording, as written by `indexscope record`.
     trace: PathBuf,
+    /// Another recording of the same tokens, which is compared with the first layer by layer.
+    #[arg(value_name = "TRACE")]
+    other: Option<PathBuf>,
+    /// How much of its set a layer selects again N positions later; 1, 8 and 64 without N.
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_missing_value = "1,8,64",
+        conflicts_with = "other"
+    )]
+    temporal: Option<Vec<NonZeroUsize>>,
     /// How two sets are compared.
     #[arg(long, value_enum, default_value_t, value_name = "METRIC")]
     metric: MetricArg,
@@ -52,6 +67,20 @@ enum MetricArg {
 /// # Errors
 /// When the trace cannot be read, or stdout not written.
 pub fn run(args: Args) -> Result<(), CliError> {
+    if let Some(other) = &args.other {
+        let metric = match args.metric {
+            MetricArg::Overlap => Metric::Overlap,
+            MetricArg::Jaccard => Metric::Jaccard,
+            MetricArg::MassRecall => {
+                return Err(CliError::usage("mass recall compares layers of one recording, not two recordings")
+                    .hint("use --metric overlap or jaccard"));
+            }
+        };
+        return overlap_between::between(&args.trace, other, metric, &args.output);
+    }
+    if let Some(lags) = &args.temporal {
+        return overlap_between::temporal(&args.trace, lags, &args.output);
+    }
     let metric = match args.metric {
         MetricArg::Overlap => Metric::Overlap,
         MetricArg::Jaccard => Metric::Jaccard,

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::output::print;
+use crate::analysis::agreement::{self, LAGS};
 use crate::analysis::{Accumulator, Metric, OverlapMatrix};
 use crate::domain::Stages;
 use crate::interop;
 use crate::report::{Figure, Report, ReportError, StripRow};
-use crate::session::{FileError, Session, TraceFile, write_atomic};
+use crate::session::{FileError, Session, TraceFile, read_trace, write_atomic};
 
 /// Arguments of `report`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,10 @@ pub struct Args {
     /// A recording of the same model, for overlap and scatter, where the session's own is not wanted or not there.
     #[arg(long, value_name = "TRACE")]
     trace: Option<PathBuf>,
-    /// The model's config.json, for what engines would make of the pattern.
+    /// Another recording of the same tokens as that of --trace, to compare with it.
+    #[arg(long, value_name = "TRACE", requires = "trace")]
+    against: Option<PathBuf>,
+    /// The model's config.json or its folder, for what engines would make of the pattern.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Layers of every pipeline stage, such as 14,6x8,16.
@@ -91,6 +95,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             "json" => format!("{:#}\n", report.json()),
             _ => return Err(unknown(&args.out, "a page is .html, .md, .csv or .json; figures need --figure")),
         };
+        replacing(&args.out);
         write_atomic(&args.out, text.as_bytes())?;
         return print(&format!("{}\n", args.out.display()));
     };
@@ -103,9 +108,18 @@ pub fn run(args: Args) -> Result<(), CliError> {
         _ => return Err(unknown(&args.out, "a figure is .svg, .pdf or .png")),
     };
     let numbers = args.out.with_extension("csv");
+    replacing(&args.out);
+    replacing(&numbers);
     write_atomic(&args.out, &drawn)?;
     write_atomic(&numbers, figure.csv(&report)?.as_bytes())?;
     print(&format!("{}\n{}\n", args.out.display(), numbers.display()))
+}
+
+/// Says so where a file of before is replaced.
+fn replacing(path: &Path) {
+    if path.exists() {
+        eprintln!("note: '{}' was there already and is replaced", path.display());
+    }
 }
 
 fn unknown(path: &Path, hint: &str) -> CliError {
@@ -122,7 +136,20 @@ fn gather(args: &Args) -> Result<Report, CliError> {
         target.constraints.check(session.pattern)?;
     }
     let source = args.session.display().to_string();
-    Ok(assemble(session, source, recorded, target.as_ref().map(|target| (target, &stages)))?)
+    let mut report = assemble(session, source, recorded, target.as_ref().map(|target| (target, &stages)))?;
+    if let Some(path) = &args.trace {
+        let trace = read_trace(path)?;
+        let over_time = LAGS.map(|lag| agreement::temporal(&trace, lag));
+        report.temporal = over_time.into_iter().filter(|one| one.pairs > 0).collect();
+        if let Some(other) = &args.against {
+            let with = agreement::between(&trace, &read_trace(other)?, Metric::Overlap).map_err(|e| {
+                CliError::run(format!("'{}' and '{}': {e}", path.display(), other.display()))
+                    .hint("record both from the same tokens, with the same index_topk")
+            })?;
+            report.agreement = Some((other.display().to_string(), with));
+        }
+    }
+    Ok(report)
 }
 
 /// Returns the report of a session read from `source`, with what engines would make of its pattern where the model is
@@ -150,7 +177,7 @@ pub(super) fn assemble(
     }
     let versions = vec![("indexscope".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     let overlap = recorded.or_else(|| session.overlap.clone());
-    Ok(Report { session, source, overlap, strips, notes, versions })
+    Ok(Report { session, source, overlap, temporal: Vec::new(), agreement: None, strips, notes, versions })
 }
 
 fn row(strip: &interop::Strip) -> StripRow {

@@ -72,6 +72,24 @@ pub(super) fn blocks(report: &Report) -> Vec<Block> {
         blocks.push(Block::Heading("Named patterns"));
         blocks.push(Block::List(session.named.iter().map(|n| format!("{}: {}", n.name, n.pattern)).collect()));
     }
+    if !report.temporal.is_empty() {
+        blocks.push(Block::Heading("Index sets over time"));
+        blocks.push(Block::Text(
+            "The share of its set that a layer selects again so many positions later, over queries that see more than \
+             index_topk keys: what caches of decode steps and indices shared with MTP layers rest on."
+                .to_owned(),
+        ));
+        blocks.push(Block::Table(table::temporal(&report.temporal)));
+    }
+    if let Some((with, agreement)) = &report.agreement {
+        blocks.push(Block::Heading("Against another recording"));
+        blocks.push(Block::Text(format!(
+            "The same layer's sets in '{with}', which is of the same tokens, over {} common queries that see more than \
+             index_topk keys.",
+            grouped(agreement.counted)
+        )));
+        blocks.push(Block::Table(table::agreement(agreement)));
+    }
     if !report.strips.is_empty() {
         blocks.push(Block::Heading("What engines would run"));
         blocks.push(Block::Strips(report.strips.clone()));

@@ -25,6 +25,7 @@ pub use scene::Scene;
 use serde_json::{Value, json};
 
 use crate::analysis::OverlapMatrix;
+use crate::analysis::agreement::{Agreement, Temporal};
 use crate::session::Session;
 
 /// One engine's reading of the current pattern, as the report shows it.
@@ -47,6 +48,10 @@ pub struct Report {
     pub source: String,
     /// The overlap of the layers' index sets: the session's, or that of another recording of the same model.
     pub overlap: Option<OverlapMatrix>,
+    /// How much of their sets layers select again later, by the recording that was given.
+    pub temporal: Vec<Temporal>,
+    /// Another recording of the same tokens, by its name, and how far the two agree.
+    pub agreement: Option<(String, Agreement)>,
     /// What engines make of the current pattern.
     pub strips: Vec<StripRow>,
     /// What to know about that.
@@ -78,8 +83,11 @@ impl Report {
                 "queries": m.queries, "counted": m.counted, "borrowed": m.borrowed})
         });
         let strips = self.strips.iter().map(|s| json!({"engine": s.engine, "strip": s.letters, "note": s.note}));
+        let agreement = self.agreement.as_ref().map(|(with, a)| json!({"with": with, "agreement": a}));
         json!({
             "schema": 1,
+            "temporal": self.temporal,
+            "recordings": agreement,
             "source": self.source,
             "versions": self.versions.iter().map(|(name, version)| json!({"name": name, "version": version})).collect::<Vec<_>>(),
             "session": self.session,

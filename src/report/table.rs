@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::number::{delta, grouped, origin, ratio};
+use crate::analysis::agreement::{Agreement, LayerAgreement, Temporal};
 use crate::domain::{Estimate, Evaluation, Flip, Goal, Role, SearchRecord, Speed};
 use crate::session::SessionStep;
 
@@ -155,6 +156,50 @@ pub(super) fn searches(records: &[SearchRecord], calibration: &str) -> Table {
     }
 }
 
+fn share(estimate: Option<Estimate>) -> String {
+    match estimate {
+        None => "–".to_owned(),
+        Some(Estimate { value, se: Some(se), .. }) => format!("{value:.3} ± {se:.3}"),
+        Some(Estimate { value, .. }) => format!("{value:.3}"),
+    }
+}
+
+/// Returns how much of their sets layers select again later.
+pub(super) fn temporal(all: &[Temporal]) -> Table {
+    let sites = all.first().map_or(&[][..], |one| &one.sites);
+    let row = |(site, layer): (usize, &usize)| {
+        std::iter::once(layer.to_string()).chain(all.iter().map(|one| share(one.layers[site]))).collect()
+    };
+    let chance = std::iter::once("chance".to_owned())
+        .chain(all.iter().map(|one| one.chance.map_or("–".to_owned(), |chance| format!("{chance:.3}"))));
+    let head = all.iter().map(|one| match one.lag {
+        1 => "next query",
+        8 => "8 positions later",
+        64 => "64 positions later",
+        _ => "later",
+    });
+    Table {
+        header: std::iter::once("layer").chain(head).collect(),
+        rows: sites.iter().enumerate().map(row).chain([chance.collect()]).collect(),
+    }
+}
+
+/// Returns how far the sets of two recordings agree, layer by layer.
+pub(super) fn agreement(agreement: &Agreement) -> Table {
+    let row = |(layer, l): (usize, &LayerAgreement)| {
+        vec![
+            agreement.sites[layer].to_string(),
+            share(l.mean),
+            l.identical.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)),
+            l.worst.map_or("–".to_owned(), |(q, v)| format!("{v:.3} at {}:{}", q.sequence, q.position)),
+        ]
+    };
+    Table {
+        header: vec!["layer", "overlap ± se", "identical sets", "least"],
+        rows: agreement.layers.iter().enumerate().map(row).collect(),
+    }
+}
+
 /// Returns the flip order of a search.
 pub(super) fn flips(record: &SearchRecord) -> Table {
     let row = |(i, flip): (usize, &Flip)| {
@@ -164,7 +209,11 @@ pub(super) fn flips(record: &SearchRecord) -> Table {
             record.after(i + 1).to_string(),
             record.after(i + 1).full_count().to_string(),
             delta(flip.delta),
-            format!("{}{}", delta(flip.step), if flip.within_noise { ", within noise" } else { "" }),
+            format!(
+                "{}{}",
+                delta(flip.step),
+                if flip.within_noise && flip.step.se.is_some() { ", within noise" } else { "" }
+            ),
             flip.p_best.map_or("–".to_owned(), |p| format!("{:.0} %", p * 100.0)),
         ]
     };

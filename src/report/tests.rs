@@ -2,8 +2,25 @@
 
 use super::*;
 use crate::analysis::Metric;
-use crate::domain::{Estimate, Goal, Pattern, SearchRecord, SearchSettings, Strategy, Validation};
+use crate::analysis::agreement::LayerAgreement;
+use crate::domain::{Estimate, Goal, Pattern, Query, SearchRecord, SearchSettings, Strategy, Validation};
 use crate::session::SessionModel;
+
+#[test]
+fn a_page_holds_what_recordings_say() {
+    let page = report().markdown();
+    for line in [
+        "| layer | next query |",
+        "| 0 | 0.875 ± 0.010 |",
+        "| 1 | – |",
+        "| chance | 0.250 |",
+        "| 0 | 0.625 | 50.0 % | 0.125 at 1:70 |",
+    ] {
+        assert!(page.contains(line), "{line} is missing in\n{page}");
+    }
+    let json = report().json();
+    assert_eq!((&json["temporal"][0]["pairs"], &json["recordings"]["with"]), (&json!(90), &json!("other.trace")));
+}
 
 fn report() -> Report {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/sessions/demo-tour.toml");
@@ -27,6 +44,29 @@ fn report() -> Report {
         session,
         source: "sessions/demo-tour.toml".into(),
         overlap: Some(overlap),
+        temporal: vec![Temporal {
+            lag: 1,
+            pairs: 90,
+            chance: Some(0.25),
+            sites: vec![0, 1],
+            layers: vec![Some(Estimate { value: 0.875, se: Some(0.01), n: 90 }), None],
+        }],
+        agreement: Some((
+            "other.trace".into(),
+            Agreement {
+                metric: Metric::Overlap,
+                queries: 100,
+                counted: 90,
+                chance: Some(0.25),
+                sites: vec![0],
+                layers: vec![LayerAgreement {
+                    mean: Some(Estimate { value: 0.625, se: None, n: 90 }),
+                    identical: Some(0.5),
+                    worst: Some((Query { sequence: 1, position: 70 }, 0.125)),
+                }],
+                by_position: vec![],
+            },
+        )),
         strips: vec![strip],
         notes: vec!["a | note".into()],
         versions: vec![("indexscope".into(), "0.1.0".into())],

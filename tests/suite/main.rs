@@ -23,6 +23,7 @@ mod gguf;
 mod goldens;
 mod hardening;
 mod import;
+mod inputs;
 mod minimax_m3;
 mod readme;
 mod reference;
