@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::report;
+use super::{CliError, report, target};
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Pattern, SearchRecord, Stages};
+use crate::domain::{Pattern, PatternSource, SearchRecord, Sites, Stages};
 use crate::interop::{self, Engine, Target};
 use crate::session::{
     FileError, NamedPattern, Place, Session, SessionModel, SessionStep, autosave_path, list_sessions, older_path,
@@ -194,6 +194,15 @@ impl Files for SessionFiles {
 
     fn sessions(&mut self) -> Vec<PathBuf> {
         list_sessions(&self.folder)
+    }
+
+    fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Problem> {
+        match target::pattern_of(source, native, sites) {
+            Ok(Some(pattern)) => Ok(pattern),
+            Ok(None) => Err(problem("dense attention is not a pattern of layers")),
+            Err(CliError::Told { message, hint, .. }) => Err(Problem { message, hint }),
+            Err(_) => Err(problem(format!("'{source}' cannot be read"))),
+        }
     }
 
     fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem> {

@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
 use super::{Opened, Problem, Work};
 use crate::analysis::{Metric, OverlapMatrix};
-use crate::domain::{Pattern, Stages, Trace};
+use crate::domain::{Pattern, PatternSource, Sites, Stages, Trace};
 use crate::engine::{Command, Update};
 
 /// Something that happened.
@@ -40,6 +40,8 @@ pub enum Msg {
     Opened(PathBuf, Result<Opened, Problem>),
     /// The argument for an engine, or why there is none.
     Exported(&'static str, Result<String, Problem>),
+    /// A pattern that was named by a file, and how it was named.
+    PatternRead(String, Result<Pattern, Problem>),
     /// The report was written, or not.
     Reported(Result<PathBuf, Problem>),
 }
@@ -64,6 +66,15 @@ pub enum Effect {
     Open(PathBuf),
     /// Look for sessions.
     ListSessions,
+    /// Read the pattern that a file holds.
+    ReadPattern {
+        /// What names the file.
+        source: PatternSource,
+        /// The model's own pattern.
+        native: Pattern,
+        /// The layers that a pattern has a letter for.
+        sites: Sites,
+    },
     /// Make the argument for an engine.
     Export {
         /// `vllm`, `sglang` or `transformers`.

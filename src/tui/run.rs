@@ -204,6 +204,11 @@ impl Shell {
                     Msg::Opened(path, result)
                 }),
                 Effect::ListSessions => self.errand(|files| Msg::Sessions(files.sessions())),
+                Effect::ReadPattern { source, native, sites } => {
+                    self.errand(move |files| {
+                        Msg::PatternRead(source.to_string(), files.pattern(&source, native, sites))
+                    });
+                }
                 Effect::Export { engine, pattern } => {
                     self.errand(move |files| Msg::Exported(engine, files.export(engine, pattern)));
                 }

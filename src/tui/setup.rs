@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::app::Texts;
-use crate::domain::{Evaluation, OverlapMatrix, Pattern, SearchRecord, Speed, Stages, Trace, Validation};
+use crate::domain::{
+    Evaluation, OverlapMatrix, Pattern, PatternSource, SearchRecord, Sites, Speed, Stages, Trace, Validation,
+};
 use crate::engine::{Command, Update};
 use crate::interop::Target;
 
@@ -97,6 +99,12 @@ pub trait Files: Send {
 
     /// Returns the session files that can be opened, newest first.
     fn sessions(&mut self) -> Vec<PathBuf>;
+
+    /// Returns the pattern that `source` names in a file, for a model with this native one over these sites.
+    ///
+    /// # Errors
+    /// A [`Problem`] naming the path, or what is wrong with the pattern.
+    fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Problem>;
 
     /// Returns what to paste for a serving engine: `vllm`, `sglang` or `transformers`.
     ///

@@ -62,6 +62,7 @@ fn take_in(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Autosaved(result) => files::autosaved(app, result),
         Msg::Opened(path, result) => files::opened(app, path, result),
         Msg::Exported(engine, result) => files::exported(app, engine, result),
+        Msg::PatternRead(name, result) => overlay::read(app, name, result),
         Msg::Reported(result) => files::reported(app, result),
     }
 }

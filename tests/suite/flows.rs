@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indexscope::checkpoint::Checkpoint;
-use indexscope::domain::{Pattern, Stages};
+use indexscope::domain::{Pattern, PatternSource, Sites, Stages};
 use indexscope::engine::{
     BackendError, Calibration, Command, DeviceChoice, Handle, LocalBackend, Placement, Sequence, Settings, spawn,
 };
@@ -52,6 +52,10 @@ impl Files for Nothing {
 
     fn sessions(&mut self) -> Vec<PathBuf> {
         Vec::new()
+    }
+
+    fn pattern(&mut self, _: &PatternSource, _: Pattern, _: Sites) -> Result<Pattern, Problem> {
+        nothing()
     }
 
     fn export(&mut self, _: &str, _: Pattern) -> Result<String, Problem> {

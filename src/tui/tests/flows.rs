@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use ratatui::crossterm::event::KeyCode;
 
 use super::scene::{Scene, coverage, evaluation, model, opened, speeds, trace};
-use crate::domain::Pattern;
+use crate::domain::{Pattern, PatternSource};
 use crate::engine::{Command, Failure, Job, ModelInfo, Progress, Update};
 use crate::tui::Problem;
 use crate::tui::app::{App, Engine, Overlay, Tone};
@@ -164,6 +164,29 @@ fn prompts_judge_while_one_types() {
     scene.send(Msg::Paste("FFFFFFSSSSSS\n".into()));
     scene.press(KeyCode::Enter);
     assert_eq!(scene.pattern(), p("FFFFFFSSSSSS"));
+}
+
+#[test]
+fn patterns_are_taken_as_people_post_them() {
+    let mut scene = scene();
+    let paste = |scene: &mut Scene, text: &str| {
+        scene.send(Msg::Paste(text.to_owned()));
+        scene.press(KeyCode::Enter);
+        scene.pattern()
+    };
+    let words = "[\n  \"full\",\n  \"full\",\n".to_owned() + &"  \"shared\",\n".repeat(9) + "  \"shared\"\n]\n";
+    assert_eq!(paste(&mut scene, &words), p("FFSSSSSSSSSS"));
+    assert_eq!(paste(&mut scene, "--hf-overrides '{\"index_topk_pattern\": \"FFFFSSSSFFFF\"}'"), p("FFFFSSSSFFFF"));
+    scene.type_keys("P0,4,8\n");
+    assert_eq!(scene.pattern(), p("FSSSFSSSFSSS"));
+    // Files are read outside; what they hold is checked like anything else.
+    scene.type_keys("P@config.json\n");
+    let spec: PatternSource = "@config.json".parse().unwrap();
+    assert!(matches!(scene.asked.pop(), Some(Effect::ReadPattern { source: asked, .. }) if asked == spec));
+    scene.send(Msg::PatternRead(spec.to_string(), Ok(p("FFSSFFSSFFSS"))));
+    assert_eq!(scene.pattern(), p("FFSSFFSSFFSS"));
+    scene.send(Msg::PatternRead(spec.to_string(), Ok(p("FF"))));
+    assert!(scene.app.message.text.contains("2 letters"), "{}", scene.app.message.text);
 }
 
 #[test]

@@ -6,8 +6,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::tokens::{self, Sought};
 use super::{edit, files, run};
-use crate::domain::{Pattern, PatternSource, Stages};
+use crate::domain::{Pattern, PatternSource, Sites, SpecError, Stages};
 use crate::engine::Command;
+use crate::tui::Problem;
 use crate::tui::action::{Spec, TABLE, keys_text};
 use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone, TrainingPlan};
 use crate::tui::context::Context;
@@ -15,11 +16,23 @@ use crate::tui::format;
 use crate::tui::input::{Input, fuzzy};
 use crate::tui::msg::Effect;
 
+/// Bytes up to which the text that named a pattern stands for it in the history.
+const LONGEST_NAME: usize = 32;
+
 /// What a prompt would do with its text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Go to this pattern.
     Pattern(Pattern, String),
+    /// Read the pattern from the file that is named, for a model with this native one over these sites.
+    File {
+        /// What names the file.
+        source: PatternSource,
+        /// The model's own pattern.
+        native: Pattern,
+        /// The layers that a pattern has a letter for.
+        sites: Sites,
+    },
     /// Look at this pair.
     Pair(Cursor),
     /// Look there in the recording.
@@ -54,14 +67,24 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         }
         Question::Pattern => {
             let native = app.model.as_ref().map_or(current, |m| m.native);
-            let pattern = match text.parse().map_err(|_| still_to_type(text, current.len()))? {
+            let source: PatternSource = text.parse().map_err(|e: SpecError| {
+                // Lists and JSON are pasted whole; letters and names are typed one by one.
+                if text.contains([',', '[', '{']) { e.reason } else { still_to_type(text, current.len()) }
+            })?;
+            let pattern = match source {
                 PatternSource::Spec(spec) => spec.resolve(native, constraints.sites).map_err(|e| e.to_string())?,
-                PatternSource::File(_) | PatternSource::Session(_) => return Err("files are opened with 'o'".into()),
+                PatternSource::File(_) | PatternSource::Session(_) => {
+                    return Ok(Answer::File { source, native, sites: constraints.sites });
+                }
             };
             let pattern = pattern.ok_or_else(|| "dense attention is not a pattern of layers".to_owned())?;
             constraints.check(pattern).map_err(|e| e.to_string())?;
             let letters = text.chars().all(|c| matches!(c, 'F' | 'S' | 'f' | 's'));
-            let change = if letters { "typed".to_owned() } else { text.to_owned() };
+            let change = match text.len() {
+                _ if letters => "typed".to_owned(),
+                0..=LONGEST_NAME => text.to_owned(),
+                _ => "pasted".to_owned(),
+            };
             Ok(Answer::Pattern(pattern, change))
         }
         Question::GoTo => {
@@ -177,7 +200,7 @@ pub fn edit(app: &mut App, key: KeyEvent) -> Vec<Effect> {
 pub fn paste(app: &mut App, text: &str) -> Vec<Effect> {
     match &mut app.overlay {
         Overlay::Actions { query: line, .. } | Overlay::Sessions { query: line, .. } | Overlay::Prompt(_, line) => {
-            line.insert(text.trim());
+            line.insert(&one_line(text));
         }
         Overlay::Search(form) => {
             if let Some(line) = form.typed() {
@@ -185,11 +208,28 @@ pub fn paste(app: &mut App, text: &str) -> Vec<Effect> {
             }
         }
         Overlay::None if app.history.is_some() => {
-            app.overlay = Overlay::Prompt(Question::Pattern, Input::new(text.trim().lines().next().unwrap_or("")));
+            app.overlay = Overlay::Prompt(Question::Pattern, Input::new(&one_line(text)));
         }
         _ => {}
     }
     Vec::new()
+}
+
+/// Returns pasted text as a prompt holds it: configs and code come on several lines.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Takes the pattern that a file held.
+pub fn read(app: &mut App, name: String, result: Result<Pattern, Problem>) -> Vec<Effect> {
+    let fits = |pattern: Pattern| app.constraints().map_or(Ok(()), |c| c.check(pattern)).map(|()| pattern);
+    match result.map_err(|problem| problem.to_string()).and_then(|p| fits(p).map_err(|e| e.to_string())) {
+        Ok(pattern) => edit::apply(app, pattern, name),
+        Err(why) => {
+            app.say(Tone::Warn, why);
+            Vec::new()
+        }
+    }
 }
 
 /// Moves the choice of a list, or scrolls a text.
@@ -219,6 +259,7 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
         Overlay::Search(form) => super::search::begin(app, form),
         Overlay::Prompt(question, input) => match verdict(app, question, input.text()) {
             Ok(Answer::Pattern(pattern, change)) => edit::apply(app, pattern, change),
+            Ok(Answer::File { source, native, sites }) => vec![Effect::ReadPattern { source, native, sites }],
             Ok(Answer::Pair(cursor)) => {
                 app.cursor = cursor;
                 Vec::new()

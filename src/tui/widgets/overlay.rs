@@ -117,6 +117,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Ok(Answer::Pattern(pattern, _)) => {
             (format!("{}/{} Full  {pattern}", pattern.full_count(), pattern.len()), Role::Good)
         }
+        Ok(Answer::File { source, .. }) => (format!("reads {source}"), Role::Good),
         Ok(Answer::Pair(pair)) => (format!("{} with {}", app.label(pair.row), app.label(pair.column)), Role::Good),
         Ok(Answer::Token(Sought::Query(query))) => (format!("query {} of the recording", query + 1), Role::Good),
         Ok(Answer::Token(Sought::Text(_))) => {
