@@ -90,6 +90,9 @@ pub fn pattern_of(source: &PatternSource, native: Pattern, sites: Sites) -> Resu
     })
 }
 
+/// Bytes up to which the text of a pattern file is repeated in an error.
+const LONGEST: usize = 80;
+
 /// Reads a pattern from a file: from its first line where that holds one alone, else from all of it, such as JSON.
 fn read(path: &Path) -> Result<PatternSpec, CliError> {
     let text =
@@ -99,7 +102,9 @@ fn read(path: &Path) -> Result<PatternSpec, CliError> {
     // A list may go on over lines; letters and names do not.
     let is_word = !first.contains(|c: char| c.is_whitespace() || ",[{".contains(c));
     let source: PatternSource = if is_word { first } else { text }.parse().map_err(|e: SpecError| {
-        CliError::usage(format!("pattern file '{}': {}", path.display(), e.reason))
+        // A whole config is not repeated.
+        let told = if e.text.len() > LONGEST { e.reason } else { e.to_string() };
+        CliError::usage(format!("pattern file '{}': {told}", path.display()))
             .hint("'session:FILE' takes the pattern of a session")
     })?;
     match source {
