@@ -92,7 +92,7 @@ impl Weights {
 /// Reads or maps a file.
 pub(super) fn map(path: &Path) -> Result<Bytes, CheckpointError> {
     let bytes = Bytes::open(path).map_err(|e| CheckpointError::io(path, e))?;
-    if diagnose::is_lfs_pointer(bytes.as_slice()) {
+    if diagnose::is_lfs_pointer(&bytes) {
         return Err(CheckpointError::LfsPointer(path.to_owned()));
     }
     Ok(bytes)

@@ -4,7 +4,7 @@ use super::index::{IndexArgs, oracle_note};
 use super::output::OutputArgs;
 use super::worker::WorkerArgs;
 use super::{CliError, bytes, target};
-use crate::checkpoint::{Checkpoint, ModelFolder, Sidecar};
+use crate::checkpoint::{Checkpoint, MlpKind, ModelFolder, Sidecar};
 use crate::domain::{PatternSource, Subject};
 use crate::engine::{
     Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, RemoteBackend, Settings,
@@ -220,7 +220,15 @@ pub fn check_room(checkpoint: &Checkpoint, settings: &Settings) -> Result<(), Cl
 /// One that names needed and free bytes.
 pub fn check_random_room(model: &RandomModel, settings: &Settings) -> Result<(), CliError> {
     let needed = model.needed_bytes(settings.placement.dtype.size_in_bytes());
-    check_weights(needed, settings, "use fewer layers, such as --set num_hidden_layers=4, or --dtype bf16")
+    let config = &model.config;
+    let mut smaller = vec![format!("--set num_hidden_layers={}", (config.num_hidden_layers / 2).max(1))];
+    if config.n_routed_experts > 16 && config.mlp.contains(&MlpKind::Sparse) {
+        smaller.push("--set n_routed_experts=16".to_owned());
+    }
+    if settings.placement.dtype.size_in_bytes() > 2 {
+        smaller.push("--dtype bf16".to_owned());
+    }
+    check_weights(needed, settings, &format!("use smaller sizes: {}", smaller.join(", ")))
 }
 
 fn check_weights(needed: u64, settings: &Settings, hint: &str) -> Result<(), CliError> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::output::print;
+use super::say::say;
 use crate::analysis::agreement::{self, LAGS};
 use crate::analysis::{Accumulator, Metric, OverlapMatrix};
 use crate::domain::Stages;
@@ -118,7 +119,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 /// Says so where a file of before is replaced.
 fn replacing(path: &Path) {
     if path.exists() {
-        eprintln!("note: '{}' was there already and is replaced", path.display());
+        say(&format!("note: '{}' was there already and is replaced", path.display()));
     }
 }
 

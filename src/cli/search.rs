@@ -16,7 +16,9 @@ use super::interrupt::cancel_on_interrupt;
 use super::model::{RunArgs, load};
 use super::output::OutputArgs;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Goal, Keep, LayerSet, Method, SearchRecord, SearchSettings, SearchState, Stages};
+use crate::domain::{
+    BLOCK, Goal, Keep, LayerSet, MIN_BLOCKS, Method, SearchRecord, SearchSettings, SearchState, Stages,
+};
 use crate::engine::{Backend, Cancel, Evaluator};
 use crate::search::{Ledger, SearchError, Space, search};
 
@@ -61,7 +63,7 @@ pub struct Args {
     plan: bool,
     /// Run these methods at 1/2, 1/4 and 1/8 (or at --keep) and print one table.
     #[arg(long, value_name = "METHODS", value_delimiter = ',', num_args = 0..=1, default_missing_value = compare::ALL,
-          conflicts_with_all = ["pieces", "resume", "max_delta"])]
+          conflicts_with_all = ["pieces", "resume", "max_delta", "session"])]
     compare: Option<Vec<Method>>,
     /// Go on with the search that was interrupted; one that was not yet begun is begun.
     #[arg(long)]
@@ -128,6 +130,13 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if backend.describe().eligible == 0 {
         return Err(CliError::run("no query sees more than index_topk keys, so there is nothing to search for")
             .hint("use longer sequences (--seq-len)"));
+    }
+    let blocks = backend.layout().blocks(&(0..backend.layout().parts.len()).collect::<Vec<_>>());
+    if blocks < MIN_BLOCKS {
+        args.output.warn(&format!(
+            "the searched text has {blocks} blocks of {BLOCK} eligible targets, and a standard error needs {MIN_BLOCKS}: flips come \
+             without one (± ?), and none can be told from noise; give more or longer sequences"
+        ));
     }
     if unseen.is_none() {
         args.output.warn("no sequence is left to judge the result on: it is judged on nothing that it has not seen");

@@ -104,10 +104,6 @@ impl ExportError {
             }
             Self::NoFolder(_) => Some("give the model as a Hugging Face folder with safetensors".to_owned()),
             Self::Exists(_) => Some("give a name that does not exist yet".to_owned()),
-            Self::Dense(_) => Some(
-                "a dense model with trained indexers is not known to any engine; 'report' and 'eval --json' share what was found"
-                    .to_owned(),
-            ),
             Self::Pattern(PatternError::NoIndexer(_)) => {
                 Some("make that layer Shared; 'indexscope info MODEL' lists the locked layers".to_owned())
             }

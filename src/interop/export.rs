@@ -13,7 +13,7 @@ use super::served::{Family, Served};
 use super::simulate::{read_by, rope_warning};
 use super::strip::{Mark, Strip};
 use super::{ExportError, Target, config};
-use crate::checkpoint::{self, CONFIG_FILE};
+use crate::checkpoint::CONFIG_FILE;
 use crate::domain::{Pattern, Stages};
 
 /// An engine that an export can be written for: one whose rule was read in a released source, and that can be told.
@@ -132,9 +132,7 @@ pub struct Export {
 /// layer, [`ExportError::NotExpressible`] where it cannot be told this pattern, [`ExportError::Dense`] for models that no
 /// engine runs with indexers.
 pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages) -> Result<Export, ExportError> {
-    if checkpoint::Family::from_model_type(&target.model_type).is_some_and(checkpoint::Family::is_dense) {
-        return Err(ExportError::Dense(target.model_type.clone()));
-    }
+    target.refuse_dense()?;
     target.constraints.check(pattern)?;
     let recipe = match engine {
         Engine::Vllm => vllm::export(target, pattern, stages)?,
@@ -158,6 +156,15 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
     warnings.extend(recipe.warnings);
     warnings.extend(rope_warning(&served).map(|w| format!("{}; {}", w.what, w.advice)));
     if target.indexers.is_none() && pattern.shared_count() > 0 {
+        if engine == Engine::Vllm {
+            let shared: Vec<usize> = (0..pattern.len()).filter(|&layer| !pattern.is_full(layer)).collect();
+            warnings.push(format!(
+                "if the checkpoint stores indexer tensors of {}, vLLM {} raises KeyError when it loads them; \
+                 'indexscope export FOLDER --checkpoint OUT' writes one without",
+                super::list(&shared),
+                vllm::VERSION
+            ));
+        }
         warnings.push(
             "only config.json was looked at: whether Full layers have indexer weights, and Shared ones have none where \
              that matters, is not known"

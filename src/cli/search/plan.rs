@@ -14,7 +14,10 @@ use crate::search::{Cost, Evaluate, Ledger, Measured, Space, Watch, costs};
 /// Standard errors that a difference must have to be seen: 95 %, two-sided.
 const RESOLVED: f64 = 1.96;
 
-/// Measures the reference and one flip, and prints costs.
+/// Blocks that are measured: enough for a standard error, few enough to cost no more than a glance.
+const ENOUGH: usize = 16;
+
+/// Measures the reference and one flip on the first sequences, and prints costs.
 pub(super) fn run(
     args: &Args,
     settings: &SearchSettings,
@@ -31,18 +34,21 @@ pub(super) fn run(
     let mut evaluator = Evaluator::new(backend, cancel);
     let parts: Vec<usize> = (0..evaluator.layout().parts.len()).collect();
     let mut ledger = Ledger::new(&mut evaluator, &parts, settings, space.start, [], &mut watch);
-    let start = ledger.measure_one(space.start)?;
+    let blocks_of = |first: usize| ledger.layout().blocks(&parts[..first]);
+    let first = (1..=parts.len()).find(|&first| blocks_of(first) >= ENOUGH).unwrap_or(parts.len());
+    let (measured, blocks) = (blocks_of(first), blocks_of(parts.len()));
     let flipped = space.start.with(middle, Role::Shared)?;
-    let flip = ledger.measure_one(flipped)?.minus(&start).estimate();
+    let start = ledger.measure_on(&[space.start], first)?.remove(0);
+    let flip = ledger.measure_on(&[flipped], first)?.remove(0).minus(&start).estimate();
     let work = ledger.work();
-    let blocks = ledger.layout().blocks(&parts);
     drop(watch);
     let info = backend.describe();
     let pace = work.seconds / work.layer_forwards.max(f64::MIN_POSITIVE);
     let rows: Vec<(Strategy, Option<Cost>)> =
         Strategy::ALL.map(|s| (s, costs(s, space, settings.goal, blocks))).to_vec();
     let hours = |layer_forwards: f64| layer_forwards * pace / 3600.0;
-    let resolved = flip.se.map(|se| RESOLVED * se);
+    // The error falls with the root of the number of blocks; a search measures on all of them.
+    let resolved = flip.se.map(|se| RESOLVED * se * (measured as f64 / blocks.max(1) as f64).sqrt());
     let methods: Vec<_> = rows
         .iter()
         .map(|(strategy, cost)| {
@@ -58,7 +64,8 @@ pub(super) fn run(
         "schema": 1,
         "model": info.name,
         "plan": methods,
-        "measured": {"evaluations": 2, "layer_forwards": count(work.layer_forwards), "seconds": work.seconds},
+        "measured": {"evaluations": 2, "layer_forwards": count(work.layer_forwards), "seconds": work.seconds,
+            "sequences": first, "blocks": measured},
         "resolvable_delta": resolved,
         "flip": {"layer": middle, "delta": flip.value, "delta_se": flip.se},
         "eligible": info.eligible,
@@ -80,8 +87,8 @@ pub(super) fn run(
         table.rows.push(row);
     }
     table.notes.push(format!(
-        "{}: two evaluations measured (the reference, and L{middle} Shared) on {} eligible targets of {} sequences in {:.2} s, {:.4} s per layer-forward",
-        info.name, info.eligible, info.sequences, work.seconds, pace
+        "{}: two evaluations measured (the reference, and L{middle} Shared) on {first} of {} sequences with {} eligible targets in {:.2} s, {:.4} s per layer-forward of all",
+        info.name, info.sequences, info.eligible, work.seconds, pace
     ));
     table.notes.push(match resolved {
         Some(resolved) => format!(

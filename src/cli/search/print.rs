@@ -112,7 +112,12 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
             delta(Some(flip.delta)),
             delta(Some(flip.step)),
             flip.p_best.map_or("-".to_owned(), |p| format!("{:.0} %", p * 100.0)),
-            if flip.within_noise { "within" } else { "" }.to_owned(),
+            match flip.step.se {
+                None => "not known",
+                Some(_) if flip.within_noise => "within",
+                Some(_) => "",
+            }
+            .to_owned(),
         ]);
     }
     let note = &mut table.notes;
