@@ -253,6 +253,7 @@ mod tests {
                 unit: SelectionUnit::Token,
                 sites: LayerSet::default(),
                 groups: 1,
+                forced: 0,
                 heads: 1,
                 queries: QuerySampling::All,
                 tokens_hash: String::new(),

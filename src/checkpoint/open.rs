@@ -9,8 +9,8 @@ use super::families::{self, Stored};
 use super::safetensors::CONFIG_FILE;
 use super::weights::Weights;
 use super::{
-    Attention, Blocks, CheckpointError, Config, Demand, Dtype, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary,
-    copies, diagnose, fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
+    Attention, Blocks, CheckpointError, Config, Demand, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary, copies,
+    diagnose, fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
 };
 use crate::domain::{Constraints, LayerSet, Pattern, Role};
 

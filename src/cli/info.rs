@@ -10,7 +10,7 @@ use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
 use super::served::read_config;
 use super::target;
-use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, Part, layer_of};
+use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, layer_of};
 use crate::domain::{IndexSource, LayerSet, SelectionUnit, Site};
 use crate::interop::{Target, indexer_rope_warning, simulate};
 
