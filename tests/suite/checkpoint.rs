@@ -182,7 +182,7 @@ fn other_model_types_are_named() {
         c["rope_parameters"] = json!({ "full_attention": {} });
         c["vocab_size"] = json!({ "text": 1 });
     });
-    assert!(copy.error(&["'glm5_next'", "glm_moe_dsa, deepseek_v32, minimax_m3_vl, llama"]).hint().is_some());
+    assert!(copy.error(&["'glm5_next'", "glm_moe_dsa, deepseek_v32, "]).hint().is_some());
     let copy = Copy::of("glm_dsa_tiny").json("config.json", |c| drop(c.remove("model_type")));
     copy.error(&["model type '(none given)'"]);
 }

@@ -236,7 +236,7 @@ fn a_search_of_version_0_1_is_resumed() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let (kept, after) = (measured.lines().skip(1), std::fs::read_to_string(&journal).unwrap());
     assert!(
-        after.lines().skip(1).zip(kept).all(|(after, before)| after == before),
+        after.lines().skip(1).zip(kept).all(|(after, before)| after.split(" #").next() == Some(before)),
         "nothing is measured again: {after}"
     );
     assert!(after.lines().count() > measured.lines().count(), "the rest is measured");
