@@ -83,7 +83,7 @@ const CASES: &[(&str, f64, &str)] = &[
         MEASURED,
         "search DATA/glm_sharded TOKENS --keep 1/2 --method exhaustive --session OUT/e.toml",
     ),
-    ("search-compare", MEASURED, "search DATA/glm_sharded TOKENS --keep 1/2 --compare --session OUT/compare.toml"),
+    ("search-compare", MEASURED, "search DATA/glm_sharded TOKENS --keep 1/2 --compare"),
     ("bench", MEASURED, "bench DATA/glm_dsa_tiny --context 24,48 --pattern uniform:3"),
     (
         "import-indices",
