@@ -15,7 +15,7 @@ use indexscope::engine::{
     Backend, Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, Sequence, Settings,
 };
 use indexscope::model::{Attend, Model, Pass};
-use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, memory};
+use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, SparseTarget, memory};
 use serde_json::{Value, json};
 
 /// The system's allocator, with the bytes held, the most held, and the largest allocation.
@@ -192,6 +192,7 @@ fn a_step_of_training_indexers_stays_within_the_memory_allowed() {
             lr: 1e-3,
             index_topk: 128,
             lm_lr,
+            sparse_target: SparseTarget::default(),
         };
         let train = |recipe: IndexerRecipe, out: &str| {
             let texts = vec![("text".to_owned(), ids(4 * seq_len))];

@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Pattern, Role, Targets};
 use crate::interop::Pruned;
 use crate::session::SessionLock;
-use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, memory};
+use crate::train::indexers::{IndexerEvent, IndexerRecipe, IndexerRun, IndexerStep, Setup, SparseTarget, memory};
 use crate::train::read_text;
 
 /// Arguments of `train indexers`.
@@ -69,6 +69,9 @@ pub struct TrainingArgs {
     /// dense models.
     #[arg(long, value_name = "K")]
     index_topk: Option<NonZeroUsize>,
+    /// How heads are averaged into the target of the sparse stage.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    sparse_target: SparseTargetArg,
     /// Decides initial weights, order of the text and sampled rows.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) seed: u64,
@@ -82,6 +85,25 @@ pub struct TrainingArgs {
     pub(super) output: OutputArgs,
 }
 
+/// How heads are averaged into the target of the sparse stage, over the keys that were selected.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum SparseTargetArg {
+    /// Each head's softmax over the selected keys, then the average.
+    #[default]
+    PerHead,
+    /// The average over all keys, restricted to the selected ones: heads with little attention on them weigh less.
+    Averaged,
+}
+
+impl From<SparseTargetArg> for SparseTarget {
+    fn from(arg: SparseTargetArg) -> Self {
+        match arg {
+            SparseTargetArg::PerHead => Self::PerHead,
+            SparseTargetArg::Averaged => Self::Averaged,
+        }
+    }
+}
+
 impl TrainingArgs {
     /// Returns k of the sparse stage.
     pub(super) fn topk(&self, checkpoint: &Checkpoint) -> usize {
@@ -92,8 +114,10 @@ impl TrainingArgs {
 
     /// Returns what decides the result, to tell runs apart.
     pub(super) fn about(&self) -> String {
-        let Self { texts, tokens, seq_len, steps, sparse_steps, lr, rows, index_topk, seed, .. } = self;
-        format!("{texts:?} {tokens:?} {seq_len} {steps} {sparse_steps} {lr} {rows:?} {index_topk:?} {seed}")
+        let Self { texts, tokens, seq_len, steps, sparse_steps, lr, rows, index_topk, sparse_target, seed, .. } = self;
+        format!(
+            "{texts:?} {tokens:?} {seq_len} {steps} {sparse_steps} {lr} {rows:?} {index_topk:?} {sparse_target:?} {seed}"
+        )
     }
 }
 
@@ -198,6 +222,7 @@ pub(super) fn train(what: Training, args: &TrainingArgs) -> Result<(IndexerRun, 
         lr: args.lr,
         index_topk: args.topk(checkpoint),
         lm_lr,
+        sparse_target: args.sparse_target.into(),
     };
     let asked = recipe.rows;
     recipe.limit(memory(checkpoint, &recipe, shape), args.max_memory.map(|bytes| bytes as u64))?;
@@ -292,6 +317,7 @@ pub(super) fn print(
     let mut json = json!({
         "schema": 1, "steps": recipe.steps, "sparse_steps": recipe.sparse_steps, "tokens": tokens, "rows": recipe.rows,
         "index_topk": recipe.index_topk, "pattern": recipe.pattern.to_string(), "targets": recipe.targets.name(),
+        "sparse_target": recipe.sparse_target.name(),
         "seconds": run.seconds(), "kl": mean, "layers": layers,
     });
     if let (Some(rate), Some(loss)) = (recipe.lm_lr, run.lm()) {

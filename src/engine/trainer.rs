@@ -9,7 +9,7 @@ use super::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Tra
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
 use crate::train::TrainError;
-use crate::train::indexers::{IndexerRecipe, IndexerRun, IndexerStep, Setup, saved};
+use crate::train::indexers::{IndexerRecipe, IndexerRun, IndexerStep, Setup, SparseTarget, saved};
 
 /// Fewest query rows sampled per step.
 const ROWS: usize = 128;
@@ -75,6 +75,8 @@ pub(super) fn train(
         lr,
         index_topk: backend.info.index_topk,
         lm_lr: None,
+        // A training that was suspended goes on towards the same target.
+        sparse_target: left.map(saved).transpose()?.flatten().map_or(SparseTarget::default(), |(r, _)| r.sparse_target),
     };
     let shape =
         IndexerShape { heads: config.index_n_heads, dim: config.index_head_dim, rope_dims: config.index_rope_head_dim };

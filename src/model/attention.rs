@@ -10,8 +10,8 @@ use super::heads::Heads;
 use super::indexer::{Indexer, IndexerInput, Projected};
 use super::mla::Mla;
 use super::ops::{
-    Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mla_attention, prefers_grouped,
-    prefers_latent, runs_sparse, select, sparse_expanded, sparse_grouped, sparse_latent, top_k_rows,
+    Allowed, Indices, MlaShape, Picked, Rotary, indexer_scores, mean_attention, mean_attention_within, mla_attention,
+    prefers_grouped, prefers_latent, runs_sparse, select, sparse_expanded, sparse_grouped, sparse_latent, top_k_rows,
 };
 use super::pass::{Attend, Ops, Pass};
 use super::weights::{Linear, Scope};
@@ -155,13 +155,19 @@ impl Attention {
     }
 
     /// Returns the head-averaged dense attention `[R, T]` of the queries at `rows`, from the normed input `x` `[1, T, hidden]`.
-    pub(super) fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
+    pub(super) fn mean_attention(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        rows: &[usize],
+        support: Option<&Selection>,
+    ) -> Result<Tensor> {
         let (x, rotary) = (x.detach(), Rotary { cos: rotary.cos.detach(), sin: rotary.sin.detach() });
         let at = Tensor::from_iter(rows.iter().map(|&r| r as u32), x.device())?;
         let (_, q) = self.heads.queries(&x.index_select(&at, 1)?, &rotary.select(rows)?)?;
         let (kept, shared) = self.heads.keys(&x, &rotary)?;
         let (q, keys) = self.heads.scored(&q.squeeze(0)?, &kept.squeeze(0)?, &shared.squeeze(0)?)?;
-        Ok(mean_attention(&q, &keys, rows, self.scale)?)
+        Ok(mean_attention_within(&q, &keys, rows, self.scale, support)?)
     }
 
     fn runs_sparse(&self, q: &Tensor, kept: &Tensor) -> bool {

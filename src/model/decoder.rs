@@ -12,6 +12,7 @@ use super::ops::Rotary;
 use super::pass::{LayerOutput, Pass};
 use super::weights::{CheckpointSource, Scope, TensorSource};
 use crate::checkpoint::{Checkpoint, Config};
+use crate::domain::Selection;
 
 /// A loaded model: every layer with every indexer that the checkpoint has.
 ///
@@ -135,6 +136,21 @@ impl Model {
     /// Where shapes disagree or a row is not below T.
     pub fn mean_attention(&self, layer: usize, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
         self.layers[layer].mean_attention(x, rotary, rows)
+    }
+
+    /// Returns the same of one layer with each head's softmax over the keys of a support, one row per query.
+    ///
+    /// # Errors
+    /// Where shapes disagree.
+    pub fn mean_attention_within(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        rotary: &Rotary,
+        rows: &[usize],
+        support: Option<&Selection>,
+    ) -> Result<Tensor> {
+        self.layers[layer].mean_attention_within(x, rotary, rows, support)
     }
 
     /// Returns what an indexer of one layer works on, as [`Layer::indexer_input`] does.

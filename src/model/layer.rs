@@ -12,6 +12,7 @@ use super::pass::{LayerOutput, Pass};
 use super::weights::Scope;
 use super::{ModelError, Result, families};
 use crate::checkpoint::Config;
+use crate::domain::Selection;
 
 /// What the layers of one family compute; what a family does not override, it does not support.
 pub(super) trait Block: Debug + Send + Sync {
@@ -31,6 +32,11 @@ pub(super) trait Block: Debug + Send + Sync {
 
     /// Returns head-averaged dense attention; see [`Layer::mean_attention`].
     fn mean_attention(&self, _x: &Tensor, _rotary: &Rotary, _rows: &[usize]) -> Result<Tensor> {
+        Err(ModelError::Unsupported { family: self.family(), what: "head-averaged attention" })
+    }
+
+    /// Returns the same over a support; see [`Layer::mean_attention_within`].
+    fn mean_attention_within(&self, _x: &Tensor, _: &Rotary, _rows: &[usize], _: &Selection) -> Result<Tensor> {
         Err(ModelError::Unsupported { family: self.family(), what: "head-averaged attention" })
     }
 
@@ -94,6 +100,23 @@ impl Layer {
     /// Where shapes disagree or a row is not below T; [`super::ModelError::Unsupported`].
     pub fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
         self.0.mean_attention(x, rotary, rows)
+    }
+
+    /// Returns the same with each head's softmax over the keys of a support, one row per query.
+    ///
+    /// # Errors
+    /// Where shapes disagree.
+    pub fn mean_attention_within(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        rows: &[usize],
+        support: Option<&Selection>,
+    ) -> Result<Tensor> {
+        match support {
+            Some(support) => self.0.mean_attention_within(x, rotary, rows, support),
+            None => self.0.mean_attention(x, rotary, rows),
+        }
     }
 
     /// Returns the output of attention alone `[B, T, hidden]`, after its output projection, before the residual sum.

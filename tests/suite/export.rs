@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use indexscope::checkpoint::{Checkpoint, IndexerShape, is_indexer_tensor};
 use indexscope::domain::{Pattern, Targets};
 use indexscope::interop::{ExportError, prune, prune_retrained};
-use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup};
+use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, SparseTarget};
 use serde_json::{Value, json};
 
 fn data(name: &str) -> PathBuf {
@@ -418,6 +418,7 @@ fn a_checkpoint_whose_rest_learned_holds_the_trained_weights_bit_for_bit() {
         lr: 2e-2,
         index_topk: 6,
         lm_lr: Some(3e-3),
+        sparse_target: SparseTarget::default(),
     };
     let texts = vec![("text".to_owned(), (0..64).map(|i| i * 37 % vocab).collect())];
     let setup = Setup { checkpoint: &base, recipe, shape, texts, start: None, out: None, model: None, resume: false };

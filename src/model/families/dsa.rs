@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::checkpoint::Config;
+use crate::domain::Selection;
 use crate::model::Result;
 use crate::model::attention::Attention;
 use crate::model::clock::Clock;
@@ -83,7 +84,17 @@ impl Block for Decoder {
     }
 
     fn mean_attention(&self, x: &Tensor, rotary: &Rotary, rows: &[usize]) -> Result<Tensor> {
-        self.attention.mean_attention(&rms_norm(x, &self.attention_norm, self.eps)?, rotary, rows)
+        self.attention.mean_attention(&rms_norm(x, &self.attention_norm, self.eps)?, rotary, rows, None)
+    }
+
+    fn mean_attention_within(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        rows: &[usize],
+        support: &Selection,
+    ) -> Result<Tensor> {
+        self.attention.mean_attention(&rms_norm(x, &self.attention_norm, self.eps)?, rotary, rows, Some(support))
     }
 
     fn indexer_input(&self, x: &Tensor) -> Result<IndexerInput> {

@@ -65,7 +65,7 @@ pub use indexer::{Seen, indexer_scores, select, select_seen, selects_in_fp8};
 pub use indexer_kl::{RowTargets, indexer_kl};
 pub use indices::Indices;
 pub use kl::kl;
-pub use mean_attention::mean_attention;
+pub use mean_attention::{mean_attention, mean_attention_within};
 pub use rms_norm::{layer_norm, rms_norm};
 pub use rope::{Pairing, Rotary, rope};
 pub use softmax::{divergence, log_sum_exp};

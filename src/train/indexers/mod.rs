@@ -22,7 +22,7 @@ mod tests;
 
 pub use event::{IndexerEvent, IndexerStep};
 pub use memory::memory;
-pub use recipe::IndexerRecipe;
+pub use recipe::{IndexerRecipe, SparseTarget};
 pub use run::{IndexerRun, Setup};
 pub use saved::{saved, state_path};
 pub use step::Divergence;

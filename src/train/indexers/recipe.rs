@@ -12,6 +12,33 @@ const SPARSE: f64 = 0.1;
 /// Largest norm of an indexer's gradient, and of that of the rest of the model.
 const CLIP: f64 = 1.0;
 
+/// How heads are averaged into the target of the sparse stage, over the keys that were selected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SparseTarget {
+    /// Each head's softmax is over the selected keys, then heads are averaged, as Megatron's reference does.
+    #[default]
+    PerHead,
+    /// Heads are averaged over all keys, then the average is restricted and renormalised: a head with little attention on
+    /// the selected keys weighs less.
+    Averaged,
+}
+
+impl SparseTarget {
+    /// Returns the target of recipes saved before there was a choice.
+    fn before() -> Self {
+        Self::Averaged
+    }
+
+    /// Returns the name as given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PerHead => "per-head",
+            Self::Averaged => "averaged",
+        }
+    }
+}
+
 /// Everything that decides the result, beside the model's weights and the tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndexerRecipe {
@@ -42,6 +69,9 @@ pub struct IndexerRecipe {
     /// Peak of the rate at which the rest of the model learns from its own loss in the sparse stage; `None` freezes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lm_lr: Option<f64>,
+    /// How heads are averaged in the sparse stage.
+    #[serde(default = "SparseTarget::before")]
+    pub sparse_target: SparseTarget,
 }
 
 impl IndexerRecipe {
@@ -141,6 +171,7 @@ pub(super) mod tests {
             lr: 0.01,
             index_topk: 6,
             lm_lr: None,
+            sparse_target: SparseTarget::PerHead,
         }
     }
 

@@ -71,6 +71,9 @@ impl Header {
             () if now.base != then.base => "for another model".to_owned(),
             () if now.tokens != then.tokens => "on other tokens".to_owned(),
             () if now.pattern != then.pattern => format!("for the pattern {}, not {}", then.pattern, now.pattern),
+            () if now.sparse_target != then.sparse_target => {
+                format!("with --sparse-target {}, not {}", then.sparse_target.name(), now.sparse_target.name())
+            }
             () => "with other options".to_owned(),
         };
         Some(format!("it was begun {what}"))

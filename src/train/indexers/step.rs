@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::recipe::IndexerRecipe;
+use super::recipe::{IndexerRecipe, SparseTarget};
 use crate::checkpoint::Config;
 use crate::domain::{Selection, Subject};
 use crate::model::ops::RowTargets;
@@ -206,7 +206,9 @@ impl Step<'_> {
         }
         let serves = |open: &Open| recipe.served(recipe.layers[open.index]);
         if let Some(current) = self.open.as_mut().filter(|open| serves(open).contains(&layer)) {
-            let probs = model.mean_attention(layer, x, rotary, rows)?.flatten_all()?.to_vec1::<f32>()?;
+            let support = current.support.as_deref().filter(|_| recipe.sparse_target == SparseTarget::PerHead);
+            let probs = model.mean_attention_within(layer, x, rotary, rows, support)?;
+            let probs = probs.flatten_all()?.to_vec1::<f32>()?;
             let alone = serves(current).len() == 1;
             current.average.add(&probs, *width, current.support.as_deref(), alone);
         }
