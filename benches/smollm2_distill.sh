@@ -7,7 +7,8 @@
 # MODEL and SIDECAR as for benches/smollm2.sh. Every training starts from the sidecar and sees the same tokens and rows:
 # WARMUP (480) steps towards all visible keys and SPARSE (240) towards the selected ones, k = 128, of 1,024 tokens and 256
 # rows each, at a peak rate of LR (2e-3). Every Δ is against the all-Full pattern with the indexers before training, on
-# SEQUENCES (12) held-out sequences of 1,024 tokens.
+# SEQUENCES (12) held-out sequences of 1,024 tokens. SEED (7) is that of the trainings, SPARSE_TARGET (per-head) how heads are
+# averaged in the sparse stage.
 #
 # SEARCHED and SEARCHED4 are patterns with 8 and 4 Full layers; without them, one `search` at k = 64 on training text
 # finds both. What is in WORK (a new folder by default) is not done again; give it to go on after a stop. INDEXSCOPE
@@ -55,7 +56,7 @@ for run in "${trained[@]}"; do
     once "$work/$run.json" $program train distill "$model" --sidecar "$sidecar" --pattern "${pattern[${run%-*}]}" \
         --targets "${run#*-}" --out "$out" --text assets/corpus/python-docs.txt.xz --text assets/corpus/rust-docs.txt.xz \
         --seq-len 1024 --rows 256 --index-topk 128 --steps "${WARMUP:-480}" --sparse-steps "${SPARSE:-240}" \
-        --lr "${LR:-2e-3}" --seed 7 --json --log "$work/$run.log" $resume
+        --lr "${LR:-2e-3}" --seed "${SEED:-7}" --sparse-target "${SPARSE_TARGET:-per-head}" --json --log "$work/$run.log" $resume
 done
 
 data=(--text "$work/heldout.txt" --seq-len 1024 --sequences "${SEQUENCES:-12}" --quiet)
@@ -67,8 +68,8 @@ for k in 64 128; do
         once "$work/$run-$k.csv" $program eval "$model" "${data[@]}" --index "$work/$run.safetensors" --index-topk $k \
             --reference-index "$sidecar" --pattern native --format csv
     done
-    for p in uniform8 searched8 uniform4 searched4; do
-        once "$work/$p-full-$k.csv" $program eval "$model" "${data[@]}" --index "$work/$p-served.safetensors" \
+    for run in "${trained[@]:1}"; do
+        once "$work/$run-full-$k.csv" $program eval "$model" "${data[@]}" --index "$work/$run.safetensors" \
             --reference-index "$work/full-own.safetensors" --index-topk $k --pattern native --format csv
     done
     for p in uniform8 uniform4; do
@@ -83,7 +84,7 @@ cells() {
         awk -F, -v row="$2" 'NR == row + 1 { printf " %s, %s ± %s |", $3, $4, $5 }' "$work/$1-$k.csv"
     done
 }
-echo "| pattern | Full | indexers | k = 64: loss, Δ ± se | k = 128: loss, Δ ± se | gap closed, k = 64 / 128 | tokens | seconds |"
+echo "| pattern | Full | indexers | k = 64: loss, Δ ± se | k = 128: loss, Δ ± se | gap closed, like for like, k = 64 / 128 | tokens | seconds |"
 echo "|---|---:|---|---:|---:|---:|---:|---:|"
 echo "| dense | - | - |$(cells before 1) | | |"
 echo "| all-Full | 30 | before |$(cells before 2) | | |"
@@ -97,8 +98,9 @@ for p in uniform8 searched8 uniform4 searched4; do
     for run in "${trained[@]}"; do
         [ "${run%-*}" = "$p" ] || continue
         closed=$(for k in 64 128; do
+            # Like for like: what it loses to all-Full trained for as long, of what it lost to all-Full before.
             awk -F, -v row=$row 'NR == FNR { if (FNR == row + 1) before = $4; next } FNR == 2 {
-                printf " %.0f %%", 100 * (1 - $4 / before) }' "$work/before-$k.csv" "$work/$run-$k.csv"
+                printf " %.0f %%", 100 * (1 - $4 / before) }' "$work/before-$k.csv" "$work/$run-full-$k.csv"
         done)
         echo "| $name | ${p: -1} | ${run#*-} |$(cells "$run" 1)$closed |" \
             "$(number "$work/$run.json" tokens) | $(number "$work/$run.json" seconds | cut -d. -f1) |"
@@ -116,7 +118,7 @@ echo
 echo "Trained patterns (served) against all-Full trained for as long, paired, Δ ± se in nats:"
 for p in uniform8 searched8 uniform4 searched4; do
     for k in 64 128; do
-        awk -F, -v name="${p%[48]}, ${p: -1} Full, k = $k" 'NR == 2 { printf "- %s: %s ± %s\n", name, $4, $5 }' "$work/$p-full-$k.csv"
+        awk -F, -v name="${p%[48]}, ${p: -1} Full, k = $k" 'NR == 2 { printf "- %s: %s ± %s\n", name, $4, $5 }' "$work/$p-served-full-$k.csv"
     done
 done
 

@@ -28,11 +28,46 @@ pub fn spearman(pairs: &[(f64, f64)]) -> Option<Correlation> {
         return None;
     }
     let rho = (product(&x, &y) / spread).clamp(-1.0, 1.0);
-    let interval = (pairs.len() > 3 && rho.abs() < 1.0).then(|| {
-        let half = 1.96 * ((1.0 + rho * rho / 2.0) / (pairs.len() - 3) as f64).sqrt();
+    Some(Correlation { rho, interval: interval(rho, pairs.len()), n: pairs.len() })
+}
+
+/// Returns Spearman's ρ of `(x, y)` within strata: how well x ranks y among points of the same stratum.
+///
+/// Ranks are taken within each stratum and pooled, so that what the stratum itself explains does not count. `n` is the
+/// number of points that have another in their stratum, and the interval has as many degrees of freedom as ranks are
+/// free. `None` where fewer than three points can be compared, or nothing differs.
+pub fn stratified(points: &[(usize, f64, f64)]) -> Option<Correlation> {
+    if points.iter().any(|(_, x, y)| !x.is_finite() || !y.is_finite()) {
+        return None;
+    }
+    let mut order = points.to_vec();
+    order.sort_by_key(|&(stratum, ..)| stratum);
+    let (mut xy, mut xx, mut yy, mut n, mut free) = (0.0, 0.0, 0.0, 0, 0);
+    for stratum in order.chunk_by(|a, b| a.0 == b.0).filter(|stratum| stratum.len() > 1) {
+        let middle = (stratum.len() + 1) as f64 / 2.0;
+        let x = ranks(stratum.iter().map(|p| p.1).collect());
+        let y = ranks(stratum.iter().map(|p| p.2).collect());
+        for (x, y) in x.iter().zip(&y) {
+            xy += (x - middle) * (y - middle);
+            xx += (x - middle).powi(2);
+            yy += (y - middle).powi(2);
+        }
+        n += stratum.len();
+        free += stratum.len() - 1;
+    }
+    if n < 3 || xx * yy == 0.0 {
+        return None;
+    }
+    let rho = (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0);
+    Some(Correlation { rho, interval: interval(rho, free + 1), n })
+}
+
+/// Returns the 95 % interval of ρ over so many independent pairs.
+fn interval(rho: f64, pairs: usize) -> Option<(f64, f64)> {
+    (pairs > 3 && rho.abs() < 1.0).then(|| {
+        let half = 1.96 * ((1.0 + rho * rho / 2.0) / (pairs - 3) as f64).sqrt();
         ((rho.atanh() - half).tanh(), (rho.atanh() + half).tanh())
-    });
-    Some(Correlation { rho, interval, n: pairs.len() })
+    })
 }
 
 /// Returns each value's rank from 1, equal ones sharing the mean.
@@ -63,6 +98,30 @@ mod tests {
         // Σd² = 8 over 5 pairs: 1 − 6·8 / (5·24).
         let value = rho(&[1.0, 2.0, 3.0, 4.0, 5.0], &[3.0, 1.0, 2.0, 5.0, 4.0]).unwrap();
         assert!((value - 0.6).abs() < 1e-12, "{value}");
+    }
+
+    #[test]
+    fn what_the_number_of_full_layers_explains_does_not_count() {
+        // x and y both fall with the stratum; within each they rank opposite ways.
+        let points: Vec<(usize, f64, f64)> = (0..5)
+            .flat_map(|s| {
+                let at = 10.0 * s as f64;
+                [(s, at, at + 1.0), (s, at + 1.0, at)]
+            })
+            .collect();
+        let pooled: Vec<(f64, f64)> = points.iter().map(|p| (p.1, p.2)).collect();
+        assert!(spearman(&pooled).unwrap().rho > 0.9);
+        let within = stratified(&points).unwrap();
+        assert_eq!((within.rho, within.interval, within.n), (-1.0, None, 10));
+        // Prefixes of one search are one point each in a stratum: there is nothing to compare.
+        assert_eq!(stratified(&(0..9).map(|s| (s, s as f64, s as f64)).collect::<Vec<_>>()), None);
+        // Two strata of three: ranks 1 2 3 against 1 3 2, and 1 2 3 against 1 2 3: Σ = 1 + 2 of 4; five free ranks.
+        let two = [(1, 1.0, 1.0), (1, 2.0, 3.0), (1, 3.0, 2.0), (2, 1.0, 1.0), (2, 2.0, 2.0), (2, 3.0, 3.0)];
+        let Correlation { rho, interval, n } = stratified(&two).unwrap();
+        // (1 + 0.75²/2)/2 under the root.
+        let half = 1.96 * 0.640_625f64.sqrt();
+        assert!((rho - 0.75).abs() < 1e-12 && n == 6);
+        assert!((interval.unwrap().1 - (0.75f64.atanh() + half).tanh()).abs() < 1e-12);
     }
 
     #[test]

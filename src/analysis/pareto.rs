@@ -21,6 +21,20 @@ pub fn frontier(points: &[(f64, f64)]) -> Vec<usize> {
     order
 }
 
+/// Returns the indices of the points that none beats for sure, ascending: a point is beaten by one of at least its gain
+/// whose cost is lower by more than `noise` of the two.
+///
+/// The frontier is a part of it; points that are not finite are left out.
+pub fn band(points: &[(f64, f64)], noise: impl Fn(usize, usize) -> f64) -> Vec<usize> {
+    let line = frontier(points);
+    let beaten = |i: usize| {
+        line.iter().any(|&j| j != i && points[j].0 >= points[i].0 && points[i].1 - points[j].1 > noise(i, j))
+            || line.iter().any(|&j| points[j] == points[i] && j < i)
+    };
+    let finite = |i: &usize| points[*i].0.is_finite() && points[*i].1.is_finite();
+    (0..points.len()).filter(finite).filter(|&i| line.contains(&i) || !beaten(i)).collect()
+}
+
 /// Returns the index of the point after which the cost rises steeply: the one farthest below the straight line between
 /// the first and the last, both axes scaled to their range; `None` below three points, or where none lies below it.
 pub fn knee(points: &[(f64, f64)]) -> Option<usize> {
@@ -44,6 +58,16 @@ mod tests {
         let points = [(1.0, 0.0), (1.2, 0.01), (1.1, 0.02), (1.5, 0.2), (1.5, 0.3), (1.5, 0.2), (f64::NAN, 0.0)];
         assert_eq!(frontier(&points), [0, 1, 3]);
         assert_eq!(frontier(&[]), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn points_within_noise_do_not_beat_each_other() {
+        let points = [(1.0, 0.0), (1.2, 0.01), (1.1, 0.02), (1.5, 0.2), (1.5, 0.3)];
+        assert_eq!(band(&points, |_, _| 0.0), frontier(&points));
+        assert_eq!(band(&points, |_, _| 0.02), [0, 1, 2, 3]);
+        // Only the pair of the last two is that noisy.
+        assert_eq!(band(&points, |i, j| if i.min(j) == 3 { 0.5 } else { 0.0 }), [0, 1, 3, 4]);
+        assert_eq!(band(&[(f64::NAN, 0.0)], |_, _| 1.0), [] as [usize; 0]);
     }
 
     #[test]

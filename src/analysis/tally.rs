@@ -1,6 +1,6 @@
 //! From scored targets to an [`Evaluation`].
 
-use crate::domain::{Agreement, Bucket, Estimate, Evaluation, Origin, Subject, TopK, WorstSequence};
+use crate::domain::{Agreement, Bucket, Cluster, Delta, Evaluation, Origin, Subject, TopK, WorstSequence, merged};
 
 /// End of the first position bucket; each further one doubles the context.
 const FIRST_BUCKET: usize = 32;
@@ -40,6 +40,8 @@ pub struct Tally {
     pub total: usize,
     /// Bytes of text behind each sequence's targets, where all are text.
     pub bytes: Option<Vec<usize>>,
+    /// The cluster of each sequence: its document, or the sequence itself.
+    pub clusters: Vec<usize>,
     /// The sequences so far.
     pub scored: Vec<Scored>,
     /// First layer that was run.
@@ -57,19 +59,22 @@ impl Tally {
         let nll: f64 = rows().map(|r| r.nll).sum();
         let reference: f64 = rows().map(|r| r.reference).sum();
         let differences: Vec<Vec<f64>> = self.scored.iter().map(|s| self.differences(&s.rows)).collect();
-        let paired = Estimate::paired(differences.iter().map(Vec::as_slice));
+        let clusters = || self.scored.iter().map(|s| self.clusters[s.index]);
+        let paired = Delta::paired(clusters().zip(differences.iter().map(Vec::as_slice)));
+        let sums = differences.iter().map(|d| Cluster { sum: d.iter().sum(), n: d.len() });
         let per_target = |sum: f64| sum / targets.max(1) as f64;
         let bytes = self.bytes.as_ref().map(|b| self.scored.iter().map(|s| b[s.index]).sum::<usize>());
         Evaluation {
             subject: self.subject,
             loss: per_target(nll),
-            delta: paired.map(|(estimate, _)| estimate),
+            delta: paired.map(|(delta, _)| delta),
             delta_all: per_target(rows().map(|r| r.nll - r.reference).sum()),
             reference_loss: per_target(reference),
             agreement: agreement(&eligible),
             bits_per_byte: bytes.filter(|&b| b > 0).map(|b| nll / std::f64::consts::LN_2 / b as f64),
             by_position: self.buckets(),
             worst_sequence: self.worst(&differences),
+            by_cluster: merged(clusters().zip(sums)),
             sequences: (self.scored.len(), self.total),
             targets,
             eligible: eligible.len(),
@@ -158,6 +163,7 @@ mod tests {
             topk: TopK { unit: SelectionUnit::Token, k: 2 },
             total: 3,
             bytes: Some(vec![10, 5, 99]),
+            clusters: vec![0, 1, 2],
             scored: vec![
                 Scored { index: 0, rows: vec![row(0, 1.0, 1.0), row(2, 2.0, 1.5), row(3, 3.0, 3.0)] },
                 Scored { index: 1, rows: vec![row(40, 2.0, 1.0)] },
@@ -167,7 +173,8 @@ mod tests {
         };
         let e = tally.evaluation(0.5);
         assert_eq!((e.loss, e.reference_loss), (2.0, 1.625));
-        assert_eq!(e.delta, Some(Estimate { value: 0.5, se: None, n: 3 }));
+        let delta = e.delta.unwrap();
+        assert_eq!((delta.value, delta.se, delta.n, delta.clusters), (0.5, None, 3, 2));
         assert_eq!((e.delta_all, e.targets, e.eligible, e.blocks), (0.375, 4, 3, 2));
         assert_eq!(e.sequences, (2, 3));
         assert!(!e.is_complete());
@@ -192,6 +199,7 @@ mod tests {
             topk: TopK { unit: SelectionUnit::Token, k: 8 },
             total: 1,
             bytes: None,
+            clusters: vec![0],
             scored: vec![Scored { index: 0, rows: vec![row(0, 1.0, 1.0), row(1, f64::NAN, 1.0)] }],
             resumed_from: 0,
             layer_forwards: 1.0,

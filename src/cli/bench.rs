@@ -20,7 +20,7 @@ use crate::engine::{Backend, LocalBackend, NoRoom, RandomModel, Settings, StepSp
 const PHASES: [&str; 2] = ["prefill", "decode"];
 
 /// The usual `--runs`.
-const RUNS: NonZeroUsize = NonZeroUsize::new(5).expect("5 is not 0");
+const RUNS: NonZeroUsize = NonZeroUsize::new(6).expect("6 is not 0");
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ pub struct Args {
     /// Tokens that are run at once in a prefill; by default all of the context.
     #[arg(long, value_name = "N")]
     chunk: Option<NonZeroUsize>,
-    /// Fewest pairs of runs of which a time is the median; for long contexts, where one run takes long.
+    /// Fewest runs of pattern and reference of which a time is the median, an even number; 12 give an interval of the ratio.
     #[arg(long, value_name = "N", default_value_t = RUNS)]
     runs: NonZeroUsize,
     /// Also time a prefill of the last N tokens of each context on a cached prefix, as after a prefix-cache hit.

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::output::OutputArgs;
+use super::sampling::{Material, Take};
 use super::tokens::read_tokens;
 use super::{CliError, chat, json_lines, model};
 use crate::checkpoint::Checkpoint;
@@ -25,9 +26,12 @@ pub struct DataArgs {
     /// one of these a line; or random:N for N random tokens.
     #[arg(long, value_name = "FILE|random:N", conflicts_with_all = ["text", "chat"])]
     tokens: Option<String>,
-    /// UTF-8 text, tokenised with the checkpoint's tokenizer.
+    /// UTF-8 text, tokenised with the checkpoint's tokenizer; several, each a document, where repeated.
     #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
+    text: Vec<PathBuf>,
+    /// What stands between the documents of a text, such as <|endoftext|>; \n and \f are line and page breaks.
+    #[arg(long, value_name = "STRING", requires = "text")]
+    separator: Option<String>,
     /// Conversations as JSON lines or one array, messages {role, content} or ShareGPT's {from, value}, through the
     /// checkpoint's chat template; only the assistant's tokens are scored.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
@@ -38,9 +42,12 @@ pub struct DataArgs {
     /// Tokens per sequence; sequences of --tokens and --chat are cut to it, text is cut into pieces of it.
     #[arg(long, value_name = "N")]
     seq_len: Option<NonZeroUsize>,
-    /// Number of sequences; the first ones are taken.
+    /// Number of sequences.
     #[arg(long, value_name = "N")]
     sequences: Option<NonZeroUsize>,
+    /// Which sequences: spread over the data, or the first ones.
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    take: Take,
 }
 
 /// The demo's two texts.
@@ -58,50 +65,104 @@ impl DataArgs {
     /// # Errors
     /// When no data was named, or it cannot be read as sequences of the model's tokens.
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Calibration, CliError> {
+        let (material, data) = self.material(checkpoint)?;
+        let material = material.take(self.take, self.sequences.map(NonZeroUsize::get));
+        self.calibration(material, data, checkpoint)
+    }
+
+    /// Makes the set of what was taken.
+    fn calibration(&self, material: Material, data: String, checkpoint: &Checkpoint) -> Result<Calibration, CliError> {
+        let (mut sequences, documents) = material.into_parts();
+        if let Some(len) = self.seq_len {
+            sequences.iter_mut().for_each(|s| s.truncate(len.get()));
+        }
+        let set = Calibration::new(sequences, data.clone(), checkpoint.config().vocab_size);
+        Ok(set.map_err(|e| CliError::run(format!("'{data}': {e}")))?.of_documents(documents))
+    }
+
+    /// Reads all sequences of the data, and what they are called.
+    fn material(&self, checkpoint: &Checkpoint) -> Result<(Material, String), CliError> {
         let vocab = checkpoint.config().vocab_size;
         let is_demo = checkpoint.is_embedded();
         if self.split.is_some() && !is_demo {
             return Err(CliError::usage(format!("--split is for the demo, and '{}' has no texts", checkpoint.name()))
                 .hint("give --text FILE or --tokens FILE"));
         }
-        let (mut sequences, data) = match (&self.tokens, self.text.as_ref().or(self.chat.as_ref())) {
-            (Some(tokens), _) => match tokens.strip_prefix("random:") {
-                Some(count) => (random(number(count)?, self.seq_len, vocab), "random tokens".to_owned()),
-                None => (read_tokens(Path::new(tokens))?, tokens.clone()),
+        Ok(match (&self.tokens, &self.chat, self.text.as_slice()) {
+            (Some(tokens), ..) => match tokens.strip_prefix("random:") {
+                Some(count) => {
+                    (Material::rows(random(number(count)?, self.seq_len, vocab)), "random tokens".to_owned())
+                }
+                None => (Material::rows(read_tokens(Path::new(tokens))?), tokens.clone()),
             },
-            (None, Some(path)) if self.chat.is_some() => (chat::read(path, checkpoint)?, path.display().to_string()),
-            (None, Some(path)) => {
-                let text =
-                    input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e))?;
-                (self.pieces(&text, checkpoint)?, path.display().to_string())
+            (None, Some(path), _) => (Material::rows(chat::read(path, checkpoint)?), path.display().to_string()),
+            (None, None, [first, more @ ..]) => {
+                let name = match more.len() {
+                    0 => first.display().to_string(),
+                    n => format!("{} and {n} more", first.display()),
+                };
+                (self.texts(checkpoint)?, name)
             }
-            (None, None) if is_demo => {
+            (None, None, []) if is_demo => {
                 let (split, name) = match self.split {
                     Some(Split::Validation) => (demo::Split::Validation, "demo text, validation"),
                     None | Some(Split::Calibration) => (demo::Split::Calibration, "demo text, calibration"),
                 };
-                (self.pieces(demo::text(split), checkpoint)?, name.to_owned())
+                (Material::text(self.pieces(demo::text(split), checkpoint)?), name.to_owned())
             }
-            (None, None) => {
+            (None, None, []) => {
                 return Err(CliError::usage(
                     "there is nothing to evaluate on: none of --tokens, --text and --chat was given",
                 )
                 .hint("give --text FILE, --chat FILE, --tokens FILE, or --tokens random:1024"));
             }
+        })
+    }
+
+    /// Reads the files of --text: documents where there are several, or a separator.
+    fn texts(&self, checkpoint: &Checkpoint) -> Result<Material, CliError> {
+        let read =
+            |path: &PathBuf| input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e));
+        let files = self.text.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let separator = self.separator.as_ref().map(|s| s.replace("\\n", "\n").replace("\\f", "\u{c}"));
+        let documents: Vec<&str> = match &separator {
+            Some(separator) if separator.is_empty() => {
+                return Err(
+                    CliError::usage("--separator is empty").hint("give what stands between documents, such as '\\f'")
+                );
+            }
+            Some(separator) => files.iter().flat_map(|file| file.split(separator.as_str())).collect(),
+            None => files.iter().map(String::as_str).collect(),
         };
-        if let Some(count) = self.sequences {
-            sequences.truncate(count.get());
+        if let [text] = documents[..] {
+            return Ok(Material::text(self.pieces(text, checkpoint)?));
         }
-        if let Some(len) = self.seq_len {
-            sequences.iter_mut().for_each(|s| s.truncate(len.get()));
+        let tokenizer = model::tokenizer(checkpoint)?;
+        let mut sequences = Vec::new();
+        for (cluster, document) in documents.into_iter().filter(|text| !text.trim().is_empty()).enumerate() {
+            let ids = tokenizer.encode(document)?;
+            let len = self.piece(ids.len(), checkpoint);
+            // What is shorter than a sequence is one; of a longer document the rest is dropped.
+            let whole = ids.chunks(len.max(1)).filter(|piece| piece.len() == len || ids.len() < len);
+            for piece in whole.filter(|piece| piece.len() > 1) {
+                let bytes = Some(tokenizer.byte_len(&piece[1..])?);
+                sequences.push(Sequence { bytes, cluster, ..Sequence::of(piece.to_vec()) });
+            }
         }
-        Calibration::new(sequences, data.clone(), vocab).map_err(|e| CliError::run(format!("'{data}': {e}")))
+        Ok(Material::documents(sequences))
+    }
+
+    /// Returns the tokens of one piece of a text of `tokens`.
+    fn piece(&self, tokens: usize, checkpoint: &Checkpoint) -> usize {
+        let config = checkpoint.config();
+        let usual = (4 * config.index_topk).max(MIN_PIECE).min(config.max_position_embeddings).min(tokens.max(1));
+        self.seq_len.map_or(usual, NonZeroUsize::get)
     }
 
     /// Reads the calibration set of a search, and the sequences on which its result is judged.
     ///
     /// The demo has a text for each. Of other data `--sequences` are searched on (half of them where that was not
-    /// given) and as many as `judged`, or twice as many as are searched on, of those after them are judged on.
+    /// given), and as many as `judged`, or twice as many as are searched on, of other documents are judged on.
     ///
     /// # Errors
     /// As [`DataArgs::load`].
@@ -110,23 +171,27 @@ impl DataArgs {
         checkpoint: &Checkpoint,
         judged: Option<usize>,
     ) -> Result<(Calibration, Option<Calibration>), CliError> {
-        let vocab = checkpoint.config().vocab_size;
-        let told = |e: String| CliError::run(e);
         if checkpoint.is_embedded() && !self.is_given() {
             let other = if self.split == Some(Split::Validation) { Split::Calibration } else { Split::Validation };
             let unseen = Self { split: Some(other), sequences: judged.and_then(NonZeroUsize::new), ..self.clone() };
             return Ok((self.load(checkpoint)?, Some(unseen.load(checkpoint)?)));
         }
-        let all = Self { sequences: None, ..self.clone() }.load(checkpoint)?;
-        let count = all.sequences().len();
+        let (material, data) = self.material(checkpoint)?;
+        let count = material.len();
         let searched = self.sequences.map_or(count.div_ceil(2), NonZeroUsize::get).min(count);
-        let last = judged.unwrap_or(2 * searched).saturating_add(searched).min(count);
-        let cut = |from: usize, to: usize| {
-            let name = format!("{}, sequences {from} to {}", all.data(), to - 1);
-            Calibration::new(all.sequences()[from..to].to_vec(), name, vocab)
+        let judged = judged.unwrap_or(2 * searched).min(count - searched);
+        let (ours, others) = material.split(self.take, searched, judged);
+        let unseen = match others.len() {
+            0 => None,
+            n => Some(self.calibration(others, format!("{data}, {n} other sequences"), checkpoint)?),
         };
-        let unseen = if last > searched { Some(cut(searched, last).map_err(told)?) } else { None };
-        Ok((cut(0, searched).map_err(told)?, unseen))
+        let n = ours.len();
+        Ok((self.calibration(ours, format!("{data}, {n} of {count} sequences"), checkpoint)?, unseen))
+    }
+
+    /// Returns how sequences are taken where there are more than asked for.
+    pub fn taken(&self) -> &'static str {
+        self.take.name()
     }
 
     /// Says so where `--text` names a file that holds JSON.
@@ -134,15 +199,17 @@ impl DataArgs {
     /// # Errors
     /// When the file cannot be read.
     pub fn note(&self, output: &OutputArgs) -> Result<(), CliError> {
-        if let Some(note) = self.text.as_deref().map(note_of_json).transpose()?.flatten() {
-            output.note(&note);
+        for path in &self.text {
+            if let Some(note) = note_of_json(path)? {
+                output.note(&note);
+            }
         }
         Ok(())
     }
 
     /// Returns whether tokens or text were named.
     pub fn is_given(&self) -> bool {
-        self.tokens.is_some() || self.text.is_some() || self.chat.is_some()
+        self.tokens.is_some() || !self.text.is_empty() || self.chat.is_some()
     }
 
     /// Returns whether sequences after those to measure on may be left, which are text and not random tokens.
@@ -173,9 +240,7 @@ impl DataArgs {
     fn pieces(&self, text: &str, checkpoint: &Checkpoint) -> Result<Vec<Sequence>, CliError> {
         let tokenizer = model::tokenizer(checkpoint)?;
         let ids = tokenizer.encode(text)?;
-        let config = checkpoint.config();
-        let usual = (4 * config.index_topk).max(MIN_PIECE).min(config.max_position_embeddings).min(ids.len().max(1));
-        let len = self.seq_len.map_or(usual, NonZeroUsize::get);
+        let len = self.piece(ids.len(), checkpoint);
         if ids.len() < len {
             return Err(CliError::run(format!("the text has only {} tokens, fewer than --seq-len {len}", ids.len()))
                 .hint("give a longer text or a smaller --seq-len"));

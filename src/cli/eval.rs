@@ -10,7 +10,7 @@ use super::interrupt::cancel_on_interrupt;
 use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::Progress;
-use super::{CliError, bytes};
+use super::{CliError, bytes, deltas};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, PatternSource, Subject};
 use crate::engine::{Backend, Calibration, Cancel, LocalBackend, ModelInfo, stream};
@@ -60,11 +60,12 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if args.stream {
         return run_streamed(&args, &checkpoint, &calibration, &subjects, &cancel);
     }
+    let documents = calibration.documents();
     if let Some(mut backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
         let reference = backend.describe().reference;
         let (base, results) = evaluate(&args, &mut backend, reference, &subjects, &cancel)?;
         let info = backend.describe();
-        return args.output.print(&to_json(&args, info, &base, &results), &to_table(info, &base, &results));
+        return args.output.print(&to_json(&args, info, documents, &base, &results), &to_table(info, &base, &results));
     }
     let reference = Subject::Pattern(checkpoint.constraints().reference()?);
     let mut backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
@@ -87,7 +88,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(path) = &args.logits {
         write_logits(path, &mut backend, &subjects, &cancel)?;
     }
-    let json = to_json(&args, backend.describe(), &base, &results);
+    let json = to_json(&args, backend.describe(), documents, &base, &results);
     let mut table = to_table(backend.describe(), &base, &results);
     if let Some(index) = &args.reference_index {
         table.notes.push(format!("the reference has the indexers of '{index}'"));
@@ -132,7 +133,7 @@ fn run_streamed(
         progress.tell(&format!("layer {layer} of {layers}:"), share);
     })?;
     drop(progress);
-    let mut json = to_json(args, &streamed.info, &streamed.reference, &streamed.evaluations);
+    let mut json = to_json(args, &streamed.info, calibration.documents(), &streamed.reference, &streamed.evaluations);
     json["stream"] = json!(true);
     json["peak_anonymous_bytes"] = json!(streamed.peak_anonymous_bytes);
     let mut table = to_table(&streamed.info, &streamed.reference, &streamed.evaluations);
@@ -150,7 +151,13 @@ fn warn_of_random(args: &Args) {
     }
 }
 
-fn to_json(args: &Args, info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Value {
+fn to_json(
+    args: &Args,
+    info: &ModelInfo,
+    documents: Option<usize>,
+    base: &Evaluation,
+    results: &[Evaluation],
+) -> Value {
     let results: Vec<Value> = args.patterns.iter().zip(results).map(|(asked, e)| result(asked, e)).collect();
     let mut json = json!({
         "schema": 1,
@@ -162,6 +169,9 @@ fn to_json(args: &Args, info: &ModelInfo, base: &Evaluation, results: &[Evaluati
         "targets": base.targets,
         "eligible": base.eligible,
         "blocks": base.blocks,
+        "clusters": base.delta.map_or(0, |d| d.clusters),
+        "documents": documents,
+        "take": args.data.taken(),
         "index_topk": info.index_topk,
     });
     if args.data.is_random() {
@@ -184,14 +194,12 @@ fn result(asked: &PatternSource, e: &Evaluation) -> Value {
         .by_position
         .iter()
         .map(|b| json!({"from": b.from, "to": b.to, "targets": b.targets, "loss": b.loss, "delta": b.delta}));
-    json!({
+    let mut json = json!({
         "asked": asked.to_string(),
         "pattern": e.subject.to_string(),
         "full": pattern.map(Pattern::full_count),
         "shared": pattern.map(Pattern::shared_count),
         "loss": e.loss,
-        "delta": e.delta.map(|d| d.value),
-        "delta_se": e.delta.and_then(|d| d.se),
         "delta_all": e.delta_all,
         "perplexity": e.loss.exp(),
         "ppl_ratio": (e.loss - e.reference_loss).exp(),
@@ -201,8 +209,11 @@ fn result(asked: &PatternSource, e: &Evaluation) -> Value {
         "bits_per_byte": e.bits_per_byte,
         "by_position": buckets.collect::<Vec<_>>(),
         "worst_sequence": e.worst_sequence.map(|w| json!({"index": w.index, "delta": w.delta})),
+        "by_cluster": e.by_cluster,
         "seconds": e.seconds,
-    })
+    });
+    deltas::insert(&mut json, "delta", e.delta);
+    json
 }
 
 fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Table {
@@ -218,7 +229,7 @@ fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Tabl
             full,
             format!("{:.4}", e.loss),
             e.delta.map_or("-".to_owned(), |d| format!("{:+.4}", d.value)),
-            optional(e.delta.and_then(|d| d.se), 4),
+            deltas::error_of(e.delta),
             format!("{:.4}", (e.loss - e.reference_loss).exp()),
             optional(e.agreement.map(|a| a.same_top), 4),
             optional(e.agreement.map(|a| a.kl), 4),
@@ -237,6 +248,7 @@ fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Tabl
         base.subject,
         base.loss
     ));
+    table.notes.extend(deltas::note(results.iter().map(|e| e.delta)));
     table
 }
 

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::CliError;
 use super::output::{OutputArgs, Table};
 use super::served::{read, read_config, told, topk};
 use super::tokens::read_tokens;
+use super::{CliError, deltas};
 use crate::analysis::tally::{Row, Scored, Tally};
-use crate::domain::{Estimate, Evaluation, Origin, SelectionUnit, Subject, TopK};
+use crate::domain::{Delta, Evaluation, Origin, SelectionUnit, Subject, TopK};
 use crate::interop::import::{ImportError, Pair, Prompt, compare, responses};
 
 /// Standard errors beyond which what no pattern can change has changed.
@@ -43,7 +43,7 @@ struct Compared {
     evaluation: Evaluation,
     same_top: Option<f64>,
     /// Difference over the targets that no pattern can change: what else differs between the servers.
-    others: Option<Estimate>,
+    others: Option<Delta>,
 }
 
 /// Prints loss and Δ of every run.
@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         args.output.warn(&format!("no target's query sees more than {k} keys: every pattern gives the same loss"));
     }
     for one in &all {
-        let sure = one.others.and_then(|o| Some(o.value.abs() > SURE * o.se?));
+        let sure = one.others.and_then(|o| Some(o.value.abs() > SURE * o.spread().value()?));
         if sure == Some(true) {
             args.output.warn(&format!(
                 "'{}' differs from the reference where no pattern can: the servers differ in something else",
@@ -94,6 +94,7 @@ fn measure(path: &Path, pairs: &[Vec<Pair>], topk: usize) -> Compared {
         topk: TopK { unit: SelectionUnit::Token, k: topk },
         total: pairs.len(),
         bytes: None,
+        clusters: (0..pairs.len()).collect(),
         scored: pairs.iter().enumerate().map(scored).collect(),
         resumed_from: 0,
         layer_forwards: 0.0,
@@ -106,7 +107,7 @@ fn measure(path: &Path, pairs: &[Vec<Pair>], topk: usize) -> Compared {
     let short = |p: &&Pair| p.position < topk;
     let rest: Vec<Vec<f64>> =
         pairs.iter().map(|one| one.iter().filter(short).map(|p| p.nll - p.reference).collect()).collect();
-    let others = Estimate::paired(rest.iter().map(Vec::as_slice)).map(|(estimate, _)| estimate);
+    let others = Delta::paired(rest.iter().map(Vec::as_slice).enumerate()).map(|(delta, _)| delta);
     Compared { file: path.display().to_string(), evaluation, same_top, others }
 }
 
@@ -117,20 +118,19 @@ fn to_json(args: &Args, k: usize, base: &Evaluation, all: &[Compared]) -> Value 
             .by_position
             .iter()
             .map(|b| json!({"from": b.from, "to": b.to, "targets": b.targets, "loss": b.loss, "delta": b.delta}));
-        json!({
+        let mut json = json!({
             "file": one.file,
             "loss": e.loss,
-            "delta": e.delta.map(|d| d.value),
-            "delta_se": e.delta.and_then(|d| d.se),
             "delta_all": e.delta_all,
-            "delta_unaffected": one.others.map(|o| o.value),
-            "delta_unaffected_se": one.others.and_then(|o| o.se),
             "perplexity": e.loss.exp(),
             "ppl_ratio": (e.loss - e.reference_loss).exp(),
             "same_top": one.same_top,
             "by_position": bucket.collect::<Vec<_>>(),
             "worst_sequence": e.worst_sequence.map(|w| json!({"index": w.index, "delta": w.delta})),
-        })
+        });
+        deltas::insert(&mut json, "delta", e.delta);
+        deltas::insert(&mut json, "delta_unaffected", one.others);
+        json
     };
     json!({
         "schema": 1,
@@ -155,9 +155,9 @@ fn to_table(args: &Args, k: usize, base: &Evaluation, all: &[Compared]) -> Table
             one.file.clone(),
             format!("{:.4}", e.loss),
             signed(e.delta.map(|d| d.value)),
-            plain(e.delta.and_then(|d| d.se)),
+            deltas::error_of(e.delta),
             signed(one.others.map(|o| o.value)),
-            plain(one.others.and_then(|o| o.se)),
+            deltas::error_of(one.others),
             format!("{:.4}", (e.loss - e.reference_loss).exp()),
             plain(one.same_top),
         ]);
@@ -174,5 +174,6 @@ fn to_table(args: &Args, k: usize, base: &Evaluation, all: &[Compared]) -> Table
         "unaffected: Δ over the {} targets that no pattern can change, which is what else differs between the servers",
         base.targets - base.eligible
     ));
+    table.notes.extend(deltas::note(all.iter().map(|one| one.evaluation.delta)));
     table
 }

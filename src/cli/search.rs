@@ -17,10 +17,10 @@ use super::model::{RunArgs, load};
 use super::output::OutputArgs;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{
-    BLOCK, Goal, Keep, LayerSet, MIN_BLOCKS, Method, SearchRecord, SearchSettings, SearchState, Stages,
+    BLOCK, FIRST_LOOK, Goal, Keep, LayerSet, MIN_BLOCKS, Method, SearchRecord, SearchSettings, SearchState, Stages,
 };
-use crate::engine::{Backend, Cancel, Evaluator};
-use crate::search::{Ledger, SearchError, Space, search};
+use crate::engine::{Backend, Calibration, Cancel, Evaluator};
+use crate::search::{Budget, Ledger, SearchError, Space, search};
 
 /// Arguments of `search`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +31,12 @@ pub struct Args {
     /// Full layers that stay: a share such as 1/4 or 0.25, or their number; 1/4 by default.
     #[arg(long, value_name = "1/4|N|0.25")]
     keep: Option<Keep>,
-    /// Instead: as few Full layers as the upper confidence bound (95 %) of Δ stays within so many nats.
+    /// Instead: as few Full layers as unseen text confirms to cost at most so many nats (95 %).
     #[arg(long, value_name = "NATS", conflicts_with = "keep")]
     max_delta: Option<f64>,
+    /// Test the budget at five planned looks, for patterns whose differences are skewed.
+    #[arg(long, requires = "max_delta")]
+    strict: bool,
     /// greedy, lazy, racing, dp, similarity, uniform or exhaustive, each also with +swap; swap is greedy+swap.
     #[arg(long, value_name = "METHOD", default_value = "racing")]
     method: Method,
@@ -55,7 +58,7 @@ pub struct Args {
     /// Search again on so many disjoint parts of the calibration set, and compare the flip orders (Kendall's τ).
     #[arg(long = "split", id = "pieces", value_name = "N", value_parser = clap::value_parser!(u8).range(2..=8))]
     pieces: Option<u8>,
-    /// Sequences after those searched on that the result is judged on; twice as many by default.
+    /// Other sequences that the result is judged on; twice as many as are searched on by default.
     #[arg(long, value_name = "N")]
     validation_sequences: Option<std::num::NonZeroUsize>,
     /// Measure two evaluations, and print what every method would cost and what Δ the set can resolve.
@@ -141,6 +144,13 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if unseen.is_none() {
         args.output.warn("no sequence is left to judge the result on: it is judged on nothing that it has not seen");
     }
+    let judged = unseen.as_ref().map_or(0, Calibration::clusters);
+    if args.max_delta.is_some() && !args.plan && judged < FIRST_LOOK {
+        return Err(CliError::run(format!(
+            "a budget needs {FIRST_LOOK} sequences or documents that the search does not see, and there are {judged}"
+        ))
+        .hint("give more text, a smaller --sequences, or --keep for a number of Full layers"));
+    }
     if args.plan {
         return plan::run(&args, &settings, &space, &mut backend, &cancel);
     }
@@ -195,6 +205,12 @@ fn measure(
         None => None,
         Some(pieces) => Some(split::run(settings, space, usize::from(pieces), backend, cancel, keeper)?),
     };
+    if let Goal::MaxDelta(most) = settings.goal {
+        let budget = Budget { most, strict: settings.strict, seed: settings.seed };
+        if let Some(confirmation) = backend.confirm(&record.chain(), budget, cancel, &mut |_| {})? {
+            record.confirmed_by(confirmation);
+        }
+    }
     record.validation = backend.validate(record.pattern, cancel, &mut |_| {})?;
     record.state = SearchState::Done;
     keeper.save(&record);
@@ -222,6 +238,7 @@ fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliE
         stages: args.stages.clone(),
         block_search: args.block_search,
         seed: args.seed,
+        strict: args.strict,
         ..SearchSettings::new(args.method, goal)
     })
 }

@@ -79,7 +79,7 @@ fn sequence(entry: &Value) -> Result<Sequence, String> {
             None => scored,
         });
     }
-    let mut sequence = Sequence { ids, mask, bytes: None };
+    let mut sequence = Sequence { ids, mask, ..Sequence::default() };
     if let Some(attended) = list("attention_mask")? {
         unpad(&mut sequence, &attended.iter().enumerate().map(flag).collect::<Result<Vec<bool>, _>>()?)?;
     }

@@ -13,9 +13,9 @@ use self::steps::{Done, Journal, What, beside, next, open, told};
 use super::interrupt::stop_on_interrupt;
 use super::output::{OutputArgs, Table};
 use super::train_indexers::{Training, TrainingArgs, lock, train};
-use super::{CliError, model, target, tokens};
+use super::{CliError, deltas, model, target, tokens};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
-use crate::domain::{Estimate, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};
+use crate::domain::{Delta, Evaluation, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};
 use crate::engine::{
     Backend, Calibration, Cancel, DeviceChoice, Evaluator, Generation, LocalBackend, Placement, Sequence, Settings,
 };
@@ -31,8 +31,8 @@ pub struct RoundsArgs {
     /// until neither lowers the loss, at most so many times.
     #[arg(long, value_name = "N", requires = "search_text")]
     rounds: Option<std::num::NonZeroU64>,
-    /// The text that patterns are searched on, not trained on: UTF-8, compressed as .xz, or token ids as .json; the sequences
-    /// after those searched on, twice as many, judge what was found and trained.
+    /// The text that patterns are searched on, not trained on: UTF-8, compressed as .xz, or token ids as .json. As many other
+    /// sequences of it decide what is taken over, and as many more report what was.
     #[arg(long, value_name = "FILE", requires = "rounds")]
     search_text: Option<PathBuf>,
     /// Sequences of --seq-len tokens to search on.
@@ -64,8 +64,10 @@ struct Rounds<'a> {
     args: &'a TrainingArgs,
     topk: usize,
     searched: Calibration,
-    /// The first model on the text that judges.
+    /// The first model on the text that decides what is taken over.
     reference: LocalBackend,
+    /// Text that decides nothing: what came of it all is reported on it.
+    reported: Calibration,
     stop: Arc<AtomicBool>,
     steps: Vec<Done>,
 }
@@ -90,10 +92,10 @@ pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Res
         former.iter().map(|f| self::about(f, &begin, rounds, args)).chain([about.clone()]).collect();
     let _lock = lock(begin.out)?;
     let steps = open(&journal, &abouts, args.resume)?;
-    let (searched, judging) = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
+    let [searched, judging, reported] = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
     let topk = args.topk(begin.checkpoint);
     let reference = backend(begin.checkpoint, begin.sidecar, topk, judging)?;
-    let mut all = Rounds { begin, args, topk, searched, reference, stop: stop_on_interrupt(), steps };
+    let mut all = Rounds { begin, args, topk, searched, reference, reported, stop: stop_on_interrupt(), steps };
     while let Some((what, round)) = next(&all.steps, most) {
         let done = all.step(what, round)?;
         args.output.note(&told(&done));
@@ -105,7 +107,7 @@ pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Res
         if let Err(error) = write_atomic(&journal, &written) {
             // What could not be saved is printed, so that it is not lost.
             if let Some(best) = all.now() {
-                print(&all, best, &args.output)?;
+                print(&all, best, None, &args.output)?;
             }
             return Err(error.into());
         }
@@ -118,7 +120,8 @@ pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Res
         }
         None => args.output.warn("nothing was gained, so there is nothing to write"),
     }
-    print(&all, &best, &args.output)?;
+    let report = all.report(&best)?;
+    print(&all, &best, Some(&report), &args.output)?;
     Ok(best.pattern)
 }
 
@@ -187,12 +190,23 @@ impl Rounds<'_> {
     }
 
     /// Measures a pattern on the text that judges: its loss, and Δ against the first reference.
-    fn judge(&mut self, pattern: Pattern, sidecar: Option<&Path>) -> Result<(f64, Option<Estimate>), CliError> {
+    fn judge(&mut self, pattern: Pattern, sidecar: Option<&Path>) -> Result<(f64, Option<Delta>), CliError> {
         let cancel = Cancel::never();
         let mut backend = backend(self.begin.checkpoint, sidecar, self.topk, self.reference.calibration().clone())?;
         backend.compare_with(&mut self.reference, &cancel, &mut |_| {})?;
         let evaluation = backend.evaluate(Subject::Pattern(pattern), &cancel, &mut |_| {})?;
         Ok((evaluation.loss, evaluation.delta))
+    }
+}
+
+impl Rounds<'_> {
+    /// Measures what was taken over on text that decided nothing.
+    fn report(&self, best: &Done) -> Result<Evaluation, CliError> {
+        let cancel = Cancel::never();
+        let load = |sidecar| backend(self.begin.checkpoint, sidecar, self.topk, self.reported.clone());
+        let (mut first, mut last) = (load(self.begin.sidecar)?, load(best.sidecar.as_deref())?);
+        last.compare_with(&mut first, &cancel, &mut |_| {})?;
+        Ok(last.evaluate(Subject::Pattern(best.pattern), &cancel, &mut |_| {})?)
     }
 }
 
@@ -224,17 +238,18 @@ fn about(fingerprint: &str, begin: &Begin, rounds: &RoundsArgs, args: &TrainingA
     )
 }
 
-/// Returns the sequences that are searched on, and those that judge.
-fn sets(begin: &Begin, text: &Path, length: usize, count: usize) -> Result<(Calibration, Calibration), CliError> {
+/// Returns the sequences that are searched on, those that decide, and those that report; each is spread over the text.
+fn sets(begin: &Begin, text: &Path, length: usize, count: usize) -> Result<[Calibration; 3], CliError> {
     let ids = if text.extension().is_some_and(|e| e == "json" || e == "jsonl") {
         tokens::read_tokens(text)?.into_iter().flat_map(|s| s.ids).collect()
     } else {
         model::tokenizer(begin.checkpoint)?.encode_long(&read_text(text)?)?
     };
-    let pieces: Vec<Sequence> = ids.chunks_exact(length).take(3 * count).map(|c| Sequence::of(c.to_vec())).collect();
+    let piece = |(cluster, ids): (usize, &[u32])| Sequence { cluster, ..Sequence::of(ids.to_vec()) };
+    let pieces: Vec<Sequence> = ids.chunks_exact(length).enumerate().map(piece).collect();
     if pieces.len() < 3 * count {
         return Err(CliError::run(format!(
-            "'{}' has {} sequences of {length} tokens, and {} are needed to search and to judge",
+            "'{}' has {} sequences of {length} tokens, and {} are needed to search, to decide and to report",
             text.display(),
             pieces.len(),
             3 * count
@@ -242,9 +257,12 @@ fn sets(begin: &Begin, text: &Path, length: usize, count: usize) -> Result<(Cali
         .hint("give more text, or fewer --search-sequences"));
     }
     let vocab = begin.checkpoint.config().vocab_size;
-    let set =
-        |part: &[Sequence]| Calibration::new(part.to_vec(), text.display().to_string(), vocab).map_err(CliError::run);
-    Ok((set(&pieces[..count])?, set(&pieces[count..])?))
+    let set = |which: usize| {
+        let at = (0..count).map(|i| (3 * i + which) * pieces.len() / (3 * count));
+        let part = at.map(|at| pieces[at].clone()).collect();
+        Calibration::new(part, text.display().to_string(), vocab).map_err(CliError::run)
+    };
+    Ok([set(0)?, set(1)?, set(2)?])
 }
 
 /// Loads the model with some indexers.
@@ -263,7 +281,7 @@ fn backend(
     Ok(LocalBackend::load(&with, calibration, settings)?)
 }
 
-fn print(all: &Rounds, best: &Done, output: &OutputArgs) -> Result<(), CliError> {
+fn print(all: &Rounds, best: &Done, report: Option<&Evaluation>, output: &OutputArgs) -> Result<(), CliError> {
     let mut table = Table::new(["round", "step", "full", "pattern", "loss", "delta", "se", "taken over", "seconds"]);
     for done in &all.steps {
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:+.4}"));
@@ -274,25 +292,43 @@ fn print(all: &Rounds, best: &Done, output: &OutputArgs) -> Result<(), CliError>
             done.pattern.to_string(),
             format!("{:.4}", done.loss),
             number(done.delta.map(|d| d.value)),
-            done.delta.and_then(|d| d.se).map_or("-".to_owned(), |se| format!("{se:.4}")),
+            deltas::error_of(done.delta),
             if done.gained { "yes" } else { "no" }.to_owned(),
             format!("{:.0}", done.seconds),
         ]);
     }
     let info = all.reference.describe();
     table.notes.push(format!(
-        "{} targets of {} sequences that were neither trained nor searched on, {} of them see more than {} keys; delta in nats \
-         against {} with the first indexers",
+        "{} targets of {} sequences that were neither trained nor searched on, {} of them see more than {} keys, decide what is \
+         taken over; delta in nats against {} with the first indexers",
         info.targets, info.sequences, info.eligible, info.index_topk, info.reference
     ));
+    table.notes.extend(report.map(|report| {
+        format!(
+            "{} on {} sequences that decided nothing: loss {:.4}, delta {}",
+            best.pattern,
+            report.sequences.0,
+            report.loss,
+            deltas::text(report.delta)
+        )
+    }));
+    table.notes.extend(deltas::note(report.map(|report| report.delta)));
+    let reported = report.map(|report| {
+        let mut json = json!({"loss": report.loss, "sequences": report.sequences.0, "eligible": report.eligible});
+        deltas::insert(&mut json, "delta", report.delta);
+        json
+    });
     let json = json!({
         "schema": 1, "pattern": best.pattern.to_string(), "loss": best.loss, "index_topk": all.topk,
-        "sequences": info.sequences, "targets": info.targets, "eligible": info.eligible,
-        "steps": all.steps.iter().map(|done| json!({
-            "step": done.what, "round": done.round, "pattern": done.pattern.to_string(), "loss": done.loss,
-            "delta": done.delta.map(|d| d.value), "delta_se": done.delta.and_then(|d| d.se), "gained": done.gained,
-            "seconds": done.seconds,
-        })).collect::<Vec<_>>(),
+        "sequences": info.sequences, "targets": info.targets, "eligible": info.eligible, "report": reported,
+        "steps": all.steps.iter().map(|done| {
+            let mut json = json!({
+                "step": done.what, "round": done.round, "pattern": done.pattern.to_string(), "loss": done.loss,
+                "gained": done.gained, "seconds": done.seconds,
+            });
+            deltas::insert(&mut json, "delta", done.delta);
+            json
+        }).collect::<Vec<_>>(),
     });
     output.print(&json, &table)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Estimate, Pattern};
+use super::{Cluster, Delta, Pattern};
 
 /// What is evaluated: a pattern, or dense attention without any selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,7 +85,7 @@ pub struct Evaluation {
     /// Mean loss over all scored targets, nats.
     pub loss: f64,
     /// Paired difference to the reference over eligible targets; `None` where no target is eligible.
-    pub delta: Option<Estimate>,
+    pub delta: Option<Delta>,
     /// Paired difference over all scored targets, nats.
     pub delta_all: f64,
     /// Loss of the reference on the same targets, nats.
@@ -98,13 +98,16 @@ pub struct Evaluation {
     pub by_position: Vec<Bucket>,
     /// The sequence that suffers most.
     pub worst_sequence: Option<WorstSequence>,
+    /// The differences by cluster, from which patterns are compared with each other; empty in files before 0.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_cluster: Vec<Cluster>,
     /// Sequences evaluated so far, and in the whole set.
     pub sequences: (usize, usize),
     /// Scored targets.
     pub targets: usize,
     /// Eligible targets.
     pub eligible: usize,
-    /// Blocks behind the standard error.
+    /// Blocks behind the standard error within documents.
     pub blocks: usize,
     /// First layer that was run; earlier ones came from the cache.
     pub resumed_from: usize,
@@ -117,21 +120,29 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Returns Δ minus that of another pattern, paired; `None` where the two were not measured on the same text.
+    pub fn minus(&self, other: &Self) -> Option<Delta> {
+        Delta::between(&self.by_cluster, &other.by_cluster)
+    }
+
     /// Returns whether the whole calibration set has been evaluated.
     pub fn is_complete(&self) -> bool {
         self.sequences.0 == self.sequences.1
     }
 }
 
-/// A time with its spread over runs.
+/// A time, or a ratio of times, over runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Median.
+    /// Median; of ratios, the median of the geometric means of two runs in opposite order.
     pub median: f64,
-    /// Median absolute deviation.
+    /// Median absolute deviation, which is no error of the median.
     pub mad: f64,
     /// Number of runs.
     pub runs: usize,
+    /// The 95 % interval of the median, between order statistics; `None` where there are too few runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
 }
 
 /// The share of each phase in a forward; the sum is 1.

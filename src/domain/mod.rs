@@ -2,7 +2,10 @@
 //!
 //! Nothing here does IO or knows candle or ratatui, so that every other part can speak in these types.
 
+mod bound;
+mod confirmation;
 mod constraints;
+mod delta;
 mod evaluation;
 mod index_source;
 mod mass_recall;
@@ -20,7 +23,10 @@ mod stat;
 mod trace;
 mod training;
 
+pub use bound::{FIRST_LOOK, strict, time_uniform};
+pub use confirmation::{Confirmation, Trial, Verdict};
 pub use constraints::{Constraints, LayerSet};
+pub use delta::{Cluster, Delta, MIN_CLUSTERS, Spread, merged, student};
 pub use evaluation::{Agreement, Bucket, Evaluation, Origin, PhaseShare, Speed, Subject, Timing, WorstSequence};
 pub use index_source::IndexSource;
 pub use mass_recall::MassRecall;
@@ -35,6 +41,6 @@ pub use selection::{Selection, SelectionUnit, TopK, intersection_len};
 pub use sites::{Site, Sites};
 pub use spec::{PAPER, PatternSource, PatternSpec, SpecError};
 pub use stages::{Stages, StagesError};
-pub use stat::{BLOCK, Estimate, MIN_BLOCKS, block_ends, block_means, mean_se, median_mad};
+pub use stat::{BLOCK, Estimate, block_ends, block_means, mean_se, median_interval, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};
 pub use training::{LeftTraining, Targets, TrainingProgress, TrainingSettings, TrainingStep};

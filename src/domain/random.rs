@@ -1,4 +1,4 @@
-//! Random numbers that are the same on every machine and in every version.
+//! Rng numbers that are the same on every machine and in every version.
 
 /// `SplitMix64`: small, fast, and its whole state is one number.
 #[derive(Clone, Debug)]

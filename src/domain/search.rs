@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Estimate, Goal, LayerSet, Method, Pattern, Role, Stages};
+use super::{Confirmation, Delta, Goal, LayerSet, Method, Pattern, Role, Stages};
 
 /// What is asked of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct SearchSettings {
     /// Seed of everything drawn at random: order of sequences, audits, bootstrap.
     #[serde(default)]
     pub seed: u64,
+    /// Whether a budget is tested at planned looks, for patterns whose differences are skewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
 }
 
 impl SearchSettings {
@@ -39,6 +42,7 @@ impl SearchSettings {
             stages: None,
             block_search: false,
             seed: 0,
+            strict: false,
         }
     }
 }
@@ -69,12 +73,16 @@ pub struct Flip {
     /// Its new role.
     pub to: Role,
     /// Δ of the pattern after the flip against the reference, nats, over eligible targets.
-    pub delta: Estimate,
+    pub delta: Delta,
     /// Paired difference of the pattern after the flip to the pattern before it, nats.
-    pub step: Estimate,
-    /// Share of bootstrap samples in which this flip was the best of its step; `None` without rivals.
+    pub step: Delta,
+    /// Share of bootstrap samples, of clusters, in which this flip was the best of the candidates that could be
+    /// compared; `None` where there was no other.
     pub p_best: Option<f64>,
-    /// Whether the flip's own difference is within two standard errors of nothing.
+    /// Candidates that were compared for that, itself included; 0 in files before 0.2, which resampled blocks.
+    #[serde(default)]
+    pub compared: usize,
+    /// Whether 0 lies within the 95 % interval of the flip's own difference, or there is none.
     pub within_noise: bool,
     /// What the search had cost when the flip was accepted.
     pub work: Work,
@@ -90,9 +98,9 @@ pub struct Swap {
     /// The layer that became Shared.
     pub shared: usize,
     /// Δ of the pattern afterwards against the reference, nats.
-    pub delta: Estimate,
+    pub delta: Delta,
     /// Paired difference to the pattern before, nats.
-    pub step: Estimate,
+    pub step: Delta,
 }
 
 /// How well skipping candidates went.
@@ -129,7 +137,7 @@ pub struct SearchRecord {
     /// The pattern from which the flips start.
     pub start: Pattern,
     /// Δ of the best pattern against the reference on the calibration set, nats.
-    pub delta: Option<Estimate>,
+    pub delta: Option<Delta>,
     /// What it has cost.
     pub work: Work,
     /// Hash of the calibration set.
@@ -140,6 +148,12 @@ pub struct SearchRecord {
     /// The judgement on text that the search never saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+    /// What unseen text says about the budget, for a search that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<Confirmation>,
+    /// The patterns that a method without flips proposed, each with fewer Full layers, for a search with a budget.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<Pattern>,
     /// What was asked for.
     pub settings: SearchSettings,
     /// The accepted flips in order: the first n of them, applied to `start`, are the pattern of that retention.
@@ -162,6 +176,8 @@ impl SearchRecord {
             calibration: String::new(),
             audit: None,
             validation: None,
+            confirmation: None,
+            path: Vec::new(),
             settings,
             order: Vec::new(),
             swaps: Vec::new(),
@@ -174,13 +190,48 @@ impl SearchRecord {
         roles.fold(self.start, |pattern, flip| pattern.with(flip.layer, flip.to).unwrap_or(pattern))
     }
 
-    /// Returns Δ of its pattern or of one along its flips; `None` for any other.
-    pub fn delta_of(&self, pattern: Pattern) -> Option<Estimate> {
+    /// Makes the last confirmed pattern the result, the start where none was.
+    pub fn confirmed_by(&mut self, confirmation: Confirmation) {
+        let found = confirmation.confirmed().unwrap_or(self.start);
+        self.delta = self.delta_of(found);
+        (self.pattern, self.confirmation) = (found, Some(confirmation));
+    }
+
+    /// Returns Δ of its pattern or of one along its flips and swaps; `None` for any other.
+    pub fn delta_of(&self, pattern: Pattern) -> Option<Delta> {
         if pattern == self.pattern {
             return self.delta;
         }
+        let mut swapped = self.after(self.order.len());
+        for swap in &self.swaps {
+            let full = swap.full.map_or(Ok(swapped), |layer| swapped.with(layer, Role::Full));
+            swapped = full.and_then(|pattern| pattern.with(swap.shared, Role::Shared)).unwrap_or(swapped);
+            if swapped == pattern {
+                return Some(swap.delta);
+            }
+        }
         let flips = (1..=self.order.len()).find(|&flips| self.after(flips) == pattern)?;
         self.order.get(flips - 1).map(|flip| flip.delta)
+    }
+
+    /// Returns the patterns that the search proposed, the last one for every number of Full layers, from the most Full
+    /// layers to the fewest; without the start.
+    pub fn chain(&self) -> Vec<Pattern> {
+        let flips = (1..=self.order.len()).map(|flips| self.after(flips));
+        let mut all: Vec<Pattern> = flips.chain(self.path.iter().copied()).collect();
+        for swap in &self.swaps {
+            let before = all.last().copied().unwrap_or(self.start);
+            let full = swap.full.map_or(Ok(before), |layer| before.with(layer, Role::Full));
+            all.extend(full.and_then(|pattern| pattern.with(swap.shared, Role::Shared)));
+        }
+        let mut chain: Vec<Pattern> = Vec::new();
+        for pattern in all.into_iter().filter(|pattern| *pattern != self.start) {
+            match chain.last_mut() {
+                Some(last) if last.full_count() == pattern.full_count() => *last = pattern,
+                _ => chain.push(pattern),
+            }
+        }
+        chain
     }
 
     /// Returns the first pattern along the flip order with at most `full` Full layers; `None` where it ends before.
@@ -195,7 +246,7 @@ pub struct Validation {
     /// Mean loss over all scored targets, nats.
     pub loss: f64,
     /// Δ against the reference over eligible targets; `None` where no target is eligible.
-    pub delta: Option<Estimate>,
+    pub delta: Option<Delta>,
     /// Sequences judged on.
     pub sequences: usize,
     /// What they are made of.

@@ -86,6 +86,26 @@ impl Estimate {
     }
 }
 
+/// Returns the 95 % interval of the median: the two order statistics, as near to each other as that allows, between which
+/// it lies whatever the distribution.
+///
+/// `None` below six values, of which even the lowest and the highest do not reach 95 %.
+pub fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let n = values.len();
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // P(X ≤ rank) of X ~ Bin(n, ½), the values below the median.
+    let (mut rank, mut at_most, mut term) = (0, 0.0, 0.5f64.powi(n as i32));
+    while at_most + term <= 0.025 {
+        at_most += term;
+        rank += 1;
+        term *= (n + 1 - rank) as f64 / rank as f64;
+    }
+    // Between the rank-th from below and the rank-th from above.
+    let low = rank.checked_sub(1)?;
+    Some((sorted[low], sorted[n - 1 - low]))
+}
+
 /// Returns the median and the median absolute deviation; `None` for no values.
 pub fn median_mad(values: &[f64]) -> Option<(f64, f64)> {
     fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -124,6 +144,17 @@ mod tests {
         let (few, blocks) = Estimate::paired(sequences[..7].iter().map(Vec::as_slice)).unwrap();
         assert_eq!((few.se, blocks), (None, 7));
         assert_eq!(Estimate::paired([&[][..]]), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_median_is_between_order_statistics() {
+        let up_to = |n: usize| -> Vec<f64> { (1..=n).rev().map(|i| i as f64).collect() };
+        assert_eq!(median_interval(&up_to(5)), None);
+        // Tables of the sign test at 5 %: the first of 6, the second of 9, the sixth of 20.
+        assert_eq!(median_interval(&up_to(6)), Some((1.0, 6.0)));
+        assert_eq!(median_interval(&up_to(9)), Some((2.0, 8.0)));
+        assert_eq!(median_interval(&up_to(20)), Some((6.0, 15.0)));
+        assert_eq!(median_interval(&[]), None);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cancel, Capabilities};
 use crate::domain::{
-    Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, SelectionUnit, Speed, Subject, Trace,
-    TrainingSettings, TrainingStep, Validation,
+    Confirmation, Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, SelectionUnit, Speed, Subject,
+    Trace, TrainingSettings, TrainingStep, Validation,
 };
-use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
+use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit};
 
 /// What is known of a loaded model and its calibration set.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,6 +207,18 @@ pub trait Backend: Send {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Option<Validation>, BackendError>;
+
+    /// Tests the patterns of a search against its budget, on the text that no search sees; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn confirm(
+        &mut self,
+        chain: &[Pattern],
+        budget: Budget,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Option<Confirmation>, BackendError>;
 
     /// Returns the calibration set as searches see it: in parts that are measured together.
     fn layout(&self) -> Layout;

@@ -11,6 +11,11 @@ pub struct Sequence {
     pub mask: Option<Vec<bool>>,
     /// Bytes of text that the scored targets stand for; `None` for bare ids.
     pub bytes: Option<usize>,
+    /// Number of its cluster: sequences of one cluster depend on each other, those of different ones do not.
+    ///
+    /// Sequences of one document are one cluster, and so is a text that is taken piece after piece; a piece that was
+    /// drawn from far away is its own.
+    pub cluster: usize,
 }
 
 impl Sequence {
@@ -41,6 +46,7 @@ impl Sequence {
 pub struct Calibration {
     sequences: Vec<Sequence>,
     data: String,
+    documents: Option<usize>,
 }
 
 impl Calibration {
@@ -63,7 +69,18 @@ impl Calibration {
         if sequences.iter().all(|s| s.queries().next().is_none()) {
             return Err("there is no target to score: a sequence needs at least two tokens".to_owned());
         }
-        Ok(Self { sequences, data: data.into() })
+        Ok(Self { sequences, data: data.into(), documents: None })
+    }
+
+    /// Returns the set with the number of documents that it is of; `None` where they are not known.
+    #[must_use]
+    pub fn of_documents(self, documents: Option<usize>) -> Self {
+        Self { documents, ..self }
+    }
+
+    /// Returns the number of documents that the sequences are of, where they are known.
+    pub fn documents(&self) -> Option<usize> {
+        self.documents
     }
 
     /// Returns the sequences.
@@ -74,6 +91,11 @@ impl Calibration {
     /// Returns what the set is made of.
     pub fn data(&self) -> &str {
         &self.data
+    }
+
+    /// Returns the number of clusters of its sequences.
+    pub fn clusters(&self) -> usize {
+        self.sequences.iter().map(|s| s.cluster).collect::<std::collections::HashSet<_>>().len()
     }
 
     /// Returns the number of scored targets.

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use super::{Backend, BackendError, Cancel, Capabilities, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 use crate::domain::IndexSource;
 use crate::domain::{
-    Constraints, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query, QuerySampling,
-    Selection, SelectionUnit, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings, TrainingStep,
-    Validation,
+    Confirmation, Constraints, Delta, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query,
+    QuerySampling, Selection, SelectionUnit, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings,
+    TrainingStep, Trial, Validation, Verdict,
 };
-use crate::search::{Affinity, AffinityKind, Layout, Measured, Part, Unit};
+use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Part, Unit};
 use crate::train::indexers::state_path;
 
 /// Sequences of the invented calibration set.
@@ -167,13 +167,14 @@ impl Backend for Fake {
         let mut evaluation = Evaluation {
             subject,
             loss: 2.0 + value,
-            delta: Some(Estimate { value, se: None, n: 0 }),
+            delta: Some(Delta::bare(value, 0)),
             delta_all: value,
             reference_loss: 2.0,
             agreement: None,
             bits_per_byte: None,
             by_position: Vec::new(),
             worst_sequence: None,
+            by_cluster: Vec::new(),
             sequences: (0, SEQUENCES),
             targets: 0,
             eligible: 0,
@@ -239,7 +240,7 @@ impl Backend for Fake {
     ) -> Result<Vec<Speed>, BackendError> {
         self.step(cancel)?;
         progress(1.0);
-        let timing = Timing { median: 1.0, mad: 0.0, runs: 5 };
+        let timing = Timing { median: 1.0, mad: 0.0, runs: 6, interval: None };
         Ok(vec![Speed {
             pattern,
             phase: "prefill".into(),
@@ -274,13 +275,40 @@ impl Backend for Fake {
         self.step(cancel)?;
         progress(1.0);
         let value = 0.02 * pattern.shared_count() as f64;
-        let delta = Some(Estimate { value, se: Some(0.001), n: 9 });
+        let delta = Some(Delta::measured(value, 0.001, 9));
         Ok(Some(Validation { loss: 2.0 + value, delta, sequences: 2, data: "unseen".into() }))
     }
 
+    fn confirm(
+        &mut self,
+        chain: &[Pattern],
+        budget: Budget,
+        cancel: &Cancel,
+        _: &mut dyn FnMut(f64),
+    ) -> Result<Option<Confirmation>, BackendError> {
+        self.step(cancel)?;
+        // As on the text searched on, but a little worse.
+        let cost = |p: Pattern| (0..p.len()).filter(|&l| !p.is_full(l)).map(|l| 0.012 * l as f64).sum::<f64>();
+        let within = chain.iter().take_while(|&&p| cost(p) <= budget.most).count();
+        let trial = |(at, &pattern): (usize, &Pattern)| Trial {
+            pattern,
+            verdict: if at < within { Verdict::Confirmed } else { Verdict::OverBudget },
+            delta: Some(Delta::measured(cost(pattern), 0.001, 9)),
+            bounds: Some((cost(pattern), cost(pattern))),
+        };
+        let tested = (within + 1).min(chain.len());
+        Ok(Some(Confirmation {
+            budget: budget.most,
+            strict: budget.strict,
+            clusters: 24,
+            trials: chain[..tested].iter().enumerate().map(trial).collect(),
+            untested: chain[tested..].to_vec(),
+        }))
+    }
+
     fn layout(&self) -> Layout {
-        let part = Part { blocks: vec![2; 3], targets: 8, sequences: 1 };
-        Layout { parts: vec![part; SEQUENCES] }
+        let part = |cluster| Part { blocks: vec![2; 3], clusters: vec![cluster; 3], targets: 8, sequences: 1 };
+        Layout { parts: (0..SEQUENCES).map(part).collect() }
     }
 
     fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError> {
@@ -330,7 +358,7 @@ impl Backend for Fake {
     ) -> Result<(Evaluation, Coverage), BackendError> {
         let mut evaluation = self.evaluate(Subject::Pattern(pattern), cancel, partial)?;
         let value = 0.01 * pattern.shared_count() as f64 / (1 + weights.steps) as f64;
-        evaluation.delta = Some(Estimate { value, se: None, n: 0 });
+        evaluation.delta = Some(Delta::bare(value, 0));
         let layers = Vec::new();
         Ok((evaluation, Coverage { pattern, layers }))
     }

@@ -8,9 +8,9 @@ use super::measure::{LayerTime, NoRoom, StepSpeed, Steps};
 use super::tally;
 use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
 use crate::domain::{
-    Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation,
+    Confirmation, Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation,
 };
-use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
+use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit};
 
 impl LocalBackend {
     /// Records the sets that every layer uses under `pattern`.
@@ -143,6 +143,16 @@ impl Backend for LocalBackend {
         progress: &mut dyn FnMut(f64),
     ) -> Result<Option<Validation>, BackendError> {
         super::validate::validate(self, pattern, cancel, progress)
+    }
+
+    fn confirm(
+        &mut self,
+        chain: &[Pattern],
+        budget: Budget,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Option<Confirmation>, BackendError> {
+        super::validate::confirm(self, chain, budget, cancel, progress)
     }
 
     fn layout(&self) -> Layout {

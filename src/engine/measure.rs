@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::local::LocalBackend;
-use super::timing::{Bench, DECODE_TOKENS, Runs, shares, timing};
+use super::timing::{Bench, DECODE_TOKENS, Runs, ratio, shares, timing};
 use super::{BackendError, Cancel};
 use crate::domain::{Origin, Pattern, Speed};
 use crate::model::ops::give_back;
@@ -62,7 +62,7 @@ pub(super) fn measure(
         phase: phase.to_owned(),
         context: bench.context,
         seconds: timing(&runs.seconds.iter().map(|s| s / tokens).collect::<Vec<_>>()),
-        ratio: timing(&runs.ratios),
+        ratio: ratio(&runs.ratios),
         share: shares(runs.phases),
         ops: backend.info.ops.clone(),
         origin: Origin::Measured,
@@ -123,7 +123,7 @@ pub(super) fn steps(
             phase: phase.to_owned(),
             context,
             seconds: timing(&runs.seconds),
-            ratio: timing(&runs.ratios),
+            ratio: ratio(&runs.ratios),
             share: shares(runs.phases),
             ops: backend.info.ops.clone(),
             origin: Origin::Measured,

@@ -14,20 +14,23 @@ use crate::search::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, Se
 /// Returns the calibration set in parts, one per batch.
 pub(super) fn layout(backend: &LocalBackend) -> Layout {
     let part = |batch: usize| {
-        let (fixed, eligible) = backend.targets(batch).split(backend.info.topk());
-        part_of(fixed.counts().sum(), &eligible.counts().collect::<Vec<_>>())
+        let targets = backend.targets(batch);
+        let (fixed, eligible) = targets.split(backend.info.topk());
+        part_of(fixed.counts().sum(), &eligible.counts().zip(targets.clusters()).collect::<Vec<_>>())
     };
     Layout { parts: (0..backend.runner.batches.len()).map(part).collect() }
 }
 
-/// Returns a part of so many targets that cannot change, and of sequences with so many eligible ones.
-pub(super) fn part_of(fixed: usize, eligible: &[usize]) -> Part {
-    let mut blocks = Vec::new();
-    for &n in eligible {
+/// Returns a part of so many targets that cannot change, and of sequences with so many eligible ones of a cluster.
+pub(super) fn part_of(fixed: usize, eligible: &[(usize, usize)]) -> Part {
+    let (mut blocks, mut clusters) = (Vec::new(), Vec::new());
+    for &(n, cluster) in eligible {
         let ends = block_ends(n);
+        clusters.extend(ends.iter().map(|_| cluster));
         blocks.extend(ends.iter().scan(0, |begin, &end| Some(end - std::mem::replace(begin, end))));
     }
-    Part { blocks, targets: fixed + eligible.iter().sum::<usize>(), sequences: eligible.len() }
+    let targets = fixed + eligible.iter().map(|(n, _)| n).sum::<usize>();
+    Part { blocks, clusters, targets, sequences: eligible.len() }
 }
 
 /// Compares the losses of eligible targets, sequence by sequence, with those of the reference; `cost` is layers run and

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::outbox::{Outbox, PROGRESS_EVERY};
 use super::search::Evaluator;
-use super::{Backend, BackendError, Cancel, Update};
-use crate::domain::{SearchProgress, SearchSettings, SearchState};
-use crate::search::{Ledger, Measured, Space, Watch, search};
+use super::{Backend, BackendError, Cancel, Job, Update};
+use crate::domain::{Goal, SearchProgress, SearchSettings, SearchState};
+use crate::search::{Budget, Ledger, Measured, Space, Watch, search};
 
 /// What was measured for searches so far, and where the last one stands.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Searching {
         &mut self,
         settings: &SearchSettings,
         backend: &mut dyn Backend,
-        outbox: &Outbox,
+        outbox: &mut Outbox,
         cancel: &Cancel,
     ) -> Result<(), BackendError> {
         let space = Space::new(&backend.describe().constraints, settings)?;
@@ -29,9 +29,21 @@ impl Searching {
         let parts: Vec<usize> = (0..backend.layout().parts.len()).collect();
         let mut evaluator = Evaluator::new(backend, cancel);
         let known = self.measured.clone();
-        let mut teller = Teller { searching: self, calibration: &calibration, outbox, last: None };
+        let mut teller = Teller { searching: self, calibration: &calibration, outbox: &*outbox, last: None };
         let mut ledger = Ledger::new(&mut evaluator, &parts, settings, space.start, known, &mut teller);
-        search(&space, settings, &mut ledger)?;
+        let mut record = search(&space, settings, &mut ledger)?;
+        let Goal::MaxDelta(most) = settings.goal else { return Ok(()) };
+        let budget = Budget { most, strict: settings.strict, seed: settings.seed };
+        let started = Instant::now();
+        let mut share = |share| outbox.progress(Job::Validate, share, started);
+        if let Some(confirmation) = backend.confirm(&record.chain(), budget, cancel, &mut share)? {
+            record.confirmed_by(confirmation);
+        }
+        if let Some(progress) = &mut self.progress {
+            record.calibration.clone_from(&progress.record.calibration);
+            progress.record = record;
+            outbox.send(Update::Search(Box::new(progress.clone())));
+        }
         Ok(())
     }
 
@@ -68,6 +80,10 @@ impl Watch for Teller<'_> {
         }
         let mut progress = progress.clone();
         self.calibration.clone_into(&mut progress.record.calibration);
+        // With a budget it is done once that was tested.
+        if matches!(progress.record.settings.goal, Goal::MaxDelta(_)) && progress.record.state == SearchState::Done {
+            progress.record.state = SearchState::Running;
+        }
         let news = before.is_none_or(|b| b.steps != progress.steps || b.record.state != progress.record.state);
         self.searching.progress = Some(progress.clone());
         if news || self.last.is_none_or(|last| now - last >= PROGRESS_EVERY) {

@@ -12,6 +12,7 @@ pub(super) fn begin(subject: Subject, info: &ModelInfo, calibration: &Calibratio
         topk: info.topk(),
         total: info.sequences,
         bytes: calibration.sequences().iter().map(|s| s.bytes).collect(),
+        clusters: calibration.sequences().iter().map(|s| s.cluster).collect(),
         scored: Vec::new(),
         resumed_from: info.constraints.sites.layers(),
         layer_forwards: 0.0,

@@ -23,6 +23,8 @@ pub(super) fn not_finite(subject: Subject, sequence: usize, position: usize) -> 
 pub(super) struct Targets {
     /// Index of the first sequence.
     first: usize,
+    /// The cluster of every sequence.
+    clusters: Vec<usize>,
     /// Sequence by sequence.
     sequences: Vec<Vec<Target>>,
 }
@@ -31,8 +33,9 @@ impl Targets {
     /// Returns the targets of a batch of the calibration set.
     pub(super) fn of(calibration: &Calibration, batch: &Batch) -> Self {
         let sequences = &calibration.sequences()[batch.first..batch.first + batch.ids.len()];
+        let clusters = sequences.iter().map(|s| s.cluster).collect();
         let sequences = sequences.iter().map(|s| s.queries().map(|p| (p, s.ids[p + 1])).collect()).collect();
-        Self { first: batch.first, sequences }
+        Self { first: batch.first, clusters, sequences }
     }
 
     /// Returns the number of sequences.
@@ -40,10 +43,16 @@ impl Targets {
         self.sequences.len()
     }
 
+    /// Returns the cluster of every sequence.
+    pub(super) fn clusters(&self) -> impl Iterator<Item = usize> + '_ {
+        self.clusters.iter().copied()
+    }
+
     /// Splits them into those whose query sees at most k units, and the eligible ones.
     pub(super) fn split(&self, topk: TopK) -> (Self, Self) {
         let keep = |wanted: bool| Self {
             first: self.first,
+            clusters: self.clusters.clone(),
             sequences: self
                 .sequences
                 .iter()

@@ -8,7 +8,7 @@ mod trajectory;
 use super::axes::{Axis, Plot};
 use super::scene::Scene;
 use super::{Report, ReportError};
-use crate::domain::{Estimate, Pattern};
+use crate::domain::{Delta, Pattern};
 
 /// What can be drawn of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ pub enum Figure {
 struct Dot {
     pattern: Pattern,
     x: f64,
-    delta: Estimate,
+    delta: Delta,
 }
 
 impl Figure {
@@ -109,7 +109,7 @@ fn history(report: &Report, place: impl Fn(usize) -> Option<f64>) -> Vec<Dot> {
 fn plot(dots: &[Dot], title: String, width: f64, axis: impl FnOnce(Vec<f64>) -> Axis) -> (Scene, Plot) {
     let mut scene = Scene::new(width, width * 0.68, title);
     let spread = dots.iter().flat_map(|dot| {
-        let se = dot.delta.se.unwrap_or(0.0);
+        let se = dot.delta.spread().value().unwrap_or(0.0);
         [dot.delta.value - se, dot.delta.value + se, 0.0]
     });
     let y = Axis::over("Δloss, nats/token", spread);
@@ -122,9 +122,11 @@ fn plot(dots: &[Dot], title: String, width: f64, axis: impl FnOnce(Vec<f64>) -> 
 fn dots_csv(dots: &[Dot], x: &str) -> String {
     let row = |dot: &Dot| {
         let (full, d) = (dot.pattern.full_count(), dot.delta);
-        format!("{},{full},{},{},{},{}\n", dot.pattern, dot.x, d.value, number(d.se), d.n)
+        let (blocks, n) = (number(d.se_blocks), d.n);
+        format!("{},{full},{},{},{},{n},{blocks},{}\n", dot.pattern, dot.x, d.value, number(d.se), d.clusters)
     };
-    format!("pattern,full,{x},delta_nats,delta_se,delta_n\n") + &dots.iter().map(row).collect::<String>()
+    format!("pattern,full,{x},delta_nats,delta_se,delta_n,delta_se_blocks,clusters\n")
+        + &dots.iter().map(row).collect::<String>()
 }
 
 /// Returns a number of a CSV file, nothing where it is not known.

@@ -1,6 +1,6 @@
 //! Numbers as a page shows them: sign, spread, sample size, unit.
 
-use crate::domain::{Estimate, Origin, Speed};
+use crate::domain::{Delta, Origin, Speed};
 
 /// Returns a whole number in groups of three.
 pub(super) fn grouped(n: usize) -> String {
@@ -15,10 +15,13 @@ pub(super) fn grouped(n: usize) -> String {
     text
 }
 
-/// Returns a difference in nats with its standard error; `± ?` where there are too few blocks to tell.
-pub(super) fn delta(estimate: Estimate) -> String {
-    let se = estimate.se.map_or("?".to_owned(), |se| format!("{se:.4}"));
-    format!("{} ± {se}", signed(estimate.value))
+/// Returns a difference in nats with its standard error, such as `+0.0102 ± 0.0007`; `(within)` follows an error that
+/// holds within the documents measured only, and `± ?` stands where there is too little to tell.
+pub(super) fn delta(delta: Delta) -> String {
+    let spread = delta.spread();
+    let se = spread.value().map_or("?".to_owned(), |se| format!("{se:.4}"));
+    let mark = if spread.mark().is_empty() { String::new() } else { format!(" ({})", spread.mark()) };
+    format!("{} ± {se}{mark}", signed(delta.value))
 }
 
 /// Returns a number with its sign, four decimals, and a true minus.
@@ -26,9 +29,10 @@ pub(super) fn signed(value: f64) -> String {
     format!("{value:+.4}").replace('-', "−")
 }
 
-/// Returns a ratio of times with its spread over runs.
+/// Returns a ratio of times with its 95 % interval, where there are enough runs for one.
 pub(super) fn ratio(speed: &Speed) -> String {
-    format!("{:.2}× ± {:.2}", speed.ratio.median, speed.ratio.mad)
+    let interval = speed.ratio.interval.map_or(String::new(), |(low, high)| format!(" ({low:.2} to {high:.2})"));
+    format!("{:.2}×{interval}", speed.ratio.median)
 }
 
 /// Returns the word for an origin.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use super::number::{delta, grouped, origin, ratio};
 use crate::analysis::agreement::{Agreement, LayerAgreement, Temporal};
-use crate::domain::{Estimate, Evaluation, Flip, Goal, Role, SearchRecord, Speed};
+use crate::domain::{Delta, Estimate, Evaluation, Flip, Goal, Role, SearchRecord, Speed};
 use crate::session::SessionStep;
 
 /// A table of strings.
@@ -57,7 +57,7 @@ pub(super) fn history(report: &Report) -> Table {
 }
 
 /// Returns a difference measured on unseen text, with its eligible targets.
-fn judged(delta: Estimate) -> String {
+fn judged(delta: Delta) -> String {
     format!("{} of {}", super::number::delta(delta), grouped(delta.n))
 }
 
@@ -83,7 +83,10 @@ pub(super) fn time(speeds: &[Speed]) -> Table {
         let others = milliseconds * (s.share.attention + s.share.mlp) / s.pattern.len() as f64;
         vec![
             format!("{} at {} tokens", s.phase, grouped(s.context)),
-            format!("{milliseconds:.2} ± {:.2} ms", s.seconds.mad * 1e3),
+            match s.seconds.interval {
+                Some((low, high)) => format!("{milliseconds:.2} ({:.2} to {:.2}) ms", low * 1e3, high * 1e3),
+                None => format!("{milliseconds:.2} ms"),
+            },
             s.seconds.runs.to_string(),
             ratio(s),
             share(s.share.indexer),
@@ -99,7 +102,7 @@ pub(super) fn time(speeds: &[Speed]) -> Table {
     Table {
         header: vec![
             "phase",
-            "median ± MAD",
+            "median (95 %)",
             "runs",
             "against the reference",
             "indexer",
@@ -130,7 +133,11 @@ pub(super) fn searches(records: &[SearchRecord], calibration: &str) -> Table {
             r.pattern.full_count().to_string(),
             r.delta.map_or("–".to_owned(), delta),
             r.delta.map_or("–".to_owned(), |d| grouped(d.n)),
-            r.validation.as_ref().and_then(|v| v.delta).map_or("not judged".to_owned(), judged),
+            r.validation.as_ref().and_then(|v| v.delta).map_or("not judged".to_owned(), judged)
+                + &r.confirmation
+                    .as_ref()
+                    .and_then(|c| c.verdict(r.pattern))
+                    .map_or(String::new(), |v| format!(", {}", v.words())),
             format!("{:.1}", r.work.evaluations),
             format!("{:.0}", r.work.layer_forwards),
             format!("{:.0} s", r.work.seconds),
@@ -209,12 +216,12 @@ pub(super) fn flips(record: &SearchRecord) -> Table {
             record.after(i + 1).to_string(),
             record.after(i + 1).full_count().to_string(),
             delta(flip.delta),
-            format!(
-                "{}{}",
-                delta(flip.step),
-                if flip.within_noise && flip.step.se.is_some() { ", within noise" } else { "" }
-            ),
-            flip.p_best.map_or("–".to_owned(), |p| format!("{:.0} %", p * 100.0)),
+            format!("{}{}", delta(flip.step), if flip.within_noise { ", within noise" } else { "" }),
+            match (flip.p_best, flip.compared) {
+                (None, _) => "–".to_owned(),
+                (Some(p), 0) => format!("{:.0} %, over blocks", p * 100.0),
+                (Some(p), compared) => format!("{:.0} % of {compared}", p * 100.0),
+            },
         ]
     };
     Table {
@@ -226,7 +233,7 @@ pub(super) fn flips(record: &SearchRecord) -> Table {
 /// Returns the history as CSV in full precision.
 pub(super) fn history_csv(report: &Report) -> String {
     let mut text = String::from(
-        "entry,parent,change,pattern,full,loss_nats,delta_nats,delta_se,delta_n,delta_all,reference_loss,targets,\
+        "entry,parent,change,pattern,full,loss_nats,delta_nats,delta_se,delta_n,delta_se_blocks,clusters,delta_all,reference_loss,targets,\
          eligible,blocks,sequences,sequences_of,same_top,kl,kl_p99,bits_per_byte,origin,prefill_context,\
          prefill_seconds,prefill_ratio,prefill_ratio_mad,prefill_runs,decode_context,decode_seconds,decode_ratio,\
          decode_ratio_mad,decode_runs,validation_delta,validation_se,validation_n,validation_data\n",
@@ -241,7 +248,7 @@ pub(super) fn history_csv(report: &Report) -> String {
         ];
         let number = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
         match &step.evaluation {
-            None => cells.extend(std::iter::repeat_n(String::new(), 16)),
+            None => cells.extend(std::iter::repeat_n(String::new(), 18)),
             Some(e) => {
                 let (d, a) = (e.delta, e.agreement);
                 cells.extend([
@@ -249,6 +256,8 @@ pub(super) fn history_csv(report: &Report) -> String {
                     number(d.map(|d| d.value)),
                     number(d.and_then(|d| d.se)),
                     d.map_or(String::new(), |d| d.n.to_string()),
+                    number(d.and_then(|d| d.se_blocks)),
+                    d.map_or(String::new(), |d| d.clusters.to_string()),
                     number(Some(e.delta_all)),
                     number(Some(e.reference_loss)),
                     e.targets.to_string(),

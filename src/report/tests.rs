@@ -3,7 +3,7 @@
 use super::*;
 use crate::analysis::Metric;
 use crate::analysis::agreement::LayerAgreement;
-use crate::domain::{Estimate, Goal, Pattern, Query, SearchRecord, SearchSettings, Strategy, Validation};
+use crate::domain::{Delta, Estimate, Goal, Pattern, Query, SearchRecord, SearchSettings, Strategy, Validation};
 use crate::session::SessionModel;
 
 #[test]
@@ -131,7 +131,7 @@ fn markdown_and_csv_hold_the_same_numbers() {
     }
     let csv = report.csv();
     let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-    assert_eq!((columns.len(), columns[0]), (1 + report.session.history.len(), 35));
+    assert_eq!((columns.len(), columns[0]), (1 + report.session.history.len(), 37));
     assert!(columns.iter().all(|n| *n == columns[0]), "{columns:?}");
     assert!(csv.contains("0.20989494966068134"), "full precision: {csv}");
 }
@@ -192,7 +192,7 @@ fn every_search_is_a_line_and_one_without_flips_a_dot() {
 #[test]
 fn what_was_judged_on_unseen_text_is_told() {
     let mut report = report();
-    let delta = Some(Estimate { value: 0.0123, se: Some(0.004), n: 4321 });
+    let delta = Some(Delta::measured(0.0123, 0.004, 4321));
     report.session.history[2].validation = Some(Validation { loss: 2.5, delta, sequences: 8, data: "v, 1".into() });
     assert!(report.markdown().contains("+0.0123 ± 0.0040 of 4,321"));
     assert!(report.csv().contains(",0.0123,0.004,4321,\"v, 1\"\n"), "{}", report.csv());
@@ -215,7 +215,7 @@ fn borrowed_rows_stay_blank_and_do_not_count() {
 
 #[test]
 fn unknown_spread_is_said() {
-    let few = Estimate { value: -0.5, se: None, n: 10 };
+    let few = Delta::bare(-0.5, 10);
     assert_eq!(number::delta(few), "−0.5000 ± ?");
     assert_eq!(number::grouped(1_234_567), "1,234,567");
 }

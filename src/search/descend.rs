@@ -1,12 +1,9 @@
 //! From all-Full downwards, one flip at a time: what greedy, lazy and racing have in common.
 
 use super::plan::costs;
-use super::sample::{probability_of_best, upper};
+use super::sample::probability_of_best;
 use super::{Ledger, Sample, SearchError, Space};
 use crate::domain::{Audit, Flip, Goal, Pattern, Role, SearchSettings};
-
-/// Standard errors within which a difference is called noise.
-const NOISE: f64 = 2.0;
 
 /// One step: which of these layers becomes Shared?
 #[derive(Debug)]
@@ -25,17 +22,27 @@ impl Step<'_> {
         self.pattern.with(layer, Role::Shared).unwrap_or(self.pattern)
     }
 
-    /// Returns by how much a sample lies above that of the pattern before the step, nats.
-    pub(super) fn damage(&self, sample: &Sample) -> f64 {
-        sample.minus(self.sample).mean()
+    /// Returns by how much a sample lies above that of the pattern before the step, nats, with the error of that.
+    pub(super) fn damage(&self, sample: &Sample) -> Damage {
+        let (value, se) = sample.minus(self.sample).mean_and_spread();
+        Damage { value, se }
     }
 }
 
-/// A candidate that was measured on the whole calibration set.
+/// What a flip costs, nats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damage {
+    pub value: f64,
+    pub se: f64,
+}
+
+/// A candidate that was measured.
 #[derive(Clone, Debug)]
 pub(super) struct Tried {
     pub layer: usize,
     pub sample: Sample,
+    /// Whether that was on the whole calibration set; only then it may be picked.
+    pub whole: bool,
 }
 
 /// How a step chooses which candidates to measure.
@@ -58,7 +65,7 @@ pub(super) fn descend(
 ) -> Result<(), SearchError> {
     let mut pattern = space.start;
     let mut sample = ledger.measure_one(pattern)?;
-    ledger.progress.record.delta = Some(sample.estimate());
+    ledger.progress.record.delta = Some(sample.delta());
     let most = space.most_flips(settings.goal);
     ledger.progress.steps = (0, most);
     let whole = std::iter::once(0..space.layers()).collect();
@@ -80,9 +87,10 @@ pub(super) fn descend(
             let step = Step { pattern, sample: &sample, candidates: &candidates };
             let tried = picker.pick(&step, ledger)?;
             let Some(best) = best(&tried) else { continue };
-            let after = tried[best].sample.estimate();
+            let after = tried[best].sample.delta();
+            // What lies beyond the budget here will hardly be confirmed elsewhere, where nothing was selected.
             if let Goal::MaxDelta(most) = settings.goal
-                && upper(after) > most
+                && after.value > most
             {
                 continue;
             }
@@ -106,23 +114,27 @@ fn reached(goal: Goal, pattern: Pattern) -> bool {
     matches!(goal, Goal::Keep(full) if pattern.full_count() <= full)
 }
 
-/// Returns the index of the lowest mean; of equals the lowest layer.
+/// Returns the index of the lowest mean of those measured on the whole set; of equals the lowest layer.
 fn best(tried: &[Tried]) -> Option<usize> {
     let key = |i: usize| (tried[i].sample.mean(), tried[i].layer);
-    (0..tried.len()).min_by(|&a, &b| key(a).0.total_cmp(&key(b).0).then(key(a).1.cmp(&key(b).1)))
+    (0..tried.len())
+        .filter(|&i| tried[i].whole)
+        .min_by(|&a, &b| key(a).0.total_cmp(&key(b).0).then(key(a).1.cmp(&key(b).1)))
 }
 
 fn flip(step: &Step, tried: &[Tried], best: usize, seed: u64, ledger: &Ledger) -> Flip {
-    let Tried { layer, sample } = &tried[best];
-    let own = sample.minus(step.sample).estimate();
-    let samples: Vec<&Sample> = tried.iter().map(|t| &t.sample).collect();
+    let Tried { layer, sample, .. } = &tried[best];
+    let own = sample.minus(step.sample).delta();
+    let rivals: Vec<&Sample> = tried.iter().filter(|t| t.layer != *layer).map(|t| &t.sample).collect();
+    let (p_best, compared) = probability_of_best(sample, &rivals, seed);
     Flip {
         layer: *layer,
         to: Role::Shared,
-        delta: sample.estimate(),
+        delta: sample.delta(),
         step: own,
-        p_best: probability_of_best(&samples, best, seed),
-        within_noise: own.se.is_none_or(|se| own.value.abs() <= NOISE * se),
+        p_best,
+        compared,
+        within_noise: own.is_noise(),
         work: ledger.progress.record.work,
     }
 }

@@ -1,5 +1,6 @@
 //! What a search needs from whatever runs the model.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,6 +11,8 @@ use crate::domain::Pattern;
 pub struct Part {
     /// Eligible targets of each block of 128 neighbouring ones ([`crate::domain::block_ends`]), in order.
     pub blocks: Vec<usize>,
+    /// The cluster of each block: its sequence, or the document of that.
+    pub clusters: Vec<usize>,
     /// Scored targets, eligible or not.
     pub targets: usize,
     /// Sequences.
@@ -34,6 +37,11 @@ impl Layout {
     /// Returns the number of eligible targets of some parts.
     pub fn eligible(&self, parts: &[usize]) -> usize {
         parts.iter().map(|&p| self.parts[p].eligible()).sum()
+    }
+
+    /// Returns the number of clusters of some parts that have eligible targets.
+    pub fn clusters(&self, parts: &[usize]) -> usize {
+        parts.iter().flat_map(|&p| &self.parts[p].clusters).collect::<HashSet<_>>().len()
     }
 
     /// Returns the number of blocks of some parts.

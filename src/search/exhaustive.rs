@@ -1,6 +1,5 @@
 //! Every pattern with the number of Full layers asked for: the ground truth where few layers are free.
 
-use super::sample::upper;
 use super::{Ledger, SearchError, Space};
 use crate::domain::{Goal, Pattern, Role};
 
@@ -25,19 +24,20 @@ pub(super) fn exhaustive(space: &Space, goal: Goal, ledger: &mut Ledger) -> Resu
     }
 }
 
-/// Measures every pattern with `full` Full layers; the best one becomes the result if its upper confidence bound is
-/// at most `most`.
+/// Measures every pattern with `full` Full layers; the best one becomes the result if its Δ is at most `most`.
 fn best_of(space: &Space, full: usize, most: f64, ledger: &mut Ledger) -> Result<bool, SearchError> {
     let patterns = patterns(space, full)?;
     let samples = ledger.measure(&patterns)?;
     let best = patterns.iter().zip(samples).min_by(|(_, a), (_, b)| a.mean().total_cmp(&b.mean()));
     let Some((pattern, sample)) = best else { return Ok(false) };
-    let delta = sample.estimate();
-    // Without a budget no error is needed.
-    if most.is_finite() && upper(delta) > most {
+    let delta = sample.delta();
+    if delta.value > most {
         return Ok(false);
     }
     (ledger.progress.record.pattern, ledger.progress.record.delta) = (*pattern, Some(delta));
+    if most.is_finite() {
+        ledger.progress.record.path.push(*pattern);
+    }
     ledger.tell();
     Ok(true)
 }

@@ -11,6 +11,6 @@ impl Pick for Greedy {
     fn pick(&mut self, step: &Step, ledger: &mut Ledger) -> Result<Vec<Tried>, SearchError> {
         let patterns: Vec<_> = step.candidates.iter().map(|&layer| step.with(layer)).collect();
         let samples = ledger.measure(&patterns)?;
-        Ok(step.candidates.iter().zip(samples).map(|(&layer, sample)| Tried { layer, sample }).collect())
+        Ok(step.candidates.iter().zip(samples).map(|(&layer, sample)| Tried { layer, sample, whole: true }).collect())
     }
 }

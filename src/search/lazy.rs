@@ -2,25 +2,28 @@
 
 use std::collections::HashMap;
 
-use super::descend::{Pick, Step, Tried};
+use super::descend::{Damage, Pick, Step, Tried};
 use super::{Ledger, SearchError};
 use crate::domain::{Audit, Rng};
 
 /// The assumption: from one measurement of a flip's damage to the next, as more layers become Shared, it falls by at
-/// most this share of its size.
+/// most this share of its size, and by [`SLACK`] for what is noise.
 pub const FALL: f64 = 0.5;
+
+/// Standard errors of a damage by which the assumption is relaxed.
+pub const SLACK: f64 = 2.0;
 
 /// Every so many skipped candidates one is measured all the same, at most one per step.
 const AUDIT_EVERY: usize = 8;
 
 /// Returns the least damage that the assumption leaves possible.
-pub(super) fn bound(damage: f64) -> f64 {
-    damage - FALL * damage.abs()
+pub(super) fn bound(damage: Damage) -> f64 {
+    damage.value - FALL * damage.value.abs() - SLACK * damage.se
 }
 
 /// The last known damage of every layer's flip.
 #[derive(Debug, Default)]
-pub(super) struct Damages(HashMap<usize, f64>);
+pub(super) struct Damages(HashMap<usize, Damage>);
 
 impl Damages {
     /// Returns the candidates, those with the least damage first; those never measured before all others.
@@ -35,7 +38,7 @@ impl Damages {
         self.0.get(&layer).map_or(f64::NEG_INFINITY, |&damage| bound(damage))
     }
 
-    pub(super) fn set(&mut self, layer: usize, damage: f64) {
+    pub(super) fn set(&mut self, layer: usize, damage: Damage) {
         self.0.insert(layer, damage);
     }
 }
@@ -99,8 +102,8 @@ impl Lazy {
         for (&layer, sample) in layers.iter().zip(ledger.measure(&patterns)?) {
             let damage = step.damage(&sample);
             self.damages.set(layer, damage);
-            least = least.min(damage);
-            tried.push(Tried { layer, sample });
+            least = least.min(damage.value);
+            tried.push(Tried { layer, sample, whole: true });
         }
         Ok(least)
     }
@@ -138,12 +141,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_lies_below_by_half_of_the_size() {
+    fn a_bound_lies_below_by_half_of_the_size_and_two_standard_errors() {
+        let sure = |value| Damage { value, se: 0.0 };
         // A gain may grow by as much as a loss may shrink.
-        assert_eq!([0.5, 0.0, -0.5].map(bound), [0.25, 0.0, -0.75]);
+        assert_eq!([0.5, 0.0, -0.5].map(|value| bound(sure(value))), [0.25, 0.0, -0.75]);
+        assert_eq!(bound(Damage { value: 0.5, se: 0.125 }), 0.0);
         let mut damages = Damages::default();
-        damages.set(1, 0.5);
-        damages.set(2, -0.5);
+        damages.set(1, sure(0.5));
+        damages.set(2, sure(-0.5));
         assert_eq!([1, 2, 3].map(|layer| damages.bound(layer)), [0.25, -0.75, f64::NEG_INFINITY]);
         assert_eq!(damages.queue(&[1, 2, 3, 4]), [3, 4, 2, 1]);
     }

@@ -160,6 +160,7 @@ impl<'a> Ledger<'a> {
         for &part in parts {
             sample.means.extend(&self.known[&(pattern, part)].blocks);
             sample.targets.extend(&self.layout().parts[part].blocks);
+            sample.clusters.extend(&self.layout().parts[part].clusters);
         }
         sample
     }

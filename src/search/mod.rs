@@ -3,6 +3,7 @@
 //! A search is a pure function of its settings, its seed and the measurements. So it is paused by throwing it away
 //! and resumed by running it again with what was measured ([`Ledger`]): it comes to the same place without a forward.
 
+mod confirm;
 mod descend;
 mod evaluate;
 mod exhaustive;
@@ -22,8 +23,9 @@ mod synthetic;
 #[cfg(test)]
 mod tests;
 
+pub use confirm::{Budget, confirm};
 pub use evaluate::{Affinity, AffinityKind, Evaluate, Layout, Measured, Part, SearchError, Unit};
-pub use lazy::FALL;
+pub use lazy::{FALL, SLACK};
 pub use ledger::{Ledger, Watch};
 pub use plan::{Cost, costs};
 pub use run::search;

@@ -6,6 +6,11 @@ use crate::domain::Pattern;
 /// Blocks before anything is dropped.
 pub(super) const FIRST_BLOCKS: usize = 4;
 
+/// Clusters before anything is dropped, where each has more than [`LONG`] blocks: blocks of one long sequence say little
+/// about others.
+const FIRST_CLUSTERS: usize = 4;
+const LONG: usize = 8;
+
 /// What became of one pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Raced {
@@ -30,7 +35,7 @@ fn quantile(n: usize) -> f64 {
 
 /// Races patterns against each other; at least the winner is measured on the whole calibration set.
 ///
-/// After 4 blocks, and whenever the parts have doubled, a pattern is dropped whose paired difference to the leader is
+/// After 4 blocks (4 sequences where they are long), and whenever the parts have doubled, a pattern is dropped whose paired difference to the leader is
 /// beyond its confidence bound. The race ends early where even the whole set could not tell the rest apart: the leader
 /// then is the winner. Its rivals in the result are over the parts that they saw.
 ///
@@ -41,7 +46,11 @@ pub(super) fn race(patterns: &[Pattern], ledger: &mut Ledger) -> Result<Vec<Race
     let sizes: Vec<usize> = (1..=all).map(|parts| ledger.layout().blocks(&ledger.parts()[..parts])).collect();
     let mut raced = vec![Raced { sample: Sample::default(), whole: false }; patterns.len()];
     let mut running: Vec<usize> = (0..patterns.len()).collect();
-    let mut parts = sizes.iter().position(|&blocks| blocks >= FIRST_BLOCKS).map_or(all, |first| first + 1);
+    let enough = |parts: usize| {
+        let (blocks, clusters) = (sizes[parts - 1], ledger.layout().clusters(&ledger.parts()[..parts]));
+        blocks >= FIRST_BLOCKS && (clusters >= FIRST_CLUSTERS || blocks <= clusters * LONG)
+    };
+    let mut parts = (1..=all).find(|&parts| enough(parts)).unwrap_or(all);
     while parts < all && running.len() > 1 {
         measure(patterns, &running, parts, false, ledger, &mut raced)?;
         let leader = leader(&running, &raced);

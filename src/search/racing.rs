@@ -33,11 +33,12 @@ impl Pick for Racing {
                 // The pattern before the step is over all parts, in the same order.
                 let damage = step.damage(&raced.sample);
                 self.damages.set(layer, damage);
-                if raced.whole && tried.iter().all(|t| t.layer != layer) {
-                    tried.push(Tried { layer, sample: raced.sample });
-                    if champion.is_none_or(|(_, least)| damage < least) {
-                        champion = Some((layer, damage));
-                    }
+                if raced.whole && champion.is_none_or(|(_, least)| damage.value < least) {
+                    champion = Some((layer, damage.value));
+                }
+                // A champion that races again was measured on the whole set before.
+                if tried.iter().all(|t| t.layer != layer) {
+                    tried.push(Tried { layer, sample: raced.sample, whole: raced.whole });
                 }
             }
         }

@@ -4,23 +4,15 @@ use super::descend::{Pick, descend};
 use super::greedy::Greedy;
 use super::lazy::Lazy;
 use super::racing::Racing;
-use super::sample::upper;
 use super::{AffinityKind, Ledger, SearchError, Space, exhaustive, placed, swap};
-use crate::domain::{BLOCK, Goal, MIN_BLOCKS, Pattern, SearchRecord, SearchSettings, SearchState, Strategy};
+use crate::domain::{Goal, Pattern, SearchRecord, SearchSettings, SearchState, Strategy};
 
-/// Searches, and returns what was found.
+/// Searches, and returns what was found: for a budget of Δ, what keeps to it on the text searched on, which unseen text has
+/// to confirm ([`super::confirm`]).
 ///
 /// # Errors
 /// [`SearchError`]; what was measured until then was told to the ledger's watch.
 pub fn search(space: &Space, settings: &SearchSettings, ledger: &mut Ledger) -> Result<SearchRecord, SearchError> {
-    if matches!(settings.goal, Goal::MaxDelta(_)) && ledger.blocks() < MIN_BLOCKS {
-        return Err(SearchError::failed(
-            format!("a budget for Δ needs its standard error, which {} blocks of targets do not give", ledger.blocks()),
-            format!(
-                "use more or longer sequences: at least {MIN_BLOCKS} blocks of {BLOCK} targets that see more than index_topk keys"
-            ),
-        ));
-    }
     match settings.method.strategy {
         Strategy::Greedy => step_by_step(space, settings, &mut Greedy, ledger)?,
         Strategy::Lazy => step_by_step(space, settings, &mut Lazy::new(settings.seed), ledger)?,
@@ -73,16 +65,18 @@ fn at_goal(
                     (ledger.progress.record.pattern, ledger.progress.record.delta) = before;
                     break;
                 }
+                let pattern = ledger.progress.record.pattern;
+                ledger.progress.record.path.push(pattern);
             }
             Ok(())
         }
     }
 }
 
-/// Measures a pattern and makes it the result; returns its upper confidence bound.
+/// Measures a pattern and makes it the result; returns its Δ.
 fn take(pattern: Pattern, ledger: &mut Ledger) -> Result<f64, SearchError> {
-    let delta = ledger.measure_one(pattern)?.estimate();
+    let delta = ledger.measure_one(pattern)?.delta();
     (ledger.progress.record.pattern, ledger.progress.record.delta) = (pattern, Some(delta));
     ledger.tell();
-    Ok(upper(delta))
+    Ok(delta.value)
 }

@@ -1,9 +1,6 @@
 //! Block means of one pattern over some parts, and what can be told from them.
 
-use crate::domain::{Estimate, Rng};
-
-/// Standard errors above Δ at which its upper confidence bound lies: 95 %, one-sided.
-const UPPER: f64 = 1.645;
+use crate::domain::{Cluster, Delta, Estimate, Rng, mean_se, merged};
 
 /// Resamplings behind a bootstrap probability.
 const RESAMPLINGS: usize = 1000;
@@ -15,61 +12,75 @@ pub struct Sample {
     pub means: Vec<f64>,
     /// Eligible targets of each block.
     pub targets: Vec<usize>,
+    /// Cluster of each block.
+    pub clusters: Vec<usize>,
 }
 
 impl Sample {
-    /// Returns the mean over all targets with its standard error over blocks (`None` below eight).
-    pub fn estimate(&self) -> Estimate {
+    /// Returns the mean over all targets with its errors; 0 of nothing where there are none.
+    pub fn delta(&self) -> Delta {
         let n: usize = self.targets.iter().sum();
-        let sum = self.means.iter().zip(&self.targets).map(|(mean, &n)| mean * n as f64).sum();
-        Estimate::of_blocks(sum, n.max(1), &self.means)
+        let blocks = Estimate::of_blocks(self.sum(), n.max(1), &self.means).se;
+        let none = Delta { value: 0.0, se: None, n: 0, se_blocks: None, clusters: 0, interval: None };
+        Delta::of(&self.by_cluster(), blocks).unwrap_or(none)
     }
 
     /// Returns the mean over all targets; 0 where there are none.
     pub fn mean(&self) -> f64 {
-        self.estimate().value
+        self.sum() / self.targets.iter().sum::<usize>().max(1) as f64
     }
 
-    /// Returns the paired differences to another pattern on the same parts.
+    fn sum(&self) -> f64 {
+        self.means.iter().zip(&self.targets).map(|(mean, &n)| mean * n as f64).sum()
+    }
+
+    /// Returns the sums of its clusters, in the order of its parts.
+    pub fn by_cluster(&self) -> Vec<Cluster> {
+        let blocks = self.means.iter().zip(&self.targets).map(|(mean, &n)| Cluster { sum: mean * n as f64, n });
+        merged(self.clusters.iter().copied().zip(blocks))
+    }
+
+    /// Returns the paired differences to another pattern on the same parts; of the parts that both have, where one was
+    /// measured on fewer.
     pub fn minus(&self, other: &Self) -> Self {
-        let means = self.means.iter().zip(&other.means).map(|(a, b)| a - b).collect();
-        Self { means, targets: self.targets.clone() }
+        let means: Vec<f64> = self.means.iter().zip(&other.means).map(|(a, b)| a - b).collect();
+        let common = means.len();
+        Self { means, targets: self.targets[..common].to_vec(), clusters: self.clusters[..common].to_vec() }
     }
 
     /// Returns the mean and its standard error from however few blocks; infinite below two.
     pub(super) fn mean_and_spread(&self) -> (f64, f64) {
-        let se = crate::domain::mean_se(&self.means).and_then(|e| e.se).unwrap_or(f64::INFINITY);
+        let se = mean_se(&self.means).and_then(|e| e.se).unwrap_or(f64::INFINITY);
         (self.mean(), se)
     }
 }
 
-/// Returns in which share of resamplings of the blocks `best` has the lowest mean of all samples.
+/// Returns in which share of resamplings of clusters `best` has the lowest mean of all samples, and how many samples
+/// were compared.
 ///
-/// All samples must be over the same blocks. `None` where there is no rival or there are fewer than two blocks.
-pub(super) fn probability_of_best(samples: &[&Sample], best: usize, seed: u64) -> Option<f64> {
-    let blocks = samples.get(best)?.targets.len();
-    if samples.len() < 2 || blocks < 2 {
-        return None;
+/// A rival that was measured on fewer parts is compared on those, and left out where they hold fewer than two clusters.
+/// `None` where nothing is left to compare with.
+pub(super) fn probability_of_best(best: &Sample, rivals: &[&Sample], seed: u64) -> (Option<f64>, usize) {
+    let gaps: Vec<Vec<f64>> = rivals
+        .iter()
+        .map(|rival| best.minus(rival).by_cluster().iter().map(|c| c.sum).collect::<Vec<f64>>())
+        .filter(|gaps| gaps.len() > 1)
+        .collect();
+    if gaps.is_empty() {
+        return (None, 1);
     }
-    let targets = &samples[best].targets;
-    let sums: Vec<Vec<f64>> =
-        samples.iter().map(|s| s.means.iter().zip(targets).map(|(mean, &n)| mean * n as f64).collect()).collect();
+    let clusters = best.by_cluster().len();
     let mut random = Rng::new(seed, 0xb007);
     let mut wins = 0;
-    let mut drawn = vec![0; blocks];
+    let mut times = vec![0.0; clusters];
     for _ in 0..RESAMPLINGS {
-        drawn.iter_mut().for_each(|at| *at = random.below(blocks));
-        // The number of targets drawn is the same for all, so that sums compare as means do.
-        let of = |s: &[f64]| drawn.iter().map(|&b| s[b]).sum::<f64>();
-        let ours = of(&sums[best]);
-        wins += usize::from(sums.iter().enumerate().all(|(i, s)| i == best || ours <= of(s)));
+        times.fill(0.0);
+        (0..clusters).for_each(|_| times[random.below(clusters)] += 1.0);
+        // Parts come in one order, so that the clusters of a rival are the first ones.
+        let gap = |gaps: &Vec<f64>| gaps.iter().zip(&times).map(|(gap, times)| gap * times).sum::<f64>();
+        wins += usize::from(gaps.iter().all(|gaps| gap(gaps) <= 0.0));
     }
-    Some(wins as f64 / RESAMPLINGS as f64)
-}
-
-/// Returns the upper confidence bound of a Δ.
-pub(super) fn upper(delta: Estimate) -> f64 {
-    delta.value + UPPER * delta.se.unwrap_or(f64::INFINITY)
+    (Some(wins as f64 / RESAMPLINGS as f64), gaps.len() + 1)
 }
 
 #[cfg(test)]
@@ -77,34 +88,47 @@ mod tests {
     use super::*;
 
     fn sample(means: &[f64]) -> Sample {
-        Sample { means: means.to_vec(), targets: vec![128; means.len()] }
+        Sample { means: means.to_vec(), targets: vec![128; means.len()], clusters: (0..means.len()).collect() }
     }
 
     #[test]
     fn differences_are_paired() {
         let a = sample(&[1.0, 5.0, 9.0, 1.0, 5.0, 9.0, 1.0, 5.0]);
         let b = sample(&[0.5, 4.5, 8.5, 0.5, 4.5, 8.5, 0.5, 4.5]);
-        let difference = a.minus(&b).estimate();
-        assert_eq!((difference.value, difference.se, difference.n), (0.5, Some(0.0), 1024));
-        assert_eq!(sample(&[1.0; 7]).estimate().se, None);
+        let difference = a.minus(&b).delta();
+        assert_eq!((difference.value, difference.se, difference.n, difference.clusters), (0.5, Some(0.0), 1024, 8));
+        assert_eq!(sample(&[1.0; 7]).delta().se, None);
         assert_eq!(Sample::default().mean(), 0.0);
-    }
-
-    #[test]
-    fn the_upper_bound_lies_above() {
-        let bound = |se| upper(Estimate { value: 0.1, se, n: 1 });
-        // One-sided 95 % of a normal distribution: 1.645 standard errors.
-        assert!((bound(Some(0.02)) - 0.1329).abs() < 1e-12);
-        assert_eq!((bound(Some(0.0)), bound(None)), (0.1, f64::INFINITY));
     }
 
     #[test]
     fn the_bootstrap_knows_a_clear_winner_from_a_toss() {
         let (clear, worse) = (sample(&[0.0, 0.1, 0.0, 0.1]), sample(&[1.0, 1.1, 1.2, 1.0]));
-        assert_eq!(probability_of_best(&[&worse, &clear], 1, 7), Some(1.0));
+        assert_eq!(probability_of_best(&clear, &[&worse], 7), (Some(1.0), 2));
         let (left, right) = (sample(&[0.0, 1.0].repeat(8)), sample(&[1.0, 0.0].repeat(8)));
-        let toss = probability_of_best(&[&left, &right], 0, 7).unwrap();
+        let toss = probability_of_best(&left, &[&right], 7).0.unwrap();
         assert!((0.4..0.75).contains(&toss), "{toss}");
-        assert_eq!(probability_of_best(&[&left], 0, 7), None);
+        assert_eq!(probability_of_best(&left, &[], 7), (None, 1));
+    }
+
+    #[test]
+    fn a_rival_that_was_dropped_is_compared_where_both_were_measured() {
+        // Alike on the first four clusters, after which the rival was measured no more.
+        let best = sample(&[0.0, 1.0, 0.0, 1.0, -5.0, -5.0, -5.0, -5.0]);
+        let (p, compared) = probability_of_best(&best, &[&sample(&[1.0, 0.0, 1.0, 0.0]), &sample(&[0.0])], 7);
+        assert!((0.4..0.75).contains(&p.unwrap()) && compared == 2, "{p:?}: one cluster in common says nothing");
+    }
+
+    #[test]
+    fn clusters_are_resampled_and_not_their_blocks() {
+        // Two documents of eight blocks each, of which one prefers each: half of the draws are of one of them alone.
+        let clusters = [vec![0; 8], vec![1; 8]].concat();
+        let of = |means: [f64; 2]| Sample {
+            means: means.iter().flat_map(|&m| vec![m; 8]).collect(),
+            targets: vec![128; 16],
+            clusters: clusters.clone(),
+        };
+        let p = probability_of_best(&of([0.0, 1.0]), &[&of([2.0, 0.0])], 3).0.unwrap();
+        assert!((0.7..0.8).contains(&p), "{p}");
     }
 }

@@ -1,7 +1,6 @@
 //! Local refinement: a Full and a Shared layer exchange their roles while that lowers the loss.
 
 use super::race::race;
-use super::sample::upper;
 use super::{Ledger, Sample, SearchError, Space};
 use crate::domain::{Goal, Pattern, Role, Swap};
 
@@ -54,7 +53,7 @@ impl At {
         let Some(best) = best else { return Ok(false) };
         let Change { full, shared, pattern } = changes[best - own];
         let after = raced[best].sample.clone();
-        let swap = Swap { full, shared, delta: after.estimate(), step: after.minus(&self.sample).estimate() };
+        let swap = Swap { full, shared, delta: after.delta(), step: after.minus(&self.sample).delta() };
         (self.pattern, self.sample) = (pattern, after);
         let record = &mut ledger.progress.record;
         (record.pattern, record.delta) = (pattern, Some(swap.delta));
@@ -67,7 +66,7 @@ impl At {
 fn within(goal: Goal, sample: &Sample) -> bool {
     match goal {
         Goal::Keep(_) => true,
-        Goal::MaxDelta(most) => upper(sample.estimate()) <= most,
+        Goal::MaxDelta(most) => sample.mean() <= most,
     }
 }
 

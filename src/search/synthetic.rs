@@ -29,10 +29,15 @@ impl Synthetic {
 
     /// Returns one whose loss is given for each block.
     fn by_block(layers: usize, parts: usize, loss: impl Fn(Pattern, usize) -> f64 + 'static) -> Self {
-        let part = Part { blocks: vec![TARGETS; BLOCKS], targets: BLOCKS * TARGETS, sequences: 1 };
+        let part = |cluster| Part {
+            blocks: vec![TARGETS; BLOCKS],
+            clusters: vec![cluster; BLOCKS],
+            targets: BLOCKS * TARGETS,
+            sequences: 1,
+        };
         let reference = Pattern::all_full(layers).unwrap();
         Self {
-            layout: Layout { parts: vec![part; parts] },
+            layout: Layout { parts: (0..parts).map(part).collect() },
             reference,
             loss: Box::new(loss),
             prefixes: HashSet::new(),

@@ -185,20 +185,21 @@ mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
-    use crate::domain::{Agreement, Bucket, Estimate, Origin, PhaseShare, Subject, Timing};
+    use crate::domain::{Agreement, Bucket, Delta, Origin, PhaseShare, Subject, Timing};
 
     fn session() -> Session {
         let pattern: Pattern = "FFS".parse().unwrap();
         let evaluation = Evaluation {
             subject: Subject::Pattern(pattern),
             loss: 2.5,
-            delta: Some(Estimate { value: 0.1, se: None, n: 10 }),
+            delta: Some(Delta::bare(0.1, 10)),
             delta_all: 0.05,
             reference_loss: 2.45,
             agreement: Some(Agreement { same_top: 0.9, kl: 0.01, kl_p99: 0.1 }),
             bits_per_byte: None,
             by_position: vec![Bucket { from: 0, to: 32, targets: 20, loss: 2.5, delta: None }],
             worst_sequence: None,
+            by_cluster: Vec::new(),
             sequences: (2, 2),
             targets: 20,
             eligible: 10,
@@ -208,7 +209,7 @@ mod tests {
             seconds: 0.25,
             origin: Origin::Measured,
         };
-        let timing = Timing { median: 0.5, mad: 0.0, runs: 5 };
+        let timing = Timing { median: 0.5, mad: 0.0, runs: 6, interval: Some((0.4, 0.6)) };
         let speed = Speed {
             pattern,
             phase: "prefill".into(),
@@ -295,7 +296,7 @@ mod tests {
                 step.change.clone_from(&words.0);
                 if let Some(e) = &mut step.evaluation {
                     (e.loss, e.delta_all) = (values.0, values.1);
-                    e.delta = values.2.map(|value| Estimate { value, se: Some(value / 3.0), n: 7 });
+                    e.delta = values.2.map(|value| Delta::measured(value, value / 3.0, 7));
                 }
             }
             session.named = vec![NamedPattern { name: words.1, pattern, other: toml::Table::new() }];

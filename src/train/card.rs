@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::TrainError;
 use crate::checkpoint::Checkpoint;
-use crate::domain::{Estimate, Pattern, Role, Selection, Subject, median_mad};
+use crate::domain::{Delta, Pattern, Role, Selection, Subject, median_mad};
 use crate::model::ops::cross_entropy;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{At, Entry, Forward, Indices, Model, Ops, Order, Ran, Route, Visitor, Walk, Weights};
@@ -32,11 +32,11 @@ pub struct Card {
     /// Mean loss with every layer Full, nats per token.
     pub full_loss: f64,
     /// All layers see the last `index_topk` tokens only, against all-Full.
-    pub window: Estimate,
+    pub window: Delta,
     /// uniform:4 against all-Full.
-    pub uniform4: Estimate,
+    pub uniform4: Delta,
     /// Each layer from 1 on made Shared alone, against all-Full.
-    pub flips: Vec<Estimate>,
+    pub flips: Vec<Delta>,
 }
 
 impl Card {
@@ -64,7 +64,7 @@ impl Card {
             |nll: &[Vec<f64>]| nll.iter().flatten().sum::<f64>() / nll.iter().map(Vec::len).sum::<usize>() as f64;
         let bytes = sequences.iter().map(|s| tokenizer.byte_len(&s[1..])).sum::<Result<usize, _>>()?;
         let nats: f64 = dense.iter().flatten().sum();
-        let delta = |keys| -> Result<Estimate, TrainError> {
+        let delta = |keys| -> Result<Delta, TrainError> {
             let nll = losses(&model, &sequences, keys)?;
             Ok(paired(&nll, &full, model.config().index_topk))
         };
@@ -83,9 +83,8 @@ impl Card {
 
     /// Returns the goals in words, what was measured, and whether they are met.
     pub fn goals(&self) -> Vec<(&'static str, String, bool)> {
-        let sigmas = |e: &Estimate| e.se.map_or(0.0, |se| e.value / se);
-        let apart =
-            |e: &Estimate| format!("{:+.4} ± {:.4} nats, {:.1} se", e.value, e.se.unwrap_or(f64::NAN), sigmas(e));
+        let sigmas = |e: &Delta| e.se.map_or(0.0, |se| e.value / se);
+        let apart = |e: &Delta| format!("{:+.4} ± {:.4} nats, {:.1} se", e.value, e.se.unwrap_or(f64::NAN), sigmas(e));
         let excess = 100.0 * (self.full_loss / self.dense_loss - 1.0);
         let flips: Vec<f64> = self.flips.iter().map(|e| e.value).collect();
         let largest = flips.iter().copied().fold(f64::MIN, f64::max);
@@ -120,7 +119,11 @@ impl Card {
 
 impl fmt::Display for Card {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} sequences, {} targets; ± is one standard error over blocks\n", self.targets.0, self.targets.1)?;
+        writeln!(
+            f,
+            "{} sequences, {} targets; ± is one standard error over sequences\n",
+            self.targets.0, self.targets.1
+        )?;
         for (goal, measured, met) in self.goals() {
             writeln!(f, "{}  {goal}: {measured}", if met { "yes" } else { "NO " })?;
         }
@@ -176,12 +179,13 @@ fn window(length: usize, topk: usize) -> Indices {
 }
 
 /// Compares over eligible targets, those of positions that see more than `topk` keys.
-fn paired(nll: &[Vec<f64>], reference: &[Vec<f64>], topk: usize) -> Estimate {
+fn paired(nll: &[Vec<f64>], reference: &[Vec<f64>], topk: usize) -> Delta {
     let differences =
         |(a, b): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> { a.iter().zip(b).skip(topk).map(|(a, b)| a - b).collect() };
     let differences: Vec<Vec<f64>> = nll.iter().zip(reference).map(differences).collect();
-    let found = Estimate::paired(differences.iter().map(Vec::as_slice));
-    found.map_or(Estimate { value: 0.0, se: None, n: 0 }, |(estimate, _)| estimate)
+    let found = Delta::paired(differences.iter().map(Vec::as_slice).enumerate());
+    let none = Delta { value: 0.0, se: None, n: 0, se_blocks: None, clusters: 0, interval: None };
+    found.map_or(none, |(delta, _)| delta)
 }
 
 #[cfg(test)]
@@ -197,19 +201,19 @@ mod tests {
 
     #[test]
     fn differences_skip_what_cannot_change() {
-        let reference = vec![vec![1.0; 600]; 4];
+        let reference = vec![vec![1.0; 600]; 8];
         let mut changed = reference.clone();
         for sequence in &mut changed {
             sequence[..32].fill(9.0);
             sequence[32..].fill(1.5);
         }
         let e = paired(&changed, &reference, 32);
-        assert_eq!((e.value, e.se, e.n), (0.5, Some(0.0), 4 * 568));
+        assert_eq!((e.value, e.se, e.n), (0.5, Some(0.0), 8 * 568));
     }
 
     #[test]
     fn goals_are_judged_by_their_numbers() {
-        let at = |value, se| Estimate { value, se: Some(se), n: 100 };
+        let at = |value, se| Delta::measured(value, se, 100);
         let mut card = Card {
             targets: (1, 1),
             dense_bits_per_byte: 1.5,

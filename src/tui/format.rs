@@ -1,5 +1,7 @@
 //! Numbers as text: units, signs, spreads.
 
+use crate::domain::Spread;
+
 /// Returns a loss in nats, such as `2.4127`.
 pub fn loss(value: f64) -> String {
     format!("{value:.4}")
@@ -10,10 +12,24 @@ pub fn delta(value: f64) -> String {
     if value == 0.0 { "0.0000".to_owned() } else { format!("{value:+.4}").replace('-', "−") }
 }
 
-/// Returns a spread such as `±0.0007`, or `±–` where it cannot be told.
-pub fn spread(se: Option<f64>, ascii: bool) -> String {
+/// Returns a spread such as `±0.0007`, `±0.0007 within` where it says nothing about other text, or `±–` where it
+/// cannot be told.
+pub fn spread(spread: Spread, ascii: bool) -> String {
     let sign = if ascii { "+/-" } else { "±" };
-    se.map_or_else(|| format!("{sign}–"), |se| format!("{sign}{se:.4}"))
+    let mark = spread.mark();
+    let space = if mark.is_empty() { "" } else { " " };
+    spread.value().map_or_else(|| format!("{sign}–"), |se| format!("{sign}{se:.4}{space}{mark}"))
+}
+
+/// Returns the same where there is little room, such as `±0.0007`; in parentheses where it says nothing about other
+/// text.
+pub fn short_spread(spread: Spread, ascii: bool) -> String {
+    let sign = if ascii { "+/-" } else { "±" };
+    match spread.value() {
+        None => format!("{sign}–"),
+        Some(se) if spread.mark().is_empty() => format!("{sign}{se:.4}"),
+        Some(se) => format!("({sign}{se:.4})"),
+    }
 }
 
 /// Returns a share as whole percent, such as `31 %`.
@@ -92,7 +108,12 @@ mod tests {
     fn numbers_carry_sign_and_unit() {
         assert_eq!(memory(84_288_733_184, 150_109_110_272), "61.3 of 139.8 GiB, 78.5 free");
         assert_eq!([0.0, 0.00961, -0.0006].map(delta), ["0.0000", "+0.0096", "−0.0006"]);
-        assert_eq!((spread(Some(0.00069), false), spread(None, true)), ("±0.0007".into(), "+/-–".into()));
+        assert_eq!(
+            (spread(Spread::Clustered(0.00069), false), spread(Spread::Unknown, true)),
+            ("±0.0007".into(), "+/-–".into())
+        );
+        assert_eq!(spread(Spread::Within(0.0007), false), "±0.0007 within");
+        assert_eq!(short_spread(Spread::Blocks(0.0007), true), "(+/-0.0007)");
         assert_eq!([7, 8192, 1_234_567].map(count), ["7", "8 192", "1 234 567"]);
         assert_eq!([3.6, 75.0, 3723.0].map(clock), ["0:04", "1:15", "1:02:03"]);
         assert_eq!([11_800.0, 71.0, 250_000.0].map(rate), ["11.8k tok/s", "71.0 tok/s", "250k tok/s"]);

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::app::{App, Axes};
-use crate::analysis::correlation::{Correlation, spearman};
+use crate::analysis::correlation::{Correlation, stratified};
 use crate::analysis::{Metric, coverage, pareto};
-use crate::domain::{Estimate, Pattern};
+use crate::domain::{Delta, Pattern};
 
 /// A pattern whose Δloss was measured, and what it is plotted against.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Dot {
     /// What it is plotted against, in the unit of the axis.
     pub x: f64,
     /// Δloss over eligible targets, nats.
-    pub delta: Estimate,
+    pub delta: Delta,
 }
 
 /// Returns the dots of the History screen, each pattern once: those of the history, then those of the last search.
@@ -80,19 +80,26 @@ fn lost(app: &App, pattern: Pattern, kept: impl Fn(usize) -> Option<f64>) -> Opt
     shared.map(|l| kept(l).map(|kept| 1.0 - kept)).sum()
 }
 
-/// Returns the indices of the dots that no other beats; empty where neither direction of the axis is better.
-pub fn frontier(app: &App, dots: &[Dot]) -> Vec<usize> {
+/// Returns the indices of the dots that no other beats, and of those that none beats by more than two paired standard
+/// errors; empty where neither direction of the axis is better.
+pub fn frontier(app: &App, dots: &[Dot]) -> (Vec<usize>, Vec<usize>) {
     let gain = |dot: &Dot| match app.view.axes {
         Axes::Prefill | Axes::Decode => Some(dot.x),
         Axes::Full => Some(-dot.x),
         _ => None,
     };
     let points: Option<Vec<(f64, f64)>> = dots.iter().map(|d| Some((gain(d)?, d.delta.value))).collect();
-    points.map_or_else(Vec::new, |points| pareto::frontier(&points))
+    let Some(points) = points else { return (Vec::new(), Vec::new()) };
+    let evaluation = |i: usize| app.results.get(&dots[i].pattern)?.evaluation.as_ref();
+    let noise = |i: usize, j: usize| {
+        let paired = evaluation(i).zip(evaluation(j)).and_then(|(a, b)| a.minus(b)?.se);
+        2.0 * paired.unwrap_or_else(|| dots[i].delta.apart(&dots[j].delta))
+    };
+    (pareto::frontier(&points), pareto::band(&points, noise))
 }
 
-/// Returns how well what is plotted ranks Δloss, where that is the question.
+/// Returns how well what is plotted ranks Δloss among patterns of as many Full layers, where that is the question.
 pub fn correlation(app: &App, dots: &[Dot]) -> Option<Correlation> {
-    let pairs: Vec<(f64, f64)> = dots.iter().map(|d| (d.x, d.delta.value)).collect();
-    app.view.axes.is_lost().then(|| spearman(&pairs)).flatten()
+    let points: Vec<_> = dots.iter().map(|d| (d.pattern.full_count(), d.x, d.delta.value)).collect();
+    app.view.axes.is_lost().then(|| stratified(&points)).flatten()
 }

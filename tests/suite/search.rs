@@ -48,7 +48,9 @@ fn the_contract_holds_and_the_session_has_every_step() {
     assert_eq!(order.len(), 3);
     for flip in order {
         assert_eq!(pattern.as_bytes()[flip["layer"].as_u64().unwrap() as usize], b'S');
-        assert!(flip["delta"].is_f64() && flip["delta_se"].is_f64() && flip["p_best"].is_f64(), "{flip}");
+        // Four sequences say nothing about others: there is only the error over their blocks.
+        assert!(flip["delta"].is_f64() && flip["delta_se_blocks"].is_f64() && flip["p_best"].is_f64(), "{flip}");
+        assert!(flip["delta_se"].is_null() && flip["interval"].is_null() && flip["clusters"] == 4, "{flip}");
     }
     assert!(found["layer_forwards"].as_f64().unwrap() < found["paper_layer_forwards"].as_f64().unwrap());
     assert!(found["validation"]["loss"].is_f64() && found["validation"]["delta"].is_f64());
@@ -134,12 +136,28 @@ fn every_method_finds_a_pattern_of_the_space() {
 }
 
 #[test]
+fn a_budget_is_confirmed_on_sequences_that_the_search_never_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = ["--tokens", "random:1350", "--seq-len", "45", "--sequences", "8", "--validation-sequences", "20"];
+    let asked = ["--max-delta", "0.5", "--method", "lazy", "--json"];
+    let found = parsed(&on(&data, folder.path(), &asked).output().unwrap(), &asked);
+    let confirmation = &found["confirmation"];
+    assert_eq!((&confirmation["budget"], &confirmation["clusters"]), (&0.5.into(), &20.into()));
+    let trials = confirmation["trials"].as_array().unwrap();
+    let confirmed: Vec<&Value> = trials.iter().filter(|t| t["verdict"] == "confirmed").collect();
+    assert!(confirmed.iter().all(|t| t["upper"].as_f64().unwrap() <= 0.5 && t["clusters"].as_u64() >= Some(16)));
+    // Random tokens cost next to nothing, whatever is shared.
+    assert_eq!(confirmed.last().unwrap()["pattern"], found["pattern"]);
+    assert_eq!((found["over_budget"].as_bool(), found["validation"]["clusters"].as_u64()), (Some(false), Some(20)));
+}
+
+#[test]
 fn plans_and_comparisons_are_one_table() {
     let folder = tempfile::tempdir().unwrap();
     let plan = json(folder.path(), &["--plan", "--keep", "1/2"]);
     assert_eq!(plan["plan"][0]["method"], "greedy");
     assert_eq!(plan["plan"][0]["evaluations"], serde_json::json!([12, 12]));
-    assert!(plan["resolvable_delta"].is_null(), "two blocks resolve nothing");
+    assert!(plan["resolvable_delta"].is_null(), "two sequences resolve nothing");
     let compared = json(folder.path(), &["--compare", "greedy,lazy,uniform,exhaustive", "--keep", "1/2"]);
     let results = compared["results"].as_array().unwrap();
     let methods: Vec<&str> = results.iter().map(|r| r["method"].as_str().unwrap()).collect();
@@ -159,7 +177,7 @@ fn what_cannot_be_is_refused() {
         (2, "layer 0 would have to be Full and Shared", &["--lock-shared", "0"]),
         (2, "1 Full layers were asked for, but 2 must stay", &["--keep", "1", "--lock-full", "3"]),
         (2, "no budget", &["--max-delta=-1"]),
-        (1, "needs its standard error", &["--max-delta", "0.1"]),
+        (1, "needs 16 sequences or documents that the search does not see", &["--max-delta", "0.1"]),
         (2, "has none", &["--method", "uniform", "--split", "2"]),
     ] {
         let output = search(folder.path(), arguments);

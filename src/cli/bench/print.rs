@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Args, PHASES, Projection, paper};
 use crate::cli::CliError;
 use crate::cli::output::Table;
+use crate::domain::Timing;
 use crate::engine::{LayerTime, ModelInfo, StepSpeed};
 
 /// Prints what was timed and what follows from it.
@@ -46,7 +47,7 @@ fn to_json(args: &Args, info: &ModelInfo, timed: &[StepSpeed], projections: &[Pr
             "batch": batch,
             "tokens": tokens,
             "seconds": s.seconds,
-            "ratio": {"median": s.ratio.median, "mad": s.ratio.mad},
+            "ratio": {"median": s.ratio.median, "mad": s.ratio.mad, "interval": s.ratio.interval},
             "share": s.share,
             "origin": s.origin,
         })
@@ -78,12 +79,17 @@ fn to_json(args: &Args, info: &ModelInfo, timed: &[StepSpeed], projections: &[Pr
     })
 }
 
+/// Returns an interval with so many digits; `-` where there is none.
+fn interval(timing: Timing, digits: usize) -> String {
+    timing.interval.map_or("-".to_owned(), |(low, high)| format!("{low:.digits$} to {high:.digits$}"))
+}
+
 /// Returns one measurement as the cells of its row.
 fn row(StepSpeed { speed: s, batch, tokens }: &StepSpeed) -> Vec<String> {
     let share = |part: f64| format!("{:.1} %", part * 100.0);
     let mut row = vec![s.pattern.to_string(), s.pattern.full_count().to_string(), s.phase.clone()];
-    row.extend([s.context.to_string(), format!("{:.5}", s.seconds.median), format!("{:.5}", s.seconds.mad)]);
-    row.extend([format!("{:.3}", s.ratio.median), format!("{:.3}", s.ratio.mad)]);
+    row.extend([s.context.to_string(), format!("{:.5}", s.seconds.median), interval(s.seconds, 5)]);
+    row.extend([format!("{:.3}", s.ratio.median), interval(s.ratio, 3)]);
     row.extend([s.share.indexer, s.share.topk, s.share.attention, s.share.mlp, s.share.rest].map(share));
     row.extend([s.seconds.runs.to_string(), batch.to_string(), tokens.to_string(), "measured".to_owned()]);
     row
@@ -101,15 +107,15 @@ pub(super) fn line(step: &StepSpeed) -> String {
         share("rest", s.share.rest),
     ];
     format!(
-        "{} {} at {}, {batch} x {tokens} tokens: {:.5} s (median of {}, mad {:.5}), ratio {:.3} (mad {:.3}), {}",
+        "{} {} at {}, {batch} x {tokens} tokens: {:.5} s (median of {}, 95 % {}), ratio {:.3} (95 % {}), {}",
         s.pattern,
         s.phase,
         s.context,
         s.seconds.median,
         s.seconds.runs,
-        s.seconds.mad,
+        interval(s.seconds, 5),
         s.ratio.median,
-        s.ratio.mad,
+        interval(s.ratio, 3),
         shares.join(", ")
     )
 }
@@ -121,9 +127,9 @@ fn to_table(args: &Args, info: &ModelInfo, timed: &[StepSpeed], projections: &[P
         "phase",
         "context",
         "seconds",
-        "mad",
+        "95 %",
         "ratio",
-        "mad",
+        "95 %",
         "indexer",
         "topk",
         "attention",

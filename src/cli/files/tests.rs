@@ -146,6 +146,7 @@ fn losses_on_another_text_are_left_where_they_are() {
         bits_per_byte: None,
         by_position: Vec::new(),
         worst_sequence: None,
+        by_cluster: Vec::new(),
         sequences: (1, 1),
         targets: 8,
         eligible: 8,

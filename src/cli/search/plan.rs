@@ -4,18 +4,21 @@ use serde_json::json;
 
 use super::print::count;
 use super::{Args, keeper};
-use crate::cli::CliError;
 use crate::cli::output::Table;
 use crate::cli::progress::Progress;
+use crate::cli::{CliError, deltas};
 use crate::domain::{Role, SearchProgress, SearchSettings, Strategy};
 use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
 use crate::search::{Cost, Evaluate, Ledger, Measured, Space, Watch, costs};
 
-/// Standard errors that a difference must have to be seen: 95 %, two-sided.
-const RESOLVED: f64 = 1.96;
+/// Standard errors that a difference must have to be found significant at 95 % in 80 % of repetitions.
+const RESOLVED: f64 = 2.49;
 
 /// Blocks that are measured: enough for a standard error, few enough to cost no more than a glance.
 const ENOUGH: usize = 16;
+
+/// Sequences or documents without which there is no error on other text.
+const FEWEST: usize = 8;
 
 /// Measures the reference and one flip on the first sequences, and prints costs.
 pub(super) fn run(
@@ -35,12 +38,15 @@ pub(super) fn run(
     let parts: Vec<usize> = (0..evaluator.layout().parts.len()).collect();
     let mut ledger = Ledger::new(&mut evaluator, &parts, settings, space.start, [], &mut watch);
     let blocks_of = |first: usize| ledger.layout().blocks(&parts[..first]);
-    let first = (1..=parts.len()).find(|&first| blocks_of(first) >= ENOUGH).unwrap_or(parts.len());
+    let clusters_of = |first: usize| ledger.layout().clusters(&parts[..first]);
+    let enough = |first: &usize| blocks_of(*first) >= ENOUGH && clusters_of(*first) >= FEWEST;
+    let first = (1..=parts.len()).find(enough).unwrap_or(parts.len());
     let (measured, blocks) = (blocks_of(first), blocks_of(parts.len()));
     let flipped = space.start.with(middle, Role::Shared)?;
     let start = ledger.measure_on(&[space.start], first)?.remove(0);
-    let flip = ledger.measure_on(&[flipped], first)?.remove(0).minus(&start).estimate();
+    let flip = ledger.measure_on(&[flipped], first)?.remove(0).minus(&start).delta();
     let work = ledger.work();
+    let clusters = ledger.layout().clusters(&parts[..first]);
     drop(watch);
     let info = backend.describe();
     let pace = work.seconds / work.layer_forwards.max(f64::MIN_POSITIVE);
@@ -60,6 +66,8 @@ pub(super) fn run(
             })
         })
         .collect();
+    let mut of_flip = json!({"layer": middle});
+    deltas::insert(&mut of_flip, "delta", Some(flip));
     let json = json!({
         "schema": 1,
         "model": info.name,
@@ -67,9 +75,10 @@ pub(super) fn run(
         "measured": {"evaluations": 2, "layer_forwards": count(work.layer_forwards), "seconds": work.seconds,
             "sequences": first, "blocks": measured},
         "resolvable_delta": resolved,
-        "flip": {"layer": middle, "delta": flip.value, "delta_se": flip.se},
+        "flip": of_flip,
         "eligible": info.eligible,
         "blocks": blocks,
+        "clusters": clusters,
     });
     let mut table = Table::new(["method", "evaluations", "layer-forwards", "hours"]);
     let range = |(low, high): (f64, f64), digits: usize| {
@@ -92,9 +101,9 @@ pub(super) fn run(
     ));
     table.notes.push(match resolved {
         Some(resolved) => format!(
-            "the smallest delta that this set resolves is about {resolved:.4} nats (1.96 standard errors of that flip, {blocks} blocks); four times the text halves it"
+            "the smallest delta that this set resolves is about {resolved:.4} nats ({RESOLVED} standard errors of that flip over {clusters} sequences or documents: 80 % power); four times the text halves it"
         ),
-        None => format!("{blocks} blocks of targets are too few for a standard error (8 are needed): what this set resolves is not known"),
+        None => format!("{clusters} independent sequences or documents are too few for an error on other text (8 are needed): what this set resolves is not known"),
     });
     table.notes.push(
         "+swap adds a race of all pairs of a Full and a Shared layer per exchange; lazy and racing depend on the model"

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::Args;
 use super::split::Split;
 use crate::cli::CliError;
+use crate::cli::deltas::{self, text as delta};
 use crate::cli::output::Table;
-use crate::domain::{Estimate, Goal, SearchRecord};
+use crate::domain::{Confirmation, FIRST_LOOK, Goal, SearchRecord, Trial, Verdict};
 use crate::engine::ModelInfo;
-use crate::search::{FALL, Space};
+use crate::search::{FALL, SLACK, Space};
 
 /// Prints a search.
 pub(super) fn print(
@@ -25,6 +26,52 @@ pub(super) fn print(
     args.output.print(&json, &to_table(info, space, record, split, session))
 }
 
+fn confirmation(c: &Confirmation) -> Value {
+    let trial = |t: &Trial| {
+        let mut json = json!({
+            "pattern": t.pattern.to_string(),
+            "full": t.pattern.full_count(),
+            "verdict": t.verdict,
+            "lower": t.bounds.map(|b| b.0),
+            "upper": t.bounds.map(|b| b.1),
+        });
+        deltas::insert(&mut json, "delta", t.delta);
+        json
+    };
+    json!({
+        "budget": c.budget,
+        "strict": c.strict,
+        "clusters": c.clusters,
+        "trials": c.trials.iter().map(trial).collect::<Vec<_>>(),
+        "untested": c.untested.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// Says how far the budget was confirmed, and what was not.
+fn confirmed(c: &Confirmation) -> Vec<String> {
+    let passed = c.trials.iter().filter(|t| t.verdict == Verdict::Confirmed).count();
+    let mut notes = vec![format!(
+        "budget {}: {passed} of {} patterns along the order confirmed on unseen text of {} sequences or documents ({})",
+        c.budget,
+        c.trials.len() + c.untested.len(),
+        c.clusters,
+        if c.strict { "five planned looks" } else { "time-uniform bound" }
+    )];
+    notes.extend(c.failed().map(|t| {
+        let bounds = match t.bounds {
+            Some((low, high)) => format!(", bounds {low:+.4} to {high:+.4}"),
+            None => format!(": it has fewer than the {FIRST_LOOK} sequences or documents that a bound needs"),
+        };
+        let (pattern, full, words) = (t.pattern, t.pattern.full_count(), t.verdict.words());
+        format!("{pattern} with {full} Full is {words}: delta {}{bounds}", delta(t.delta))
+    }));
+    notes.extend(
+        (!c.untested.is_empty())
+            .then(|| format!("not tested after that: {} patterns with fewer Full", c.untested.len())),
+    );
+    notes
+}
+
 /// Returns a count as an integer where it is one: sums of shares are off by rounding.
 pub(super) fn count(value: f64) -> Value {
     let rounded = (value * 1000.0).round() / 1000.0;
@@ -36,21 +83,20 @@ fn to_json(info: &ModelInfo, record: &SearchRecord, split: Option<&Split>, sessi
         .order
         .iter()
         .map(|flip| {
-            json!({
-                "layer": flip.layer,
-                "delta": flip.delta.value,
-                "delta_se": flip.delta.se,
-                "step": flip.step.value,
-                "step_se": flip.step.se,
-                "p_best": flip.p_best,
-                "within_noise": flip.within_noise,
-            })
+            let mut json = json!({"layer": flip.layer, "p_best": flip.p_best, "compared": flip.compared, "within_noise": flip.within_noise});
+            deltas::insert(&mut json, "delta", Some(flip.delta));
+            deltas::insert(&mut json, "step", Some(flip.step));
+            json
         })
         .collect();
     let swaps: Vec<Value> = record
         .swaps
         .iter()
-        .map(|s| json!({"full": s.full, "shared": s.shared, "delta": s.delta.value, "delta_se": s.delta.se}))
+        .map(|s| {
+            let mut json = json!({"full": s.full, "shared": s.shared});
+            deltas::insert(&mut json, "delta", Some(s.delta));
+            json
+        })
         .collect();
     let mut json = json!({
         "schema": 1,
@@ -59,8 +105,6 @@ fn to_json(info: &ModelInfo, record: &SearchRecord, split: Option<&Split>, sessi
         "pattern": record.pattern.to_string(),
         "full": record.pattern.full_count(),
         "start": record.start.to_string(),
-        "delta": record.delta.map(|d| d.value),
-        "delta_se": record.delta.and_then(|d| d.se),
         "order": order,
         "swaps": swaps,
         "evaluations": count(record.work.evaluations),
@@ -69,15 +113,18 @@ fn to_json(info: &ModelInfo, record: &SearchRecord, split: Option<&Split>, sessi
         "seconds": record.work.seconds,
         "seed": record.settings.seed,
         "calibration": {"sequences": info.sequences, "eligible": info.eligible, "data": info.data, "hash": info.calibration},
-        "validation": record.validation.as_ref().map(|v| json!({
-            "loss": v.loss,
-            "delta": v.delta.map(|d| d.value),
-            "delta_se": v.delta.and_then(|d| d.se),
-            "sequences": v.sequences,
-            "data": v.data,
-        })),
+        "validation": record.validation.as_ref().map(|v| {
+            let mut json = json!({"loss": v.loss, "sequences": v.sequences, "data": v.data});
+            deltas::insert(&mut json, "delta", v.delta);
+            json
+        }),
         "session": session.display().to_string(),
     });
+    deltas::insert(&mut json, "delta", record.delta);
+    if let Some(c) = &record.confirmation {
+        json["over_budget"] = json!(c.failed().is_some_and(|t| t.verdict == Verdict::OverBudget));
+        json["confirmation"] = confirmation(c);
+    }
     if let Some(audit) = record.audit {
         json["audit"] = json!({"audited": audit.audited, "violations": audit.violations});
     }
@@ -93,15 +140,6 @@ fn to_json(info: &ModelInfo, record: &SearchRecord, split: Option<&Split>, sessi
     json
 }
 
-/// Returns a difference with its error, such as `+0.0123 ± 0.0004`.
-pub(super) fn delta(estimate: Option<Estimate>) -> String {
-    match estimate {
-        None => "-".to_owned(),
-        Some(Estimate { value, se: Some(se), .. }) => format!("{value:+.4} ± {se:.4}"),
-        Some(Estimate { value, .. }) => format!("{value:+.4} ± ?"),
-    }
-}
-
 fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Option<&Split>, session: &Path) -> Table {
     let mut table = Table::new(["step", "layer", "full", "delta ± se", "of this flip ± se", "P(best)", "noise"]);
     for (i, flip) in record.order.iter().enumerate() {
@@ -111,13 +149,8 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
             record.after(i + 1).full_count().to_string(),
             delta(Some(flip.delta)),
             delta(Some(flip.step)),
-            flip.p_best.map_or("-".to_owned(), |p| format!("{:.0} %", p * 100.0)),
-            match flip.step.se {
-                None => "not known",
-                Some(_) if flip.within_noise => "within",
-                Some(_) => "",
-            }
-            .to_owned(),
+            flip.p_best.map_or("-".to_owned(), |p| format!("{:.0} % of {}", p * 100.0, flip.compared)),
+            if flip.within_noise { "within" } else { "" }.to_owned(),
         ]);
     }
     let note = &mut table.notes;
@@ -133,13 +166,14 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
     ));
     let goal = match record.settings.goal {
         Goal::Keep(keep) => format!("{keep} Full layers"),
-        Goal::MaxDelta(most) => format!("upper confidence bound (95 %) of delta at most {most} nats"),
+        Goal::MaxDelta(most) => format!("delta at most {most} nats, confirmed on unseen text (95 %)"),
     };
     note.push(format!("{} for {goal}, seed {}", record.settings.method, record.settings.seed));
     for swap in &record.swaps {
         let full = swap.full.map_or(String::new(), |layer| format!("L{layer} Full, "));
         note.push(format!("swap: {full}L{} Shared: delta {}", swap.shared, delta(Some(swap.delta))));
     }
+    note.extend(record.confirmation.iter().flat_map(confirmed));
     note.push(format!(
         "pattern {} with {} Full: delta {} nats on the text searched on",
         record.pattern,
@@ -155,6 +189,8 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
             v.data
         ));
     }
+    let judged = record.validation.as_ref().and_then(|v| v.delta);
+    note.extend(deltas::note(record.order.iter().map(|flip| Some(flip.step)).chain([record.delta, judged])));
     let work = record.work;
     note.push(format!(
         "cost: {:.1} evaluations, {:.0} layer-forwards ({:.0} by the paper's count), {:.1} s",
@@ -165,7 +201,7 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
     ));
     if let Some(audit) = record.audit {
         note.push(format!(
-            "assumed that a flip's damage falls by at most {:.0} % between measurements; {} of {} audited candidates fell by more",
+            "assumed that a flip's damage falls by at most {:.0} % and {SLACK} standard errors between measurements; {} of {} audited candidates fell by more",
             FALL * 100.0,
             audit.violations,
             audit.audited

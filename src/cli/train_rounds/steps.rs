@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::CliError;
-use crate::domain::{Estimate, Pattern};
+use crate::domain::{Delta, Pattern};
 use crate::{input, seal};
 
 /// What was done in one step.
@@ -30,7 +30,7 @@ pub(super) struct Done {
     /// Nats per target.
     pub(super) loss: f64,
     /// Paired difference to the reference pattern with the first indexers.
-    pub(super) delta: Option<Estimate>,
+    pub(super) delta: Option<Delta>,
     /// Whether it is taken over: its loss is below that of what was there.
     pub(super) gained: bool,
     pub(super) seconds: f64,

@@ -20,15 +20,15 @@ use self::frame::{Frame, floats, ints};
 use self::link::{Link, clean, failed};
 use super::data::Calibration;
 use super::queries::head;
-use super::search::{Baseline, measured, part_of};
+use super::search::{Baseline, Evaluator, measured, part_of};
 use super::targets::not_finite;
 use super::{Backend, BackendError, Cancel, Capability, Coverage, LayerCoverage, ModelInfo, Training, Weights, tally};
 use crate::analysis::tally::{Row, Scored};
 use crate::domain::{
-    Estimate, Evaluation, LeftTraining, Pattern, QuerySampling, Selection, Site, Speed, Subject, Trace,
+    Confirmation, Estimate, Evaluation, LeftTraining, Pattern, QuerySampling, Selection, Site, Speed, Subject, Trace,
     TrainingSettings, Validation, intersection_len,
 };
-use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
+use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit, confirm};
 
 /// Tokens that are enough for a mean overlap per layer; whole sequences are run.
 const COVERAGE_TOKENS: usize = 2048;
@@ -414,11 +414,30 @@ impl Backend for RemoteBackend {
         }))
     }
 
+    fn confirm(
+        &mut self,
+        chain: &[Pattern],
+        budget: Budget,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Option<Confirmation>, BackendError> {
+        let Some(unseen) = self.unseen.clone() else { return Ok(None) };
+        let mut judge = match self.judge.take() {
+            Some(judge) => judge,
+            None => Box::new(self.on(unseen)?),
+        };
+        let mut evaluator = Evaluator::new(judge.as_mut(), cancel);
+        let mut told = |done: usize, all: usize| progress(done as f64 / all.max(1) as f64);
+        let confirmation = confirm(chain, budget, &mut evaluator, &mut told);
+        self.judge = Some(judge);
+        Ok(Some(confirmation?))
+    }
+
     fn layout(&self) -> Layout {
         let topk = self.info.topk();
         let of = |s: &super::Sequence| {
             let (eligible, fixed): (Vec<usize>, Vec<usize>) = s.queries().partition(|&p| topk.counts(p));
-            part_of(fixed.len(), &[eligible.len()])
+            part_of(fixed.len(), &[(eligible.len(), s.cluster)])
         };
         Layout { parts: self.calibration.sequences().iter().map(of).collect() }
     }

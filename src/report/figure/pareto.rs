@@ -20,13 +20,22 @@ pub(super) fn draw(report: &Report, width: f64) -> Result<Scene, ReportError> {
     let title = format!("Loss against speed of {} patterns", dots.len());
     let (mut scene, plot) = plot(&dots, title, width, |x| Axis::over(label, x.into_iter()));
     let best = pareto::frontier(&dots.iter().map(|dot| (dot.x, dot.delta.value)).collect::<Vec<_>>());
+    let noise = |i: usize, j: usize| 2.0 * apart(report, dots[i], dots[j]);
+    let band = pareto::band(&dots.iter().map(|dot| (dot.x, dot.delta.value)).collect::<Vec<_>>(), noise);
     let line = best.iter().map(|&i| plot.at(dots[i].x, dots[i].delta.value)).collect();
     scene.path(line, Ink::Accent, 0.8);
     for (i, dot) in dots.iter().enumerate() {
-        let (ink, best) = if best.contains(&i) { (Ink::Accent, true) } else { (Ink::Other, false) };
-        plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.se, ink, best);
+        let (ink, best) = if band.contains(&i) { (Ink::Accent, true) } else { (Ink::Other, false) };
+        plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.spread().value(), ink, best);
     }
     Ok(scene)
+}
+
+/// Returns the standard error of the difference of two patterns, paired where both were measured on the same text.
+fn apart(report: &Report, a: Dot, b: Dot) -> f64 {
+    let history = &report.session.history;
+    let of = |dot: Dot| history.iter().find(|step| step.pattern == dot.pattern)?.evaluation.as_ref();
+    of(a).zip(of(b)).and_then(|(a, b)| a.minus(b)?.se).unwrap_or_else(|| a.delta.apart(&b.delta))
 }
 
 pub(super) fn csv(report: &Report) -> Result<String, ReportError> {
@@ -35,6 +44,7 @@ pub(super) fn csv(report: &Report) -> Result<String, ReportError> {
 
 pub(super) fn caption() -> String {
     "Δloss against the measured prefill time of the reference over that of the pattern (this program's own runtime, which \
-     does not predict a serving engine's). The line joins the patterns that no other beats."
+     does not predict a serving engine's). The line joins the patterns that no other beats; full marks \
+     are those that none beats by more than two paired standard errors."
         .to_owned()
 }

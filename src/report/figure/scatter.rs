@@ -1,7 +1,7 @@
 //! Loss against the overlap that a pattern gives up.
 
 use super::{Dot, Figure, dots_csv, history, overlap, plot};
-use crate::analysis::correlation::{Correlation, spearman};
+use crate::analysis::correlation::{Correlation, stratified};
 use crate::analysis::coverage;
 use crate::domain::{OverlapMatrix, Pattern};
 use crate::report::axes::{Axis, LABEL};
@@ -49,7 +49,7 @@ fn given_up(matrix: &OverlapMatrix, own: &[bool], pattern: Pattern) -> Option<f6
 }
 
 fn correlation(dots: &[Dot]) -> Option<Correlation> {
-    spearman(&dots.iter().map(|dot| (dot.x, dot.delta.value)).collect::<Vec<_>>())
+    stratified(&dots.iter().map(|dot| (dot.pattern.full_count(), dot.x, dot.delta.value)).collect::<Vec<_>>())
 }
 
 pub(super) fn draw(report: &Report, width: f64) -> Result<Scene, ReportError> {
@@ -58,7 +58,7 @@ pub(super) fn draw(report: &Report, width: f64) -> Result<Scene, ReportError> {
     let axis = |x: Vec<f64>| Axis::over("overlap given up (predicted)", x.into_iter());
     let (mut scene, plot) = plot(&dots, title, width, axis);
     for dot in &dots {
-        plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.se, Ink::Accent, true);
+        plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.spread().value(), Ink::Accent, true);
     }
     if let Some(c) = correlation(&dots) {
         scene.text((48.0, 16.0), format!("ρ = {:.2}, n = {}", c.rho, c.n), Ink::Text, LABEL, Anchor::Start);
@@ -74,7 +74,10 @@ pub(super) fn caption(report: &Report) -> String {
     let rho = correlation(&dots(report).unwrap_or_default());
     let rho = rho.map_or("too few patterns for a correlation".to_owned(), |c| {
         let interval = c.interval.map_or(String::new(), |(a, b)| format!(", 95 % interval {a:.2} to {b:.2}"));
-        format!("Spearman's ρ = {:.2} over {} patterns{interval}", c.rho, c.n)
+        format!(
+            "Spearman's ρ = {:.2} over {} patterns, ranked among those of as many Full layers{interval}",
+            c.rho, c.n
+        )
     });
     format!(
         "Δloss against the overlap that a pattern gives up, Σ (1 − overlap with the serving layer) over the layers that it \

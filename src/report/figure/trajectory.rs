@@ -69,13 +69,13 @@ pub(super) fn draw(report: &Report, width: f64) -> Result<Scene, ReportError> {
         scene.path(line, ink, 0.8);
         for Point { dot, flip } in &curve.points {
             let sure = flip.is_none_or(|flip| !flip.within_noise);
-            plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.se, ink, sure);
+            plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.spread().value(), ink, sure);
         }
         let at = (width - 10.0, 14.0 + i as f64 * (LABEL + 2.0));
         scene.text(at, curve.name.as_str(), ink, LABEL, Anchor::End);
     }
     for dot in measured {
-        plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.se, Ink::Accent, true);
+        plot.point(&mut scene, (dot.x, dot.delta.value), dot.delta.spread().value(), Ink::Accent, true);
     }
     Ok(scene)
 }
@@ -84,7 +84,8 @@ pub(super) fn csv(report: &Report) -> Result<String, ReportError> {
     let mut rows = String::new();
     let place = |dot: &Dot| {
         let d = dot.delta;
-        format!("{},{},{},{},{}", dot.pattern, dot.x, d.value, number(d.se), d.n)
+        let (blocks, n) = (number(d.se_blocks), d.n);
+        format!("{},{},{},{},{n},{blocks},{}", dot.pattern, dot.x, d.value, number(d.se), d.clusters)
     };
     for dot in measured(report) {
         let _ = writeln!(rows, "history,,,{},,,", place(&dot));
@@ -102,7 +103,7 @@ pub(super) fn csv(report: &Report) -> Result<String, ReportError> {
     if rows.is_empty() {
         return Err(Figure::Trajectory.empty("nothing of it was measured"));
     }
-    let head = "series,step,layer,pattern,full_layers,delta_nats,delta_se,delta_n,step_nats,step_se,within_noise\n";
+    let head = "series,step,layer,pattern,full_layers,delta_nats,delta_se,delta_n,delta_se_blocks,clusters,step_nats,step_se,within_noise\n";
     Ok(head.to_owned() + &rows)
 }
 

@@ -25,7 +25,7 @@ impl App {
             return (0..history.nodes().len()).rev().collect();
         }
         let dots = plotted::dots(self);
-        let best = plotted::frontier(self, &dots);
+        let (_, best) = plotted::frontier(self, &dots);
         let mut entries: Vec<usize> = best.into_iter().filter_map(|i| dots[i].entry).collect();
         entries.sort_unstable_by(|a, b| b.cmp(a));
         entries

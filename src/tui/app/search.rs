@@ -2,8 +2,8 @@
 
 use super::{App, Screen};
 use crate::domain::{
-    Estimate, Goal, Keep, LayerSet, Pattern, SearchProgress, SearchRecord, SearchSettings, SearchState, Stages,
-    Strategy, Validation,
+    Delta, Goal, Keep, LayerSet, Pattern, SearchProgress, SearchRecord, SearchSettings, SearchState, Stages, Strategy,
+    Validation,
 };
 use crate::tui::input::Input;
 
@@ -57,7 +57,7 @@ impl Field {
             Self::Swap => "←→ changes; exchanges a Full and a Shared layer while that lowers the loss",
             Self::Goal => "←→ changes; the best pattern of a size, or the smallest within a loss",
             Self::Keep => "a share such as 1/4 or 0.25, or a number of layers",
-            Self::MaxDelta => "nats over eligible targets, judged by its upper confidence bound",
+            Self::MaxDelta => "nats over eligible targets, confirmed on text that the search never saw",
             Self::Stages => "layers per pipeline stage, such as 14,6x8,16; their first layers stay Full",
             Self::Block => "←→ changes; every stage commits its best flip in each step",
             Self::LockFull | Self::LockShared => "layers such as 3,17-20; empty for none",
@@ -228,6 +228,7 @@ impl Form {
             block_search: self.block && stages.is_some(),
             stages,
             seed,
+            strict: false,
         })
     }
 }
@@ -284,7 +285,7 @@ impl App {
     }
 
     /// Returns Δloss of a pattern: as it was evaluated, else as the last search measured it on the same set.
-    pub fn delta(&self, pattern: Pattern) -> Option<Estimate> {
+    pub fn delta(&self, pattern: Pattern) -> Option<Delta> {
         let evaluated = self.results.get(&pattern).and_then(|r| r.evaluation.as_ref()?.delta);
         evaluated.or_else(|| {
             let set = self.model.as_ref().map(|m| m.calibration.as_str());

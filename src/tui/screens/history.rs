@@ -66,19 +66,19 @@ pub fn draw(app: &App, body: Rect, buf: &mut Buffer) {
 
 fn plot(app: &App, area: Rect, buf: &mut Buffer) {
     let dots = plotted::dots(app);
-    let best = plotted::frontier(app, &dots);
+    let (line, best) = plotted::frontier(app, &dots);
     let (axes, theme) = (app.view.axes, app.theme);
     let entries = app.history.as_ref().map_or(0, |h| h.nodes().len());
     let found = match plotted::correlation(app, &dots) {
         Some(c) => {
             let interval = c.interval.map_or_else(String::new, |(low, high)| format!(" ({low:+.2} to {high:+.2})"));
-            format!("Spearman's ρ {:+.2}{interval}, {} patterns", c.rho, c.n).replace('-', "−")
+            format!("Spearman's ρ {:+.2}{interval}, {} patterns, by Full count", c.rho, c.n).replace('-', "−")
         }
-        None if axes.is_lost() => format!("{} patterns", dots.len()),
+        None if axes.is_lost() => format!("{} patterns, too few per Full count", dots.len()),
         None => {
             let searched = dots.iter().filter(|d| d.entry.is_none()).count();
             let also = if searched > 0 { format!(" ({searched} · by the search)") } else { String::new() };
-            format!("{} measured{also}, {} not beaten", dots.len(), best.len())
+            format!("{} measured{also}, {} not clearly beaten", dots.len(), best.len())
         }
     };
     let inner = frame(buf, area, &format!("Δloss against {}", axes.name()), theme);
@@ -121,7 +121,7 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
                 () if dot.entry.is_none() => (0, '·', Role::Text, String::new()),
                 () => (0, if imported { '○' } else { '•' }, Role::Dim, String::new()),
             };
-            (rank, Mark { x: dot.x, y: dot.delta.value, se: dot.delta.se, glyph, role, label })
+            (rank, Mark { x: dot.x, y: dot.delta.value, se: dot.delta.spread().value(), glyph, role, label })
         })
         .collect();
     marks.sort_by_key(|(rank, _)| *rank);
@@ -131,7 +131,7 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
         marks.push((5, Mark { x: dot.x, y: dot.delta.value, se: None, glyph: '◇', role: Role::Text, label }));
     }
     let marks: Vec<Mark> = marks.into_iter().map(|(_, mark)| mark).collect();
-    let line: Vec<(f64, f64)> = best.iter().map(|&i| (dots[i].x, dots[i].delta.value)).collect();
+    let line: Vec<(f64, f64)> = line.iter().map(|&i| (dots[i].x, dots[i].delta.value)).collect();
     let across: fn(f64) -> String = match axes {
         Axes::Prefill | Axes::Decode => |x| format!("{x:.2}×"),
         Axes::Full => |x| if x.fract() == 0.0 { format!("{x:.0}") } else { String::new() },

@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use crate::analysis::pareto::knee;
-use crate::domain::{Flip, Goal, Pattern, Role as LayerRole, SearchProgress, SearchRecord, SearchState};
+use crate::domain::{Flip, Goal, Pattern, Role as LayerRole, SearchProgress, SearchRecord, SearchState, Verdict};
 use crate::engine::Job;
 use crate::tui::app::App;
 use crate::tui::format;
@@ -90,6 +90,9 @@ fn lines(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
         let _ = write!(goal, ", stages {stages}");
     }
     let (state, role) = match record.state {
+        SearchState::Running if app.progress.is_some_and(|p| p.job == Job::Validate) => {
+            ("tests its budget", Role::Good)
+        }
         SearchState::Running if app.progress.is_some() => ("waits for the edit", Role::Warn),
         SearchState::Running => ("running", Role::Good),
         SearchState::Paused => ("paused", Role::Warn),
@@ -158,7 +161,7 @@ fn strips(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
     let cut = found != record.pattern;
     let delta = record.delta_of(found);
     let number = delta.map_or_else(String::new, |d| {
-        format!("  Δloss {} {}", format::delta(d.value), format::spread(d.se, theme.ascii))
+        format!("  Δloss {} {}", format::delta(d.value), format::spread(d.spread(), theme.ascii))
     });
     let name = if cut { "cut" } else { "best" };
     let text = format!("{}/{} Full{number}", found.full_count(), found.len());
@@ -166,9 +169,18 @@ fn strips(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
     if let Some(judged) = app.validation(found) {
         let delta = judged.delta.map_or_else(
             || "–".to_owned(),
-            |d| format!("{} {}", format::delta(d.value), format::spread(d.se, theme.ascii)),
+            |d| format!("{} {}", format::delta(d.value), format::spread(d.spread(), theme.ascii)),
         );
-        heading.push((format!("  validation {delta}"), theme.role(Role::Good)));
+        // Colours are for verdicts, which only a budget gives.
+        let verdict = record.confirmation.as_ref().and_then(|c| c.verdict(found));
+        let role = match verdict {
+            Some(Verdict::Confirmed) => Role::Good,
+            Some(Verdict::OverBudget) => Role::Bad,
+            Some(Verdict::Undecided) => Role::Warn,
+            None => Role::Text,
+        };
+        heading.push((format!("  validation {delta}"), theme.role(role)));
+        heading.extend(verdict.map(|v| (format!("  {}", v.words()), theme.role(role))));
         let on = format!(" on {} sequences of {}", judged.sequences, judged.data);
         let used: usize = heading.iter().map(|(t, _)| t.chars().count()).sum();
         if used + on.chars().count() <= width {
@@ -239,7 +251,7 @@ fn trajectory(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
                 () if flip.within_noise => ('○', Role::Dim, String::new()),
                 () => ('●', Role::Good, String::new()),
             };
-            Mark { x, y, se: flip.delta.se, glyph, role, label }
+            Mark { x, y, se: flip.delta.spread().value(), glyph, role, label }
         })
         .collect();
     marks.insert(
@@ -287,7 +299,11 @@ fn flips(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
 fn line(app: &App, number: usize, flip: &Flip) -> (String, Role) {
     let to = if flip.to == LayerRole::Full { 'F' } else { 'S' };
     let sign = if app.theme.ascii { "+/-" } else { "±" };
-    let se = flip.step.se.map_or_else(|| "–".to_owned(), |se| format!("{se:.4}").trim_start_matches('0').to_owned());
+    let se = flip
+        .step
+        .spread()
+        .value()
+        .map_or_else(|| "–".to_owned(), |se| format!("{se:.4}").trim_start_matches('0').to_owned());
     let best = flip.p_best.map_or_else(String::new, |p| format!("p {}", format!("{p:.2}").trim_start_matches('0')));
     let name = format!("{} → {to}", app.label(flip.layer));
     let step = format::delta(flip.step.value);

@@ -8,7 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use crate::domain::{Estimate, LeftTraining, Origin, SearchState, TrainingProgress, TrainingSettings};
+use crate::domain::{Delta, LeftTraining, Origin, SearchState, TrainingProgress, TrainingSettings};
 use crate::tui::app::{App, Indexers, TrainingPlan};
 use crate::tui::format;
 use crate::tui::hint;
@@ -154,10 +154,10 @@ fn compared(app: &App) -> Vec<Line> {
         let (text, style) = label(app, text);
         (text, if app.indexers == indexers { theme.role(Role::Accent) } else { style })
     };
-    let number = |delta: Option<Estimate>| {
+    let number = |delta: Option<Delta>| {
         delta.map_or_else(
             || "–".to_owned(),
-            |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.se, theme.ascii)),
+            |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.spread(), theme.ascii)),
         )
     };
     let known = app.results.get(&pattern).and_then(|r| r.evaluation.as_ref());

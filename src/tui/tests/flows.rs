@@ -54,7 +54,7 @@ fn a_toggle_shows_at_once_and_is_measured_when_the_keys_rest() {
     assert!(text.contains("cov≈"), "{text}");
     scene.settle(pattern);
     let text = scene.text(120, 40);
-    assert!(text.contains("● 20/20 sequences") && text.contains("cov●") && text.contains("1.02× ±0.02"), "{text}");
+    assert!(text.contains("● 20/20 sequences") && text.contains("cov●") && text.contains("1.02× 0.99–1.04"), "{text}");
     assert!(text.contains("L4 Full → Shared: Δloss +0.0020 ±0.0007 (2.1 s, resumed from L5)"), "{text}");
 }
 

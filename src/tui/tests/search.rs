@@ -23,7 +23,7 @@ fn settings(goal: Goal) -> SearchSettings {
 pub fn progress(layers: usize, flips: usize, goal: Goal) -> SearchProgress {
     let start = Pattern::all_full(layers).unwrap();
     let mut record = SearchRecord::new(settings(goal), start);
-    let estimate = |value: f64| Estimate { value, se: Some(0.0007), n: 9812 };
+    let estimate = |value: f64| Delta::measured(value, 0.0007, 9812);
     let mut sum = 0.0;
     for at in 0..flips {
         let step = 0.0002 * (1.6f64).powi(at as i32) - 0.0004;
@@ -34,6 +34,7 @@ pub fn progress(layers: usize, flips: usize, goal: Goal) -> SearchProgress {
             delta: estimate(sum),
             step: estimate(step),
             p_best: (at > 0).then_some(0.5 + 0.04 * at as f64),
+            compared: 1 + at,
             within_noise: step.abs() < 0.0014,
             work: Work::default(),
         });
@@ -179,7 +180,7 @@ fn the_slider_cuts_the_flip_order_at_any_retention() {
 }
 
 fn judged(delta: f64) -> Validation {
-    let delta = Some(Estimate { value: delta, se: Some(0.0019), n: 11_270 });
+    let delta = Some(Delta::measured(delta, 0.0019, 11_270));
     Validation { loss: 2.6611, delta, sequences: 23, data: "demo text, validation".into() }
 }
 
@@ -233,7 +234,7 @@ fn what_only_a_search_measured_stands_in_the_history_too() {
     found.record.state = SearchState::Done;
     // Swaps led on from the last flip.
     found.record.pattern = found.record.pattern.with(1, Role::Full).unwrap();
-    found.record.delta = Some(Estimate { value: 0.0031, se: Some(0.0007), n: 9812 });
+    found.record.delta = Some(Delta::measured(0.0031, 0.0007, 9812));
     let record = found.record.clone();
     scene.worker(Update::Search(Box::new(found)));
     scene.type_keys("\n3aa");

@@ -66,7 +66,7 @@ fn the_training_at_three_sizes() {
     told(&mut scene, 1..=140, SearchState::Running);
     let pattern = scene.pattern();
     let mut after = evaluation(pattern, 20);
-    after.delta = Some(Estimate { value: 0.0021, se: Some(0.0006), n: 9812 });
+    after.delta = Some(Delta::measured(0.0021, 0.0006, 9812));
     scene.worker(trained(after, 140));
     for (width, height) in [(80, 24), (120, 40), (200, 60)] {
         insta::assert_snapshot!(format!("train_{width}x{height}"), scene.text(width, height));
@@ -216,7 +216,7 @@ fn numbers_of_trained_indexers_and_of_those_before_never_stand_together() {
     let text = scene.text(120, 40);
     assert!(!text.contains("+0.0090 ±") && text.contains("indexers after 140 steps"), "{text}");
     let mut after = evaluation(every_4, 20);
-    after.delta = Some(Estimate { value: 0.0021, se: Some(0.0006), n: 9812 });
+    after.delta = Some(Delta::measured(0.0021, 0.0006, 9812));
     scene.worker(trained(after, 140));
     insta::assert_snapshot!("trained_80x24", scene.text(80, 24));
     insta::assert_snapshot!("trained_120x40", scene.text(120, 40));

@@ -133,7 +133,7 @@ fn told(app: &App, evaluation: &Evaluation) -> String {
     let ascii = app.theme.ascii;
     let delta = evaluation.delta.map_or_else(
         || "no target sees more than k keys, so Δ is nothing".to_owned(),
-        |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.se, ascii)),
+        |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.spread(), ascii)),
     );
     let how = match evaluation.resumed_from {
         0 => format::took(evaluation.seconds),

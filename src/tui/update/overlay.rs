@@ -303,7 +303,7 @@ pub fn compare(app: &mut App) -> Vec<Effect> {
         let delta = results.and_then(|r| r.evaluation.as_ref()?.delta);
         let delta = delta.map_or_else(
             || "not measured".to_owned(),
-            |d| format!("{} {}", format::delta(d.value), format::spread(d.se, app.theme.ascii)),
+            |d| format!("{} {}", format::delta(d.value), format::spread(d.spread(), app.theme.ascii)),
         );
         let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", s.ratio.median));
         let full = pattern.full_count();

@@ -109,7 +109,7 @@ pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>
     let ascii = app.theme.ascii;
     let delta = validation.delta.map_or_else(
         || "no target sees more than k keys".to_owned(),
-        |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.se, ascii)),
+        |d| format!("Δloss {} {}", format::delta(d.value), format::spread(d.spread(), ascii)),
     );
     let Validation { sequences, data, .. } = &validation;
     let full = format!("{}/{} Full", pattern.full_count(), pattern.len());
@@ -132,7 +132,7 @@ pub fn told_progress(app: &mut App, mut progress: SearchProgress) -> Vec<Effect>
     let record = &progress.record;
     let now = (record.state, record.order.len());
     let delta = record.delta.map_or_else(String::new, |d| {
-        format!(", Δloss {} {}", format::delta(d.value), format::spread(d.se, app.theme.ascii))
+        format!(", Δloss {} {}", format::delta(d.value), format::spread(d.spread(), app.theme.ascii))
     });
     let found = format!("{}/{} Full{delta}", record.pattern.full_count(), record.pattern.len());
     let text = match record.state {

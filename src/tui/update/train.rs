@@ -192,7 +192,7 @@ pub fn told_progress(app: &mut App, mut progress: TrainingProgress) {
 pub fn measured(app: &mut App, evaluation: Evaluation, coverage: Coverage, steps: u64) {
     let Subject::Pattern(pattern) = evaluation.subject else { return };
     let delta = evaluation.delta.map_or_else(String::new, |d| {
-        format!(": Δloss {} {}", format::delta(d.value), format::spread(d.se, app.theme.ascii))
+        format!(": Δloss {} {}", format::delta(d.value), format::spread(d.spread(), app.theme.ascii))
     });
     app.say(Tone::Info, format!("with the indexers after {steps} steps{delta}"));
     let results = Results { evaluation: Some(evaluation), coverage: Some(coverage), ..Results::default() };

@@ -83,7 +83,7 @@ fn line(app: &App, history: &History, entry: usize, room: usize, wide: bool) -> 
         return format!("{pointer}{branch}{entry:>3}  {short:<room$} {full:>4} {value:>8} {:>8}", speed("prefill"));
     }
     let when = node.at.map_or_else(|| "file".to_owned(), |at| format::clock(at.as_secs_f64()));
-    let spread = delta.map_or_else(String::new, |d| format::spread(d.se, app.theme.ascii));
+    let spread = delta.map_or_else(String::new, |d| format::short_spread(d.spread(), app.theme.ascii));
     let name = match (app.pinned == Some(pattern), app.name_of(pattern)) {
         (true, Some(name)) => format!("▲ B  ■ {name}"),
         (true, None) => "▲ B".to_owned(),

@@ -10,7 +10,6 @@ use super::{loupe, write};
 use crate::analysis::Metric;
 use crate::domain::{Group, Pattern};
 use crate::tui::app::{App, Indexers};
-use crate::tui::format::spread;
 use crate::tui::theme::Role;
 
 type Line = Vec<(String, Style)>;
@@ -81,7 +80,8 @@ fn overlap(app: &App) -> String {
 
 /// Returns a spread with three decimals.
 fn short_spread(se: Option<f64>, ascii: bool) -> String {
-    se.map_or_else(|| spread(None, ascii), |se| format!("{}{se:.3}", if ascii { "+/-" } else { "±" }))
+    let sign = if ascii { "+/-" } else { "±" };
+    se.map_or_else(|| format!("{sign}–"), |se| format!("{sign}{se:.3}"))
 }
 
 /// Returns the short numbers beside the loupe.

@@ -126,14 +126,18 @@ fn loss(app: &App, width: usize) -> Vec<Line> {
     let against = format!(" {} {}", app.reference_name(), format::loss(e.reference_loss));
     let mut second = vec![
         label(app, "Δloss"),
-        (format!("{:>7} {}", format::delta(delta.value), format::spread(delta.se, theme.ascii)), style),
+        (format!("{:>7} {}", format::delta(delta.value), format::spread(delta.spread(), theme.ascii)), style),
     ];
     add_if_fits(&mut second, (against, theme.role(Role::Dim)), width);
-    let (n, blocks) = (format::count(delta.n), e.blocks);
-    let long = app.topk().map(|k| format!("{n} targets that see > {k} keys, {blocks} blocks"));
-    let over = long
-        .filter(|text| text.chars().count() + LABEL <= width)
-        .unwrap_or_else(|| format!("{n} eligible, {blocks} blocks"));
+    let n = format::count(delta.n);
+    let of = match delta.clusters {
+        0 => format!("{} blocks", e.blocks),
+        1 => "1 cluster".to_owned(),
+        clusters => format!("{clusters} clusters"),
+    };
+    let long = app.topk().map(|k| format!("{n} targets that see > {k} keys, {of}"));
+    let over =
+        long.filter(|text| text.chars().count() + LABEL <= width).unwrap_or_else(|| format!("{n} eligible, {of}"));
     vec![first, second, vec![label(app, "over"), (over, theme.role(Role::Dim))]]
 }
 
@@ -152,8 +156,9 @@ fn kept(app: &App, width: usize) -> Line {
 fn ratio(app: &App, speed: &Speed, fresh: Fresh, width: usize) -> Line {
     let theme = app.theme;
     let tokens = if speed.phase == "decode" { 1.0 } else { speed.context as f64 };
-    let pm = if theme.ascii { "+/-" } else { "±" };
-    let ratio = format!("{:.2}× {pm}{:.2} ", speed.ratio.median, speed.ratio.mad);
+    let dash = if theme.ascii { "-" } else { "–" };
+    let interval = speed.ratio.interval.map_or_else(String::new, |(low, high)| format!("{low:.2}{dash}{high:.2} "));
+    let ratio = format!("{:.2}× {interval}", speed.ratio.median);
     let rate = format::rate(tokens / speed.seconds.median.max(1e-9));
     let mark = match fresh {
         Fresh::Measured if width >= 44 => {

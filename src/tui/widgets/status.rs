@@ -246,7 +246,7 @@ pub fn brief(app: &App, area: Rect, buf: &mut Buffer) {
     let (fresh, evaluation) = loss(app);
     let delta = evaluation.and_then(|e| e.delta).map_or_else(
         || "Δ –".to_owned(),
-        |d| format!("Δ {} {} {}", format::delta(d.value), format::spread(d.se, theme.ascii), fresh.mark()),
+        |d| format!("Δ {} {} {}", format::delta(d.value), format::spread(d.spread(), theme.ascii), fresh.mark()),
     );
     let letters: Vec<char> = pattern.to_string().chars().collect();
     let rows = area.height.saturating_sub(1) as usize;

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::{frame, wrapped, write};
-use crate::domain::{Estimate, Pattern, Speed};
+use crate::domain::{Delta, Pattern, Speed};
 use crate::tui::app::App;
 use crate::tui::color::Depth;
 use crate::tui::format;
@@ -63,7 +63,7 @@ fn rows(app: &App, pattern: Pattern) -> Vec<Row> {
     let full = [Some(pattern), app.pinned].map(|p| p.map(|p| p.full_count() as f64));
     let whole = |v: f64| format!("{v:.0}");
     let signed = |v: f64| if v == 0.0 { "0".to_owned() } else { format!("{v:+.0}").replace('-', "−") };
-    let delta: [Option<Estimate>; 2] = [Some(pattern), app.pinned].map(|p| p.and_then(|p| app.delta(p)));
+    let delta: [Option<Delta>; 2] = [Some(pattern), app.pinned].map(|p| p.and_then(|p| app.delta(p)));
     let speed = |phase: &str, of: fn(&Speed) -> f64| {
         both.map(|r| r.and_then(|r| r.speed.iter().find(|s| s.phase == phase)).map(of))
     };
@@ -78,12 +78,14 @@ fn rows(app: &App, pattern: Pattern) -> Vec<Row> {
     let points = |v: f64| format!("{:+.0} %", v * 100.0).replace('-', "−");
     let sign = if app.theme.ascii { "+/-" } else { "±" };
     let spread = |se: f64| format!("{sign}{}", format!("{se:.4}").trim_start_matches('0'));
-    // Both are paired with the reference, not with each other: the errors' sum is an upper bound.
-    let se = delta.map(|d| d.and_then(|d| d.se));
-    let bound = se[0].zip(se[1]).map(|(a, b)| format!("≤{}", spread(a + b)));
+    let se = delta.map(|d| d.and_then(|d| d.spread().value()));
+    let [ours, theirs] = both.map(|r| r.and_then(|r| r.evaluation.as_ref()));
+    let paired = ours.zip(theirs).and_then(|(a, b)| a.minus(b)?.se).map(spread);
+    // Where only the pairs with the reference are known, the sum of the errors is an upper bound.
+    let bound = paired.or_else(|| se[0].zip(se[1]).map(|(a, b)| format!("≤{}", spread(a + b))));
     let [now, b] = se.map(|se| se.map_or_else(String::new, spread));
     let judged = both.map(|r| r.and_then(|r| r.validation.as_ref()?.delta));
-    let judged_spread = judged.map(|d| d.and_then(|d| d.se).map_or_else(String::new, spread));
+    let judged_spread = judged.map(|d| d.and_then(|d| d.spread().value()).map_or_else(String::new, spread));
     let [judged_now, judged_b] = judged_spread;
     let mut rows = vec![
         ("Full", row(full, &whole, &signed)),
