@@ -41,6 +41,6 @@ pub use selection::{Selection, SelectionUnit, TopK, intersection_len};
 pub use sites::{Site, Sites};
 pub use spec::{PAPER, PatternSource, PatternSpec, SpecError};
 pub use stages::{Stages, StagesError};
-pub use stat::{BLOCK, Estimate, block_ends, block_means, mean_se, median_interval, median_mad};
+pub use stat::{BLOCK, Estimate, MIN_BLOCKS, block_ends, block_means, mean_se, median_interval, median_mad};
 pub use trace::{Query, QuerySampling, Trace, TraceMeta, hash_ids};
 pub use training::{LeftTraining, Targets, TrainingProgress, TrainingSettings, TrainingStep};

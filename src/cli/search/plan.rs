@@ -7,7 +7,7 @@ use super::{Args, keeper};
 use crate::cli::output::Table;
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, deltas};
-use crate::domain::{Role, SearchProgress, SearchSettings, Strategy};
+use crate::domain::{MIN_CLUSTERS, Role, SearchProgress, SearchSettings, Strategy};
 use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
 use crate::search::{Cost, Evaluate, Ledger, Measured, Space, Watch, costs};
 
@@ -16,9 +16,6 @@ const RESOLVED: f64 = 2.49;
 
 /// Blocks that are measured: enough for a standard error, few enough to cost no more than a glance.
 const ENOUGH: usize = 16;
-
-/// Sequences or documents without which there is no error on other text.
-const FEWEST: usize = 8;
 
 /// Measures the reference and one flip on the first sequences, and prints costs.
 pub(super) fn run(
@@ -39,7 +36,7 @@ pub(super) fn run(
     let mut ledger = Ledger::new(&mut evaluator, &parts, settings, space.start, [], &mut watch);
     let blocks_of = |first: usize| ledger.layout().blocks(&parts[..first]);
     let clusters_of = |first: usize| ledger.layout().clusters(&parts[..first]);
-    let enough = |first: &usize| blocks_of(*first) >= ENOUGH && clusters_of(*first) >= FEWEST;
+    let enough = |first: &usize| blocks_of(*first) >= ENOUGH && clusters_of(*first) >= MIN_CLUSTERS;
     let first = (1..=parts.len()).find(enough).unwrap_or(parts.len());
     let (measured, blocks) = (blocks_of(first), blocks_of(parts.len()));
     let flipped = space.start.with(middle, Role::Shared)?;
