@@ -351,7 +351,19 @@ fn a_checkpoint_whose_rest_learned_has_about_the_loss_that_transformers_finds() 
         let (model, pattern) = (row["model"].as_str().unwrap(), row["pattern"].as_str().unwrap());
         let (from, tokens) = (path(model), tokens(model, dir.path()));
         let out = dir.path().join(format!("tuned-{i}")).display().to_string();
-        let train = ["train", "distill", &from, "--pattern", pattern, "--out", &out, "--tokens", &tokens];
+        let train = [
+            "train",
+            "distill",
+            &from,
+            "--pattern",
+            pattern,
+            "--out",
+            &out,
+            "--tokens",
+            &tokens,
+            "--sparse-target",
+            "averaged",
+        ];
         let (code, text, err) = indexscope(&[&train[..], &options(row), &["--json"]].concat());
         assert_eq!(code, 0, "{err}");
         let report: Value = serde_json::from_str(&text).unwrap();
@@ -449,7 +461,19 @@ fn a_distilled_checkpoint_is_the_original_with_its_sidecar() {
         let (model, pattern) = (row["model"].as_str().unwrap(), row["pattern"].as_str().unwrap());
         let (from, tokens) = (path(model), tokens(model, dir.path()));
         let out = dir.path().join(format!("distilled-{i}")).display().to_string();
-        let train = ["train", "distill", &from, "--pattern", pattern, "--out", &out, "--tokens", &tokens];
+        let train = [
+            "train",
+            "distill",
+            &from,
+            "--pattern",
+            pattern,
+            "--out",
+            &out,
+            "--tokens",
+            &tokens,
+            "--sparse-target",
+            "averaged",
+        ];
         let options = options(row);
         let (code, text, err) = indexscope(&[&train[..], &options, &["--json"]].concat());
         assert_eq!(code, 0, "{err}");
