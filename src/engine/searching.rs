@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::Evaluator;
 use super::outbox::{Outbox, PROGRESS_EVERY};
-use super::search::Evaluator;
 use super::{Backend, BackendError, Cancel, Job, Update};
 use crate::domain::{Goal, SearchProgress, SearchSettings, SearchState};
 use crate::search::{Budget, Ledger, Measured, Space, Watch, search};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::fake::Fake;
+use super::scripted::Fake;
 use super::{
     Backend, BackendError, Calibration, Cancel, Command, DeviceChoice, Handle, Job, LocalBackend, Placement, Sequence,
     Settings, Training, TrainingText, Update, spawn_with,

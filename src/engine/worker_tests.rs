@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use super::fake::Fake;
+use super::scripted::Fake;
 use super::{BackendError, Command, Handle, Job, Update, spawn_with};
 use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Strategy, Subject};
 

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::KeyCode;
 use super::scene::{Scene, model, opened};
 use super::snapshot::dump;
 use crate::domain::*;
-use crate::engine::fake::Fake;
+use crate::engine::scripted::Fake;
 use crate::engine::{Command, Job, Progress, Update, spawn_with};
 use crate::tui::app::{Overlay, Screen, Tone};
 use crate::tui::msg::Effect;

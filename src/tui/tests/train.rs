@@ -6,7 +6,7 @@ use ratatui::crossterm::event::KeyCode;
 use super::scene::{Scene, evaluation, model, opened};
 use super::snapshot::dump;
 use crate::domain::*;
-use crate::engine::fake::Fake;
+use crate::engine::scripted::Fake;
 use crate::engine::{Command, Coverage, Failure, Job, LayerCoverage, Progress, Update, spawn_with};
 use crate::tui::app::{Overlay, Screen};
 use crate::tui::msg::{Effect, Msg};

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
-use super::{
+use crate::checkpoint::Checkpoint;
+use crate::domain::{Estimate, QuerySampling, Selection, Subject};
+use crate::engine::{
     BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Recorded, Recording,
     Sequence, Settings,
 };
-use crate::checkpoint::Checkpoint;
-use crate::domain::{Estimate, QuerySampling, Selection, Subject};
 use crate::model::{At, Attend, Entry, Forward, ModelError, Ops, Order, Pass, Ran, Walk, Weights};
 
 fn checkpoint() -> Checkpoint {

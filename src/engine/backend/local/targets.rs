@@ -3,20 +3,13 @@
 use candle_core::Tensor;
 
 use super::compare::{Predictions, Target, compare, losses};
-use super::data::Calibration;
 use super::forward::Batch;
-use super::{BackendError, Cancel};
 use crate::analysis::tally::Scored;
 use crate::domain::{Subject, TopK};
+use crate::engine::Calibration;
+use crate::engine::backend::not_finite;
+use crate::engine::{BackendError, Cancel};
 use crate::model::Head;
-
-/// Returns the refusal of a loss that is not a finite number.
-pub(super) fn not_finite(subject: Subject, sequence: usize, position: usize) -> BackendError {
-    BackendError::Failed {
-        message: format!("the loss of {subject} is not finite at position {position} of sequence {sequence}"),
-        hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
-    }
-}
 
 /// The scored queries of one batch.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! Coverage under a pattern: the indexers of Shared layers run in shadow beside the forward.
 
+use super::LocalBackend;
 use super::forward::How;
-use super::local::LocalBackend;
-use super::{BackendError, Cancel, Coverage, LayerCoverage};
 use crate::domain::{Estimate, Pattern, Site, Subject, TopK, intersection_len};
+use crate::engine::{BackendError, Cancel, Coverage, LayerCoverage};
 use crate::model::{At, Indices, Ran};
 
 /// Tokens that are enough for a mean per layer; whole batches are run.

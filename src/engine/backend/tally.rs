@@ -1,9 +1,9 @@
 //! The tally of an evaluation that starts.
 
 use super::ModelInfo;
-use super::data::Calibration;
 use crate::analysis::tally::Tally;
 use crate::domain::Subject;
+use crate::engine::Calibration;
 
 /// Returns a tally of nothing yet.
 pub(super) fn begin(subject: Subject, info: &ModelInfo, calibration: &Calibration) -> Tally {

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
-use super::{
-    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
-};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Subject, Trace};
+use crate::engine::{
+    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
+};
 use crate::model::Ops;
 use crate::model::ops::FastParts;
 use crate::search::AffinityKind;
@@ -21,7 +21,7 @@ fn p(text: &str) -> Pattern {
 
 #[test]
 fn the_form_that_runs_is_named() {
-    let name = |ops, indexer, attention, fp8| super::local::attention(ops, FastParts { indexer, attention }, fp8);
+    let name = |ops, indexer, attention, fp8| super::attention(ops, FastParts { indexer, attention }, fp8);
     for (indexer, attention, fp8, want) in [
         (true, true, false, Some("fast")),
         (true, true, true, Some("fast, indexer in fp8")),

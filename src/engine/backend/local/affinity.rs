@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use candle_core::{D, DType, Tensor};
 
+use super::LocalBackend;
 use super::forward::Batch;
-use super::local::LocalBackend;
-use super::{BackendError, Cancel};
 use crate::analysis::mass_recall;
 use crate::domain::{Query, Selection, Site, Subject};
+use crate::engine::{BackendError, Cancel};
 use crate::model::{At, Attend, Entry, Forward, Indices, Order, Pass, Ran, Stop, Walk, Weights};
 use crate::search::{Affinity, AffinityKind};
 

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::{BackendError, Cancel};
 use crate::analysis::tally::Row;
+use crate::engine::{BackendError, Cancel};
 use crate::model::Head;
 use crate::model::ops::{divergence, log_sum_exp, with_floats};
 

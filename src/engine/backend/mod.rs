@@ -1,14 +1,32 @@
 //! What the worker needs from whatever runs the model.
 
+mod capability;
+mod info;
+mod local;
+mod queries;
+mod remote;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod search;
+mod tally;
+
+pub use self::capability::{Capabilities, Capability};
+pub use self::local::{
+    GEOMETRIES, LayerTime, LocalBackend, NoRoom, RandomModel, Recorded, Recording, Settings, Sink, StepSpeed, Steps,
+    Streamed, TrainingText, stream,
+};
+pub use self::remote::RemoteBackend;
+pub use self::search::Evaluator;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Capabilities};
 use crate::domain::{
     Confirmation, Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, SelectionUnit, Speed, Subject,
     Trace, TrainingSettings, TrainingStep, Validation,
 };
+use crate::engine::Cancel;
 use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit};
 
 /// What is known of a loaded model and its calibration set.
@@ -98,9 +116,17 @@ pub enum BackendError {
 
 impl BackendError {
     /// Returns whether a device said that it has no room.
-    pub(super) fn is_out_of_memory(&self) -> bool {
+    fn is_out_of_memory(&self) -> bool {
         let Self::Failed { message, .. } = self else { return false };
         ["out of memory", "out_of_memory"].iter().any(|said| message.to_lowercase().contains(said))
+    }
+}
+
+/// Returns the refusal of a loss that is not a finite number.
+fn not_finite(subject: Subject, sequence: usize, position: usize) -> BackendError {
+    BackendError::Failed {
+        message: format!("the loss of {subject} is not finite at position {position} of sequence {sequence}"),
+        hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
     }
 }
 

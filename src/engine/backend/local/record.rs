@@ -1,10 +1,10 @@
 //! Recording: the sets that every layer uses, at all positions or at sampled ones.
 
 use super::forward::How;
-use super::local::{LocalBackend, Reference};
-use super::queries::head;
-use super::{BackendError, Cancel};
+use super::{LocalBackend, Reference};
 use crate::domain::{Pattern, QuerySampling, Selection, Subject, Trace};
+use crate::engine::backend::queries::head;
+use crate::engine::{BackendError, Cancel};
 use crate::model::{At, Indices, Ran};
 
 /// Records under `pattern`; what the reference's forwards have kept is used, and what is finished survives a cancel.

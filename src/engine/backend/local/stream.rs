@@ -6,14 +6,14 @@
 use std::time::Instant;
 
 use super::compare::Predictions;
-use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
-use super::tally;
 use super::targets::Targets;
-use super::{BackendError, Cancel, ModelInfo, Settings};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Subject};
+use crate::engine::Calibration;
+use crate::engine::backend::tally;
+use crate::engine::{BackendError, Cancel, ModelInfo, Settings};
 use crate::model::{At, Entry, Forward, Group, Order, Ran, Route, Stop, Stream, Visitor, Walk, Weights};
 
 /// What a streamed evaluation gives.

@@ -2,15 +2,15 @@
 
 use std::io;
 
-use super::data::Calibration;
 use super::forward::Batch;
 use super::memory::Peak;
-use super::queries::head;
 use super::stream::embed;
-use super::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Site, Subject, Trace, choose};
+use crate::engine::Calibration;
+use crate::engine::backend::queries::head;
+use crate::engine::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::model::{At, Entry, Forward, Indices, Ops, Order, Ran, Route, Stop, Stream, Visitor, Walk, Weights};
 
 /// Rows given away at once.

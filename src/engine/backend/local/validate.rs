@@ -1,9 +1,9 @@
 //! Judging what a search found on text that it never saw.
 
-use super::local::{Judge, LocalBackend};
-use super::search::Evaluator;
-use super::{Backend, BackendError, Calibration, Cancel};
+use super::{Judge, LocalBackend};
 use crate::domain::{Confirmation, Pattern, Subject, Validation};
+use crate::engine::Evaluator;
+use crate::engine::{Backend, BackendError, Calibration, Cancel};
 use crate::search::{self, Budget};
 
 impl LocalBackend {

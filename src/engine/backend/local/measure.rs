@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::local::LocalBackend;
+use super::LocalBackend;
 use super::timing::{Bench, DECODE_TOKENS, Runs, ratio, shares, timing};
-use super::{BackendError, Cancel};
 use crate::domain::{Origin, Pattern, Speed};
+use crate::engine::{BackendError, Cancel};
 use crate::model::ops::give_back;
 
 /// Steps beside a prefill and single tokens, as servers run them.

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::local::LocalBackend;
+use super::LocalBackend;
 use super::measure::{LayerTime, NoRoom, StepSpeed, Steps};
-use super::tally;
-use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
 use crate::domain::{
     Confirmation, Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation,
 };
+use crate::engine::backend::tally;
+use crate::engine::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
 use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit};
 
 impl LocalBackend {
@@ -75,7 +75,7 @@ impl Backend for LocalBackend {
     }
 
     fn memory(&self) -> Option<(u64, u64)> {
-        super::devices::memory(&self.info.device)
+        crate::engine::devices::memory(&self.info.device)
     }
 
     fn evaluate(
@@ -156,11 +156,11 @@ impl Backend for LocalBackend {
     }
 
     fn layout(&self) -> Layout {
-        super::search::layout(self)
+        super::losses::layout(self)
     }
 
     fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError> {
-        super::search::losses(self, units, cancel, done)
+        super::losses::losses(self, units, cancel, done)
     }
 
     fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::local::LocalBackend;
-use super::{BackendError, Cancel};
+use super::LocalBackend;
 use crate::checkpoint::Config;
 use crate::domain::{Pattern, PhaseShare, Subject, Timing, median_interval, median_mad};
+use crate::engine::{BackendError, Cancel};
 use crate::model::{
     At, Cache, Entry, Forward, Inputs, Model, Ops, Order, PhaseTimes, Ran, Route, Visitor, Walk, Weights,
 };

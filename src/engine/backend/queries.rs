@@ -1,8 +1,8 @@
 //! The head of a recording.
 
 use super::ModelInfo;
-use super::data::Calibration;
 use crate::domain::{Pattern, QuerySampling, Trace, TraceMeta, hash_ids};
+use crate::engine::Calibration;
 
 /// Returns a recording without its sets.
 pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern, sampling: QuerySampling) -> Trace {

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, BackendError, Cancel, Capabilities, Coverage, LayerCoverage, ModelInfo, Training, Weights};
+use super::{Backend, BackendError, Capabilities, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 use crate::domain::IndexSource;
 use crate::domain::{
     Confirmation, Constraints, Delta, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query,
     QuerySampling, Selection, SelectionUnit, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings,
     TrainingStep, Trial, Validation, Verdict,
 };
+use crate::engine::Cancel;
 use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Part, Unit};
 use crate::train::indexers::state_path;
 

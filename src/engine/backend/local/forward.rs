@@ -2,10 +2,10 @@
 
 use candle_core::{Device, Tensor};
 
-use super::data::Calibration;
 use super::states::States;
-use super::{BackendError, Cancel};
 use crate::domain::{Pattern, Subject};
+use crate::engine::Calibration;
+use crate::engine::{BackendError, Cancel};
 use crate::model::{
     At, Entry, Forward, Inputs, Model, ModelError, Ops, Order, Ran, Route, Stop, Visitor, Walk, Weights,
 };

@@ -1,18 +1,47 @@
 //! The backend that runs a checkpoint in this process.
 
+mod affinity;
+mod answers;
+mod compare;
+mod coverage;
+mod forward;
+mod losses;
+mod measure;
+mod memory;
+mod random;
+mod record;
+mod recorder;
+#[cfg(test)]
+mod recorder_tests;
+mod states;
+mod stream;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod timing;
+mod trainer;
+mod validate;
+
+pub use self::measure::{LayerTime, NoRoom, StepSpeed, Steps};
+pub use self::random::{GEOMETRIES, RandomModel};
+pub use self::recorder::{Recorded, Recording, Sink};
+pub use self::stream::{Streamed, stream};
+pub use self::trainer::TrainingText;
+
 use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::compare::Predictions;
-use super::data::Calibration;
-use super::device::Placement;
-use super::forward::{How, Runner};
-use super::targets::Targets;
-use super::{Backend, BackendError, Cancel, Coverage, ModelInfo, TrainingText};
+use self::compare::Predictions;
+use self::forward::{How, Runner};
+use self::targets::Targets;
 use crate::analysis::tally::Tally;
 use crate::checkpoint::{Checkpoint, Config};
 use crate::domain::{Evaluation, Pattern, Subject};
+use crate::engine::Calibration;
+use crate::engine::Placement;
+use crate::engine::backend::search::Baseline;
+use crate::engine::{Backend, BackendError, Cancel, Coverage, ModelInfo};
 use crate::model::ops::{FastParts, Sizes, fast_parts, selects_in_fp8};
 use crate::model::{At, Indices, Model, Ops, Ran, Unseen};
 
@@ -77,7 +106,7 @@ impl Settings {
 }
 
 /// Names a form of attention with what of it runs otherwise; `None` where nothing of it runs.
-pub(super) fn attention(ops: Ops, parts: FastParts, fp8: bool) -> Option<String> {
+fn attention(ops: Ops, parts: FastParts, fp8: bool) -> Option<String> {
     // The reference form selects in f32.
     let name = match (ops, parts.indexer, parts.attention) {
         (Ops::Fast, false, false) => return None,
@@ -90,25 +119,16 @@ pub(super) fn attention(ops: Ops, parts: FastParts, fp8: bool) -> Option<String>
     Some(name.to_owned())
 }
 
-/// The losses of the reference, against which a search compares.
-#[derive(Debug)]
-pub(super) struct Baseline {
-    /// Of the eligible targets, sequence by sequence.
-    pub eligible: Vec<Vec<f64>>,
-    /// Σ over all other targets: they are the same under every pattern.
-    pub fixed: f64,
-}
-
 /// The text that no search sees, and the backend that measures on it once it is asked for.
 #[derive(Debug)]
-pub(super) struct Judge {
+struct Judge {
     pub unseen: Calibration,
     pub backend: Option<Box<LocalBackend>>,
 }
 
 /// What is kept of the reference's forward of one batch.
 #[derive(Debug)]
-pub(super) struct Reference {
+struct Reference {
     /// What it predicts.
     pub predictions: Predictions,
     /// Every layer's selection, until a recording takes them.
@@ -118,19 +138,19 @@ pub(super) struct Reference {
 /// A checkpoint loaded into this process, with its calibration set.
 #[derive(Debug)]
 pub struct LocalBackend {
-    pub(super) info: ModelInfo,
-    pub(super) runner: Runner,
-    pub(super) calibration: Calibration,
-    pub(super) settings: Settings,
-    pub(super) references: Vec<Option<Reference>>,
+    info: ModelInfo,
+    runner: Runner,
+    calibration: Calibration,
+    settings: Settings,
+    references: Vec<Option<Reference>>,
     /// Whether those are another model's, see [`LocalBackend::compare_with`].
-    pub(super) foreign: bool,
+    foreign: bool,
     /// What indexers can be trained on.
-    pub(super) training: Option<TrainingText>,
-    pub(super) coverages: HashMap<Pattern, Coverage>,
-    pub(super) evaluations: HashMap<Subject, Evaluation>,
-    pub(super) baselines: Vec<Option<Baseline>>,
-    pub(super) judge: Option<Judge>,
+    training: Option<TrainingText>,
+    coverages: HashMap<Pattern, Coverage>,
+    evaluations: HashMap<Subject, Evaluation>,
+    baselines: Vec<Option<Baseline>>,
+    judge: Option<Judge>,
 }
 
 impl LocalBackend {
@@ -145,7 +165,7 @@ impl LocalBackend {
     }
 
     /// Returns a backend that has measured nothing yet.
-    pub(super) fn assemble(
+    fn assemble(
         info: ModelInfo,
         model: Model,
         calibration: Calibration,
@@ -219,17 +239,12 @@ impl LocalBackend {
     }
 
     /// Returns the scored queries of a batch.
-    pub(super) fn targets(&self, batch: usize) -> Targets {
+    fn targets(&self, batch: usize) -> Targets {
         Targets::of(&self.calibration, &self.runner.batches[batch])
     }
 
     /// Runs the reference on a batch unless that has been done; returns how many layers were run.
-    pub(super) fn run_reference(
-        &mut self,
-        batch: usize,
-        selections: bool,
-        cancel: &Cancel,
-    ) -> Result<usize, BackendError> {
+    fn run_reference(&mut self, batch: usize, selections: bool, cancel: &Cancel) -> Result<usize, BackendError> {
         let known = self.references[batch].as_ref();
         if known.is_some_and(|r| !selections || r.selections.is_some()) {
             return Ok(0);
@@ -252,7 +267,7 @@ impl LocalBackend {
     }
 
     /// Scores one batch and adds it to the tally.
-    pub(super) fn score(&mut self, batch: usize, tally: &mut Tally, cancel: &Cancel) -> Result<(), BackendError> {
+    fn score(&mut self, batch: usize, tally: &mut Tally, cancel: &Cancel) -> Result<(), BackendError> {
         let layers = self.info.constraints.sites.layers();
         let mut run =
             self.run_reference(batch, self.settings.keep_selections && self.needs_selections(batch), cancel)?;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
-use super::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Training, Weights};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
+use crate::engine::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Training, Weights};
 use crate::train::TrainError;
 use crate::train::indexers::{IndexerRecipe, IndexerRun, IndexerStep, Setup, SparseTarget, saved};
 

@@ -1,9 +1,9 @@
 //! What is known of a model before anything is run.
 
-use super::data::Calibration;
 use super::{BackendError, Capabilities, Capability, ModelInfo, Settings};
 use crate::checkpoint::{Checkpoint, Config, Family};
 use crate::domain::{PatternError, Subject, TopK};
+use crate::engine::Calibration;
 
 impl ModelInfo {
     /// Describes a checkpoint with its calibration set.

@@ -5,16 +5,16 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use super::{BackendError, Calibration, Capabilities, LocalBackend, ModelInfo, Settings};
 use crate::checkpoint::{Config, demands};
 use crate::domain::{Constraints, LayerSet, Pattern};
+use crate::engine::{BackendError, Calibration, Capabilities, LocalBackend, ModelInfo, Settings};
 use crate::model::{Model, TensorSource};
 
 /// The geometries that come with the program: name and config.json.
 pub const GEOMETRIES: [(&str, &str); 3] = [
-    ("glm-4.7-flash-dsa", include_str!("../../assets/geometries/glm-4.7-flash-dsa.json")),
-    ("glm-5", include_str!("../../assets/geometries/glm-5.json")),
-    ("deepseek-v3.2", include_str!("../../assets/geometries/deepseek-v3.2.json")),
+    ("glm-4.7-flash-dsa", include_str!("../../../../assets/geometries/glm-4.7-flash-dsa.json")),
+    ("glm-5", include_str!("../../../../assets/geometries/glm-5.json")),
+    ("deepseek-v3.2", include_str!("../../../../assets/geometries/deepseek-v3.2.json")),
 ];
 
 /// Sizes of a model without weights.

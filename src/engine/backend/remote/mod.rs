@@ -18,16 +18,17 @@ use serde_json::{Value, json};
 
 use self::frame::{Frame, floats, ints};
 use self::link::{Link, clean, failed};
-use super::data::Calibration;
+use super::not_finite;
 use super::queries::head;
 use super::search::{Baseline, Evaluator, measured, part_of};
-use super::targets::not_finite;
-use super::{Backend, BackendError, Cancel, Capability, Coverage, LayerCoverage, ModelInfo, Training, Weights, tally};
+use super::{Backend, BackendError, Capability, Coverage, LayerCoverage, ModelInfo, Training, Weights, tally};
 use crate::analysis::tally::{Row, Scored};
 use crate::domain::{
     Confirmation, Estimate, Evaluation, LeftTraining, Pattern, QuerySampling, Selection, Site, Speed, Subject, Trace,
     TrainingSettings, Validation, intersection_len,
 };
+use crate::engine::Calibration;
+use crate::engine::Cancel;
 use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit, confirm};
 
 /// Tokens that are enough for a mean overlap per layer; whole sequences are run.
@@ -343,7 +344,7 @@ impl Backend for RemoteBackend {
         self.info.check(Subject::Pattern(pattern))?;
         let (topk, groups) = (self.info.topk(), self.info.groups);
         let mut tokens = 0;
-        let enough = |s: &&super::Sequence| {
+        let enough = |s: &&crate::engine::Sequence| {
             let more = tokens < COVERAGE_TOKENS;
             tokens += s.ids.len();
             more
@@ -435,7 +436,7 @@ impl Backend for RemoteBackend {
 
     fn layout(&self) -> Layout {
         let topk = self.info.topk();
-        let of = |s: &super::Sequence| {
+        let of = |s: &crate::engine::Sequence| {
             let (eligible, fixed): (Vec<usize>, Vec<usize>) = s.queries().partition(|&p| topk.counts(p));
             part_of(fixed.len(), &[(eligible.len(), s.cluster)])
         };
