@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{CliError, report, target};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Pattern, PatternSource, SearchRecord, Sites, Stages};
-use crate::interop::{self, Engine, Target};
+use crate::interop::Target;
 use crate::session::{
     FileError, NamedPattern, Place, Session, SessionModel, SessionStep, autosave_path, list_sessions, older_path,
     saved_path, write_atomic,
@@ -203,16 +203,6 @@ impl Files for SessionFiles {
             Err(CliError::Told { message, hint, .. }) => Err(Problem { message, hint }),
             Err(_) => Err(problem(format!("'{source}' cannot be read"))),
         }
-    }
-
-    fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem> {
-        let target = self.target.as_ref().ok_or_else(|| Problem {
-            message: "an export needs the model".to_owned(),
-            hint: Some("open the checkpoint's folder".to_owned()),
-        })?;
-        let told = |e: interop::ExportError| Problem { hint: e.hint(), message: e.to_string() };
-        let engine: Engine = engine.parse().map_err(told)?;
-        Ok(interop::export(engine, target, pattern, &Stages::one(pattern.len())).map_err(told)?.argument)
     }
 
     fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Problem> {

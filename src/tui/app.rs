@@ -1,41 +1,40 @@
 //! The state of the dashboard: plain data, changed by `update` alone.
 
-mod engines;
-mod entries;
 mod known;
-mod looks;
 mod message;
 mod numbers;
 mod overlay;
-mod screen;
-mod search;
-mod tokens;
-mod train;
+mod session;
 mod work;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Work;
 use super::history::History;
 use super::layout::{Layout, Wish, layout};
+use super::screens::tokens::Texts;
+use super::screens::{Screen, States};
 use super::theme::Theme;
-use super::{Floor, Work};
+use super::update::Click;
 use crate::analysis::OverlapMatrix;
-use crate::domain::{Constraints, Evaluation, Pattern, Site, Sites, Speed, Trace};
-use crate::engine::{Affinity, AffinityKind, Failure, Job, ModelInfo, Progress};
+use crate::domain::{Constraints, Pattern, Site, Sites, Trace};
+use crate::engine::{Job, ModelInfo, Progress};
 use crate::interop::Target;
 
-pub use engines::EnginesView;
-pub use known::{After, Engine, Indexers, Results};
-pub use looks::{Click, Cursor, Marks, Measure};
-pub use message::{Log, Message, Tone};
+pub use known::{After, Engine, Indexers, Known, Results};
+pub use message::{Message, Tone};
 pub use overlay::{Overlay, Question};
-pub use screen::{Axes, HistoryView, Screen};
-pub use search::{Field, Form, SearchView};
-pub use tokens::{Chosen, PairSets, Texts, TokensView};
-pub use train::{Leaving, TrainView, TrainingPlan};
+pub use session::SessionState;
+
+/// The pair of layers looked at: `row` needs indices, `column` would lend them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The layer on which Space acts.
+    pub row: usize,
+    /// The layer with which it is compared.
+    pub column: usize,
+}
 
 /// The whole state.
 #[derive(Clone, Debug)]
@@ -60,56 +59,26 @@ pub struct App {
     pub matrices: Vec<Arc<OverlapMatrix>>,
     /// The patterns tried; `None` before the number of layers is known.
     pub history: Option<History>,
-    /// Whatever was measured with the indexers that the model was opened with, by pattern.
-    pub results: HashMap<Pattern, Results>,
+    /// What was measured.
+    pub known: Known,
     /// Whose numbers the Overlap screen shows.
     pub indexers: Indexers,
-    /// The evaluation that is growing, of whatever pattern.
-    pub partial: Option<Evaluation>,
-    /// The last complete evaluation that was on the screen.
-    pub last_loss: Option<Evaluation>,
-    /// The last speed that was on the screen.
-    pub last_speed: Vec<Speed>,
-    /// Speed measured at other contexts, of any pattern.
-    pub profile: Vec<Speed>,
-    /// What failed for the current pattern.
-    pub failure: Option<Failure>,
     /// What is running.
     pub progress: Option<Progress>,
     /// When the current pattern is to be posted.
     pub due: Option<Duration>,
     /// The pair looked at.
     pub cursor: Cursor,
-    /// What is drawn.
-    pub measure: Measure,
-    /// How groups are marked.
-    pub marks: Marks,
-    /// Which map is wanted, and how large.
-    pub wish: Wish,
     /// Which screen is shown.
     pub screen: Screen,
+    /// What each screen remembers.
+    pub screens: States,
     /// What lies over the screen.
     pub overlay: Overlay,
     /// What happened last.
     pub message: Message,
-    /// What happened so far.
-    pub log: Log,
-    /// How well layers could lend each other their indices, as far as that was measured.
-    pub affinities: Vec<(AffinityKind, Arc<Affinity>)>,
-    /// What the History screen remembers.
-    pub view: HistoryView,
-    /// What the Search screen remembers.
-    pub search: SearchView,
-    /// What the Tokens screen remembers.
-    pub tokens: TokensView,
     /// The texts of the recording's tokens; empty where no tokenizer is open.
     pub texts: Arc<Texts>,
-    /// Floors of groups, as training the indexers in use has measured them.
-    pub floors: Vec<Floor>,
-    /// What the Train screen remembers.
-    pub train: TrainView,
-    /// What the Engines screen remembers.
-    pub engines: EnginesView,
     /// The model as engines see it; `None` where none is open.
     pub target: Option<Target>,
     /// What the mouse did last; `None` while it is left to the terminal.
@@ -118,14 +87,8 @@ pub struct App {
     pub named: Vec<(String, Pattern)>,
     /// The pattern pinned as B.
     pub pinned: Option<Pattern>,
-    /// The session's file, once saved or opened.
-    pub file: Option<PathBuf>,
-    /// The file that the session will have where none is named; `None` where nothing can be put aside beside it.
-    pub usual: Option<PathBuf>,
-    /// Whether there are changes that no file has.
-    pub unsaved: bool,
-    /// When unsaved work is next put aside.
-    pub autosave: Option<Duration>,
+    /// The session's files.
+    pub session: SessionState,
     /// Whether the next quit asks no more.
     pub quitting: bool,
 }
@@ -144,39 +107,21 @@ impl App {
             trace: None,
             matrices: Vec::new(),
             history: None,
-            results: HashMap::new(),
+            known: Known::default(),
             indexers: Indexers::default(),
-            partial: None,
-            last_loss: None,
-            last_speed: Vec::new(),
-            profile: Vec::new(),
-            failure: None,
             progress: None,
             due: None,
             cursor: Cursor::default(),
-            measure: Measure::default(),
-            marks: Marks::default(),
-            wish: Wish::default(),
             screen: Screen::default(),
+            screens: States::default(),
             overlay: Overlay::None,
             message: Message::default(),
-            log: Log::default(),
-            affinities: Vec::new(),
-            view: HistoryView::default(),
-            search: SearchView::default(),
-            tokens: TokensView::default(),
             texts: Arc::default(),
-            floors: Vec::new(),
-            train: TrainView::default(),
-            engines: EnginesView::default(),
             target: None,
             mouse: None,
             named: Vec::new(),
             pinned: None,
-            file: None,
-            usual: None,
-            unsaved: false,
-            autosave: None,
+            session: SessionState::default(),
             quitting: false,
         };
         if let Some(work) = work {
@@ -261,8 +206,8 @@ impl App {
     /// Returns what is known of a pattern with the indexers that are shown.
     pub fn results_of(&self, pattern: Pattern) -> Option<&Results> {
         match self.indexers {
-            Indexers::Before => self.results.get(&pattern),
-            Indexers::Trained => self.train.after(pattern).map(|after| &after.results),
+            Indexers::Before => self.known.results.get(&pattern),
+            Indexers::Trained => self.screens.train.after(pattern).map(|after| &after.results),
         }
     }
 
@@ -274,8 +219,8 @@ impl App {
                 self.current().is_some_and(|r| r.evaluation.is_some() && r.coverage.is_some() && !r.speed.is_empty())
             }
             Indexers::Trained => {
-                let after = self.pattern().and_then(|pattern| self.train.after(pattern));
-                after.is_some_and(|after| after.steps == self.train.done())
+                let after = self.pattern().and_then(|pattern| self.screens.train.after(pattern));
+                after.is_some_and(|after| after.steps == self.screens.train.done())
             }
         }
     }
@@ -298,7 +243,7 @@ impl App {
     pub fn layout(&self) -> Layout {
         let (width, height) = self.size;
         match self.screen {
-            Screen::Overlap => layout(width, height, self.pattern().map_or(0, Pattern::len), self.wish),
+            Screen::Overlap => layout(width, height, self.pattern().map_or(0, Pattern::len), self.screens.overlap.wish),
             // The other screens divide what header, message and hints leave.
             _ => layout(width, height, 0, Wish::default()),
         }
@@ -313,13 +258,13 @@ impl App {
     pub fn deadline(&self) -> Option<Duration> {
         let spin = (self.progress.is_some() || self.is_searching() || self.engine == Engine::Loading)
             .then(|| self.now + Duration::from_millis(125));
-        self.due.into_iter().chain(self.autosave).chain(spin).min()
+        self.due.into_iter().chain(self.session.autosave).chain(spin).min()
     }
 
     /// Says something in the message line.
     pub fn say(&mut self, tone: Tone, text: impl Into<String>) {
         self.message = Message { text: text.into(), tone, at: self.now };
-        self.log.push(self.message.clone());
+        self.screens.log.push(self.message.clone());
     }
 
     /// Returns the name of what runs.

@@ -6,16 +6,15 @@
 mod action;
 mod app;
 mod color;
-mod context;
 mod format;
-mod hint;
 mod history;
 mod hit;
 mod input;
+mod keys;
 mod layout;
 mod msg;
 mod picture;
-mod plotted;
+mod refuse;
 mod run;
 mod screens;
 mod setup;
@@ -31,7 +30,7 @@ mod widgets;
 mod tests;
 
 pub use action::keys_markdown;
-pub use app::Texts;
 pub use picture::picture;
 pub use run::run;
+pub use screens::tokens::Texts;
 pub use setup::{ColorChoice, EngineHandle, Files, Floor, Opened, Options, Problem, Setup, Step, ThemeChoice, Work};

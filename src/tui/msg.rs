@@ -38,8 +38,6 @@ pub enum Msg {
     Autosaved(Result<(), Problem>),
     /// A session was read, or not.
     Opened(PathBuf, Result<Opened, Problem>),
-    /// The argument for an engine, or why there is none.
-    Exported(&'static str, Result<String, Problem>),
     /// A pattern that was named by a file, and how it was named.
     PatternRead(String, Result<Pattern, Problem>),
     /// The report was written, or not.
@@ -74,13 +72,6 @@ pub enum Effect {
         native: Pattern,
         /// The layers that a pattern has a letter for.
         sites: Sites,
-    },
-    /// Make the argument for an engine.
-    Export {
-        /// `vllm`, `sglang` or `transformers`.
-        engine: &'static str,
-        /// The pattern.
-        pattern: Pattern,
     },
     /// Write the report of the session.
     Report {

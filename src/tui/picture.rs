@@ -30,7 +30,7 @@ pub fn picture(setup: Setup, (width, height): (u16, u16), keys: &str) -> anyhow:
     let state = if setup.engine.is_some() { Engine::Loading } else { Engine::Absent };
     let mut app = App::new(setup.title.clone(), theme, state, setup.trace.clone(), setup.work.as_ref());
     app.target.clone_from(&setup.target);
-    app.floors.clone_from(&setup.floors);
+    app.known.floors.clone_from(&setup.floors);
     app.texts.clone_from(&setup.texts);
     let began = Instant::now();
     let feed = |app: &mut App, msg: Msg| {
@@ -65,7 +65,7 @@ fn settle(app: &mut App, setup: &Setup, began: Instant, feed: &impl Fn(&mut App,
     };
     while waits(app) {
         feed(app, Msg::Tick(began.elapsed()));
-        if let Some(failure) = &app.failure {
+        if let Some(failure) = &app.known.failure {
             bail!("{}", failure.message);
         }
         if began.elapsed() > PATIENCE {

@@ -66,9 +66,9 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     };
     let mut app = App::new(setup.title, theme, state, setup.trace, setup.work.as_ref());
     app.target = setup.target;
-    app.floors = setup.floors;
+    app.known.floors = setup.floors;
     app.texts = setup.texts;
-    app.usual = setup.usual;
+    app.session.usual = setup.usual;
     if let Some(body) = setup.notice {
         app.overlay = Overlay::Text { title: "A session of its own".into(), body, scroll: 0 };
     }
@@ -83,7 +83,7 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     let (errands, clerk) = errands(setup.files, events.clone()).context(NO_THREAD)?;
     let mut shell = Shell { terminal, _guard: guard, engine, errands, events, quit: None };
     let result = shell.turn(&mut app, &inbox);
-    if !matches!(shell.quit, Some(Quit::Asked)) && app.unsaved {
+    if !matches!(shell.quit, Some(Quit::Asked)) && app.session.unsaved {
         // A signal or a lost terminal: nobody can be asked any more.
         if let Some(work) = app.work() {
             shell.errand(move |files| Msg::Autosaved(files.autosave(&work)));
@@ -96,7 +96,7 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     drop(shell);
     // What is being written is written to its end, and the session is let go of.
     let clerk = clerk.join();
-    if app.train.progress.is_some() {
+    if app.screens.train.progress.is_some() {
         farewell(&inbox)?;
     }
     if clerk.is_err() {
@@ -208,9 +208,6 @@ impl Shell {
                     self.errand(move |files| {
                         Msg::PatternRead(source.to_string(), files.pattern(&source, native, sites))
                     });
-                }
-                Effect::Export { engine, pattern } => {
-                    self.errand(move |files| Msg::Exported(engine, files.export(engine, pattern)));
                 }
                 Effect::Report { work, stages } => {
                     self.errand(move |files| Msg::Reported(files.report(&work, &stages)));

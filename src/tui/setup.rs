@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::app::Texts;
+use super::screens::tokens::Texts;
 use crate::domain::{
     Evaluation, OverlapMatrix, Pattern, PatternSource, SearchRecord, Sites, Speed, Stages, Trace, Validation,
 };
@@ -105,12 +105,6 @@ pub trait Files: Send {
     /// # Errors
     /// A [`Problem`] naming the path, or what is wrong with the pattern.
     fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Problem>;
-
-    /// Returns what to paste for a serving engine: `vllm`, `sglang` or `transformers`.
-    ///
-    /// # Errors
-    /// A [`Problem`] if the engine cannot read such a pattern.
-    fn export(&mut self, engine: &str, pattern: Pattern) -> Result<String, Problem>;
 
     /// Writes `work` as an HTML page beside the session's file, with what engines would make of its pattern under
     /// `stages`; returns where.

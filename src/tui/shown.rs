@@ -66,23 +66,23 @@ pub fn loss(app: &App) -> (Fresh, Option<&Evaluation>) {
         return (Fresh::Growing, Some(evaluation));
     }
     let job = if app.indexers == Indexers::Trained { Job::Trained } else { Job::Evaluate };
-    absent(app, job, app.last_loss.as_ref())
+    absent(app, job, app.known.last_loss.as_ref())
 }
 
 /// Returns the speed to show, prefill first: of the current pattern, else the last one, as stale.
 pub fn speed(app: &App) -> (Fresh, &[Speed]) {
     // Trained indexers are as large as those before, and no faster.
-    let results = app.pattern().and_then(|pattern| app.results.get(&pattern));
+    let results = app.pattern().and_then(|pattern| app.known.results.get(&pattern));
     if let Some(results) = results.filter(|r| !r.speed.is_empty()) {
         let imported = results.speed.iter().any(|s| s.origin == Origin::Imported);
         return (if imported { Fresh::Imported } else { Fresh::Measured }, &results.speed);
     }
-    let (fresh, last) = absent(app, Job::Speed, (!app.last_speed.is_empty()).then_some(&app.last_speed));
+    let (fresh, last) = absent(app, Job::Speed, (!app.known.last_speed.is_empty()).then_some(&app.known.last_speed));
     (fresh, last.map_or(&[], Vec::as_slice))
 }
 
 fn absent<'a, T: ?Sized>(app: &App, job: Job, last: Option<&'a T>) -> (Fresh, Option<&'a T>) {
-    let failed = app.failure.as_ref().is_some_and(|f| f.job == job);
+    let failed = app.known.failure.as_ref().is_some_and(|f| f.job == job);
     match last {
         _ if failed => (Fresh::Failed, last),
         Some(_) => (Fresh::Stale, last),

@@ -3,9 +3,9 @@
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 
-use super::app::{App, Screen};
+use super::app::App;
 use super::layout::Class;
-use super::screens::{engines, history, log, overlap, search, tokens, train};
+use super::screens::Needs;
 use super::theme::plain;
 use super::widgets::{overlay, status};
 
@@ -20,16 +20,12 @@ pub fn view(app: &App, frame: &mut Frame) {
 pub fn render(app: &App, buf: &mut Buffer) -> Option<(u16, u16)> {
     let layout = app.layout();
     status::header(app, &layout, buf);
-    match (app.screen, layout.brief) {
-        (Screen::Log, Some(body)) => log::draw(app, body, buf),
-        (Screen::Overlap, _) => overlap::draw(app, &layout, buf),
-        (_, Some(body)) if layout.class == Class::Tiny || app.history.is_none() => status::brief(app, body, buf),
-        (Screen::Tokens, Some(body)) => tokens::draw(app, body, buf),
-        (Screen::History, Some(body)) => history::draw(app, body, buf),
-        (Screen::Engines, Some(body)) => engines::draw(app, body, buf),
-        (Screen::Train, Some(body)) => train::draw(app, body, buf),
-        (Screen::Search, Some(body)) => search::draw(app, body, buf),
-        (_, None) => {}
+    let spec = app.screen.spec();
+    match layout.brief {
+        Some(body) if spec.needs == Needs::Pattern && (layout.class == Class::Tiny || app.history.is_none()) => {
+            status::brief(app, body, buf);
+        }
+        body => (spec.draw)(app, &layout, body.unwrap_or_default(), buf),
     }
     status::message(app, &layout, buf);
     status::hints(app, &layout, buf);

@@ -58,10 +58,6 @@ impl Files for Nothing {
         nothing()
     }
 
-    fn export(&mut self, _: &str, _: Pattern) -> Result<String, Problem> {
-        nothing()
-    }
-
     fn report(&mut self, _: &Work, _: &Stages) -> Result<PathBuf, Problem> {
         nothing()
     }

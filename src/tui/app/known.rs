@@ -1,7 +1,32 @@
 //! What is known of patterns, and of the worker that finds it out.
 
-use crate::domain::{Evaluation, Speed, Validation};
-use crate::engine::Coverage;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::{Evaluation, Pattern, Speed, Validation};
+use crate::engine::{Affinity, AffinityKind, Coverage, Failure};
+use crate::tui::Floor;
+
+/// Everything that was measured, of whatever pattern.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Whatever was measured with the indexers that the model was opened with, by pattern.
+    pub results: HashMap<Pattern, Results>,
+    /// The evaluation that is growing, of whatever pattern.
+    pub partial: Option<Evaluation>,
+    /// The last complete evaluation that was on the screen.
+    pub last_loss: Option<Evaluation>,
+    /// The last speed that was on the screen.
+    pub last_speed: Vec<Speed>,
+    /// Speed measured at other contexts, of any pattern.
+    pub profile: Vec<Speed>,
+    /// How well layers could lend each other their indices, as far as that was measured.
+    pub affinities: Vec<(AffinityKind, Arc<Affinity>)>,
+    /// Floors of groups, as training the indexers in use has measured them.
+    pub floors: Vec<Floor>,
+    /// What failed for the current pattern.
+    pub failure: Option<Failure>,
+}
 
 /// What is known of one pattern.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{App, Indexers, Measure};
+use super::{App, Indexers};
 use crate::analysis::{Metric, OverlapMatrix, coverage};
 use crate::domain::{Estimate, Evaluation, Pattern, Role, Subject};
+use crate::tui::screens::overlap::Measure;
 
 impl App {
     /// Returns the growing evaluation, if it is of the current pattern.
     pub fn growing(&self) -> Option<&Evaluation> {
         let current = Subject::Pattern(self.pattern()?);
-        self.partial.as_ref().filter(|e| e.subject == current && self.indexers == Indexers::Before)
+        self.known.partial.as_ref().filter(|e| e.subject == current && self.indexers == Indexers::Before)
     }
 
     /// Returns the matrix from which a metric is drawn, once computed.
@@ -20,12 +21,12 @@ impl App {
 
     /// Returns what is drawn for a pair of layers; `None` where the recording has no own set of either.
     pub fn similarity(&self, row: usize, column: usize) -> Option<Estimate> {
-        let matrix = self.matrix(self.measure.metric())?;
+        let matrix = self.matrix(self.screens.overlap.measure.metric())?;
         if row != column && !(matrix.is_own(row) && matrix.is_own(column)) {
             return None;
         }
         let estimate = matrix.estimate(row, column)?;
-        if self.measure != Measure::AboveChance {
+        if self.screens.overlap.measure != Measure::AboveChance {
             return Some(estimate);
         }
         let room = 1.0 - matrix.chance.filter(|&c| c < 1.0)?;

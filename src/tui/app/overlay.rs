@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Form;
 use crate::tui::input::Input;
+use crate::tui::screens::search::Form;
 
 /// What a prompt asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! The state as a saved piece of work, and back.
 
-use super::{App, HistoryView};
+use super::App;
 use crate::analysis::Metric;
 use crate::domain::{Evaluation, Origin, SearchProgress, SearchState, Speed};
 use crate::tui::history::{History, Node};
+use crate::tui::screens::history;
 use crate::tui::{Step, Work};
 
 impl App {
@@ -11,7 +12,7 @@ impl App {
     pub fn take_work(&mut self, work: &Work) -> bool {
         let Some(history) = History::from_work(work) else { return false };
         for step in &work.steps {
-            let results = self.results.entry(step.pattern).or_default();
+            let results = self.known.results.entry(step.pattern).or_default();
             // What this run has measured itself stays; the rest is said to be from a file.
             let evaluation = step.evaluation.clone().map(|e| Evaluation { origin: Origin::Imported, ..e });
             results.evaluation = results.evaluation.take().or(evaluation);
@@ -23,13 +24,13 @@ impl App {
         if let Some(record) = &work.search
             && let Some(validation) = &record.validation
         {
-            self.results.entry(record.pattern).or_default().validation.get_or_insert_with(|| validation.clone());
+            self.known.results.entry(record.pattern).or_default().validation.get_or_insert_with(|| validation.clone());
         }
         self.named.clone_from(&work.named);
-        self.view = HistoryView { axes: self.view.axes, ..HistoryView::default() };
-        self.search.cut = None;
-        self.search.closed = true;
-        self.search.progress = work.search.clone().map(|mut record| {
+        self.screens.history = history::State { axes: self.screens.history.axes, ..history::State::default() };
+        self.screens.search.cut = None;
+        self.screens.search.closed = true;
+        self.screens.search.progress = work.search.clone().map(|mut record| {
             // Nothing goes on in a file.
             if matches!(record.state, SearchState::Running | SearchState::Paused) {
                 record.state = SearchState::Stopped;
@@ -50,7 +51,7 @@ impl App {
     pub fn work(&self) -> Option<Work> {
         let history = self.history.as_ref()?;
         let step = |node: &Node| {
-            let results = self.results.get(&node.pattern).cloned().unwrap_or_default();
+            let results = self.known.results.get(&node.pattern).cloned().unwrap_or_default();
             Step {
                 pattern: node.pattern,
                 parent: node.parent,

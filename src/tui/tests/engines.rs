@@ -5,7 +5,7 @@ use super::snapshot::dump;
 use crate::interop::Target;
 
 /// A folder with nothing but a config, as engines would read it.
-fn target(layers: usize) -> Target {
+pub fn target(layers: usize) -> Target {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
     let config = format!(
@@ -63,13 +63,13 @@ fn the_chosen_engine_is_explained() {
     let count = scene.app.simulation().unwrap().unwrap().engines.len();
     assert!(count > 5);
     for at in 0..count {
-        assert_eq!(scene.app.engines.chosen, at);
+        assert_eq!(scene.app.screens.engines.chosen, at);
         let strip = scene.app.simulation().unwrap().unwrap().engines[at].clone();
         let text = scene.text(200, 60);
         assert!(text.contains(&format!("{} {}, ", strip.engine, strip.version)), "{text}");
         scene.press(KeyCode::Down);
     }
-    assert_eq!(scene.app.engines.chosen, count - 1);
+    assert_eq!(scene.app.screens.engines.chosen, count - 1);
 }
 
 #[test]

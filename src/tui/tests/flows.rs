@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use ratatui::crossterm::event::KeyCode;
 
+use super::engines::target;
 use super::scene::{Scene, coverage, evaluation, model, opened, speeds, trace};
 use crate::domain::{Pattern, PatternSource};
 use crate::engine::{Command, Failure, Job, ModelInfo, Progress, Update};
@@ -201,7 +202,7 @@ fn unsaved_work_is_put_aside_until_it_is_saved() {
     let Some(Effect::Autosave(work)) = scene.asked.pop() else { panic!("{:?}", scene.asked) };
     assert_eq!(work.steps[work.current].pattern, scene.pattern());
     scene.send(Msg::Autosaved(Ok(())));
-    assert!(scene.app.unsaved, "an autosave is not a save");
+    assert!(scene.app.session.unsaved, "an autosave is not a save");
     scene.settle(scene.pattern());
     scene.type_keys("w");
     scene.send(Msg::Saved(Ok("s.toml".into())));
@@ -209,7 +210,10 @@ fn unsaved_work_is_put_aside_until_it_is_saved() {
     scene.wait(5000);
     assert_eq!(scene.asked, []);
     scene.send(opened("s.autosave.toml", work));
-    assert!(scene.app.unsaved && scene.app.file == Some("s.toml".into()), "it is saved under its session's name");
+    assert!(
+        scene.app.session.unsaved && scene.app.session.file == Some("s.toml".into()),
+        "it is saved under its session's name"
+    );
 }
 
 #[test]
@@ -226,7 +230,7 @@ fn saving_and_opening_carry_the_history() {
     assert_eq!((first.app.message.text.as_str(), first.asked.len()), ("sessions are .toml files", 0));
     first.press(KeyCode::Esc);
     first.send(Msg::Saved(Ok(PathBuf::from("sessions/demo.toml"))));
-    assert!(!first.app.unsaved && first.app.message.text == "saved sessions/demo.toml");
+    assert!(!first.app.session.unsaved && first.app.message.text == "saved sessions/demo.toml");
     first.type_keys("q");
     assert_eq!(first.asked.pop(), Some(Effect::Quit));
 
@@ -357,9 +361,12 @@ fn help_and_palette_run_what_is_chosen() {
     scene.type_keys("/5\n?switch the layer\n");
     assert_eq!(scene.pattern(), p("FFFFFSFFFFFF"));
     scene.type_keys(":vllm\n");
-    assert_eq!(scene.asked.pop(), Some(Effect::Export { engine: "vllm", pattern: scene.pattern() }));
-    scene.send(Msg::Exported("vllm", Ok("--hf-overrides '{}'".into())));
-    assert_eq!(scene.asked.pop(), Some(Effect::Copy("--hf-overrides '{}'".into())));
+    assert!(scene.app.message.text.contains("an export needs the model"), "{}", scene.app.message.text);
+    scene.app.target = Some(target(12));
+    scene.type_keys("ev");
+    let copied = scene.asked.pop();
+    let Some(Effect::Copy(argument)) = &copied else { panic!("{copied:?}") };
+    assert!(argument.starts_with("--hf-overrides") && argument.contains("FFFFFSFFFFFF"), "{argument}");
     assert!(scene.text(80, 24).contains("--hf-overrides"));
     scene.press(KeyCode::Esc);
     scene.type_keys("y");

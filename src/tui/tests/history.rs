@@ -4,9 +4,9 @@ use super::scene::{Scene, evaluation, model, opened, speeds};
 use super::snapshot::dump;
 use crate::domain::{Delta, Pattern};
 use crate::engine::{Affinity, AffinityKind, Command, Update};
-use crate::tui::app::{Axes, Screen};
 use crate::tui::msg::Effect;
-use crate::tui::plotted;
+use crate::tui::screens::Screen;
+use crate::tui::screens::history::{Axes, plotted};
 
 fn p(text: &str) -> Pattern {
     text.parse().unwrap()
@@ -52,11 +52,11 @@ fn only_what_was_measured_is_plotted() {
     let mut scene = tried();
     scene.type_keys("3");
     let entries = |scene: &Scene| plotted::dots(&scene.app).iter().filter_map(|d| d.entry).collect::<Vec<_>>();
-    assert_eq!((scene.app.view.axes, entries(&scene)), (Axes::Prefill, vec![0, 1, 2, 3]));
+    assert_eq!((scene.app.screens.history.axes, entries(&scene)), (Axes::Prefill, vec![0, 1, 2, 3]));
     // The invented speeds grow with every Shared layer, and so does the loss: nothing is beaten.
     assert!(scene.text(120, 40).contains("4 measured, 4 not clearly beaten"), "{}", scene.text(120, 40));
     scene.type_keys("aa");
-    assert_eq!((scene.app.view.axes, entries(&scene)), (Axes::Full, vec![0, 1, 2, 3, 4, 5]));
+    assert_eq!((scene.app.screens.history.axes, entries(&scene)), (Axes::Full, vec![0, 1, 2, 3, 4, 5]));
     scene.worker(Update::Measured(speeds(p("FFSFSFFSFFFF"))));
     scene.type_keys("aaaa");
     assert_eq!(entries(&scene), [0, 1, 2, 3, 4]);
@@ -153,11 +153,11 @@ fn the_log_keeps_what_was_said_and_scrolls() {
     let text = scene.text(80, 24);
     assert!(text.contains("5 Log") && text.contains("typed: Δloss +0.0030 ±0.0007 (2.1 s, resumed from L5)"), "{text}");
     assert!(text.contains("0:02  typed"), "{text}");
-    let before = scene.app.log.messages().len();
+    let before = scene.app.screens.log.messages().len();
     scene.press(KeyCode::PageUp);
-    assert_eq!(scene.app.log.back, before.min(11) - 1);
+    assert_eq!(scene.app.screens.log.back, before.min(11) - 1);
     scene.type_keys("F");
-    assert_eq!(scene.app.log.back, 0);
+    assert_eq!(scene.app.screens.log.back, 0);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn mass_recall_is_measured_when_it_is_plotted() {
     scene.posted.clear();
     scene.type_keys("3aaaa");
     assert_eq!(
-        (scene.app.view.axes, scene.posted.as_slice()),
+        (scene.app.screens.history.axes, scene.posted.as_slice()),
         (Axes::MassLost, &[Command::Affinity(AffinityKind::MassRecall)][..])
     );
     assert!(scene.text(120, 40).contains("it is being measured"));

@@ -1,9 +1,10 @@
 use ratatui::crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use super::scene::{Scene, model};
-use crate::tui::app::{Cursor, Screen};
+use crate::tui::app::Cursor;
 use crate::tui::hit::{Hit, hit};
 use crate::tui::msg::{Effect, Msg};
+use crate::tui::screens::Screen;
 
 fn click(scene: &mut Scene, x: u16, y: u16) {
     mouse(scene, MouseEventKind::Down(MouseButton::Left), x, y);
@@ -95,10 +96,10 @@ fn the_wheel_zooms_and_scrolls() {
     let mut scene = Scene::ready(model(30, &[]), Scene::colours());
     scene.draw(120, 40);
     mouse(&mut scene, MouseEventKind::ScrollDown, 10, 10);
-    assert_eq!(scene.app.wish.zoom, -1);
+    assert_eq!(scene.app.screens.overlap.wish.zoom, -1);
     scene.type_keys("/5\n 5");
-    let messages = scene.app.log.messages().len();
+    let messages = scene.app.screens.log.messages().len();
     assert!(messages > 1);
     mouse(&mut scene, MouseEventKind::ScrollUp, 10, 10);
-    assert_eq!(scene.app.log.back, 1);
+    assert_eq!(scene.app.screens.log.back, 1);
 }

@@ -8,8 +8,9 @@ use super::snapshot::dump;
 use crate::domain::*;
 use crate::engine::scripted::Fake;
 use crate::engine::{Command, Job, Progress, Update, spawn_with};
-use crate::tui::app::{Overlay, Screen, Tone};
+use crate::tui::app::{Overlay, Tone};
 use crate::tui::msg::Effect;
+use crate::tui::screens::Screen;
 
 fn p(text: &str) -> Pattern {
     text.parse().unwrap()
@@ -247,7 +248,7 @@ fn what_only_a_search_measured_stands_in_the_history_too() {
     );
     assert_eq!(scene.app.delta(p("FFFFFFFFFFFS")), None);
     // A search on another set says nothing about this one.
-    scene.app.search.progress.as_mut().unwrap().record.calibration = "another".into();
+    scene.app.screens.search.progress.as_mut().unwrap().record.calibration = "another".into();
     assert_eq!(scene.app.delta(record.pattern), None);
 }
 
@@ -335,7 +336,7 @@ fn a_search_and_an_edit_share_one_worker() {
     scene.type_keys("4\n");
     assert_eq!(scene.app.screen, Screen::Search);
     // Some candidates are measured, then an edit comes.
-    pump(&mut scene, &|s| s.app.search.progress.as_ref().is_some_and(|p| p.measured.0 > 0));
+    pump(&mut scene, &|s| s.app.screens.search.progress.as_ref().is_some_and(|p| p.measured.0 > 0));
     scene.type_keys("1PFFFFFS\n");
     scene.wait(100);
     drop(gate);

@@ -7,7 +7,8 @@ use ratatui::crossterm::event::KeyCode;
 use super::scene::{Scene, model};
 use super::snapshot::dump;
 use crate::engine::Update;
-use crate::tui::app::{Screen, Texts};
+use crate::tui::screens::Screen;
+use crate::tui::screens::tokens::Texts;
 use crate::tui::theme::Theme;
 
 /// A recording of 12 layers with words for its tokens, at the Tokens screen.
@@ -145,11 +146,11 @@ fn text_scrolls_only_as_far_as_there_is_more() {
     let mut scene = scene(Scene::colours());
     scene.draw(80, 24);
     (0..500).for_each(|_| scene.press(KeyCode::Up));
-    let back = scene.app.tokens.back;
+    let back = scene.app.screens.tokens.back;
     assert!(back > 0 && back < 100, "{back}");
     assert!(scene.text(80, 24).contains(" the hall"));
     scene.press(KeyCode::Down);
-    assert_eq!(scene.app.tokens.back, back - 1);
+    assert_eq!(scene.app.screens.tokens.back, back - 1);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use super::snapshot::dump;
 use crate::domain::*;
 use crate::engine::scripted::Fake;
 use crate::engine::{Command, Coverage, Failure, Job, LayerCoverage, Progress, Update, spawn_with};
-use crate::tui::app::{Overlay, Screen};
+use crate::tui::app::Overlay;
 use crate::tui::msg::{Effect, Msg};
+use crate::tui::screens::Screen;
 
 fn settings(pattern: Pattern) -> TrainingSettings {
     TrainingSettings { pattern, targets: Targets::Served, steps: 200, sparse_steps: 50, lr: 2e-3 }
@@ -134,7 +135,7 @@ fn a_training_is_paused_stopped_measured_and_kept() {
 #[test]
 fn the_pair_tells_the_floor_of_its_group() {
     let mut scene = ready();
-    scene.app.floors = vec![crate::tui::Floor { source: 8, end: 12, value: 0.375 }];
+    scene.app.known.floors = vec![crate::tui::Floor { source: 8, end: 12, value: 0.375 }];
     scene.type_keys("1/9\n");
     assert!(scene.text(120, 40).contains("floor 0.375 nats"), "{}", scene.text(120, 40));
     assert!(scene.text(80, 24).contains("fl  0.375"), "{}", scene.text(80, 24));
@@ -184,12 +185,12 @@ fn a_training_with_the_real_worker() {
     pump(&mut scene, &|s| s.app.current().is_some_and(|r| r.evaluation.is_some()));
     scene.type_keys("7c^U4+2 1e-2\n\n");
     assert_eq!(scene.app.screen, Screen::Train);
-    pump(&mut scene, &|s| s.app.train.progress.as_ref().is_some_and(|p| p.state == SearchState::Done));
-    assert_eq!(scene.app.train.steps.iter().map(|s| s.done).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    pump(&mut scene, &|s| s.app.screens.train.progress.as_ref().is_some_and(|p| p.state == SearchState::Done));
+    assert_eq!(scene.app.screens.train.steps.iter().map(|s| s.done).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     scene.type_keys("a");
     let pattern = scene.pattern();
-    pump(&mut scene, &|s| s.app.train.after(pattern).is_some());
-    let after = scene.app.train.after(pattern).unwrap();
+    pump(&mut scene, &|s| s.app.screens.train.after(pattern).is_some());
+    let after = scene.app.screens.train.after(pattern).unwrap();
     assert_eq!((after.steps, after.results.evaluation.as_ref().unwrap().delta.unwrap().value), (6, 0.03 / 7.0));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kept.safetensors");
@@ -251,7 +252,7 @@ fn numbers_of_trained_indexers_and_of_those_before_never_stand_together() {
     assert_eq!(scene.posted, [Command::EvaluateTrained(every_4)]);
     // A session keeps what holds for the model as it was opened.
     let work = scene.app.work().unwrap();
-    assert_eq!(work.steps[work.current].evaluation, scene.app.results[&every_4].evaluation);
+    assert_eq!(work.steps[work.current].evaluation, scene.app.known.results[&every_4].evaluation);
     // Another training begins: what the former changed is gone.
     told(&mut scene, 151..=151, SearchState::Stopped);
     scene.type_keys("7\n1");
@@ -261,7 +262,7 @@ fn numbers_of_trained_indexers_and_of_those_before_never_stand_together() {
 /// A session in which 140 steps are done, and put aside.
 fn left_after(done: u64) -> Scene {
     let mut scene = Scene::loading(Scene::colours());
-    scene.app.usual = Some("sessions/demo.toml".into());
+    scene.app.session.usual = Some("sessions/demo.toml".into());
     scene.worker(Update::Ready(Box::new(model(12, &[]))));
     let sidecar = "sessions/demo.indexers.safetensors".into();
     assert!(scene.posted.contains(&Command::TrainingAt { sidecar, along: false }), "{:?}", scene.posted);
@@ -292,7 +293,7 @@ fn what_was_left_goes_on_for_its_own_pattern() {
     told(&mut scene, 141..=150, SearchState::Running);
     let text = scene.text(120, 40);
     assert!(text.contains("150 of 250") && text.contains("L0          –   0.101"), "{text}");
-    scene.app.train.steps.clear();
+    scene.app.screens.train.steps.clear();
     told(&mut scene, 1..=150, SearchState::Running);
     let text = scene.text(120, 40);
     assert!(text.contains("150 of 250") && text.contains("L0      0.791   0.101"), "{text}");
@@ -306,7 +307,7 @@ fn what_was_left_goes_on_for_its_own_pattern() {
 fn the_program_ends_when_the_training_is_put_aside() {
     let mut scene = left_after(140);
     let pattern = scene.pattern();
-    scene.app.unsaved = false;
+    scene.app.session.unsaved = false;
     scene.type_keys(" ");
     told(&mut scene, 141..=150, SearchState::Running);
     scene.posted.clear();
@@ -322,7 +323,7 @@ fn the_program_ends_when_the_training_is_put_aside() {
     assert_eq!(scene.asked, [Effect::Quit]);
     // A person who does not wait leaves without it.
     let mut scene = left_after(140);
-    scene.app.unsaved = false;
+    scene.app.session.unsaved = false;
     scene.type_keys(" ");
     told(&mut scene, 141..=150, SearchState::Running);
     scene.type_keys("qq");
@@ -347,7 +348,7 @@ fn a_training_belongs_to_its_session() {
     // What is still told of it is for nobody.
     told(&mut scene, 151..=152, SearchState::Stopped);
     scene.worker(Update::Left(None));
-    assert!(scene.app.train.progress.is_none() && scene.text(80, 24).contains("No training yet"));
+    assert!(scene.app.screens.train.progress.is_none() && scene.text(80, 24).contains("No training yet"));
 }
 
 #[test]

@@ -4,65 +4,38 @@ use std::time::Duration;
 
 use crate::domain::{Constraints, Pattern, Role};
 use crate::engine::{Command, Job};
-use crate::tui::action::Action;
 use crate::tui::app::{App, Engine, Indexers, Tone};
 use crate::tui::history::History;
 use crate::tui::msg::Effect;
+use crate::tui::refuse::no_pattern;
 
 /// How long unsaved work rests before it is put aside.
 const AUTOSAVE: Duration = Duration::from_secs(2);
 /// How long the keys must rest before a pattern is posted, so that a held key is one evaluation.
 const DEBOUNCE: Duration = Duration::from_millis(80);
 
-/// Runs an action that changes the pattern.
-pub fn run(app: &mut App, action: Action) -> Vec<Effect> {
-    let (Some(pattern), Some(constraints)) = (app.pattern(), app.constraints()) else { return Vec::new() };
-    let layer = app.cursor.row;
-    match action {
-        Action::Toggle if pattern.is_full(layer) => set(app, pattern, layer, Role::Shared),
-        Action::Toggle | Action::SetFull => set(app, pattern, layer, Role::Full),
-        Action::SetShared => set(app, pattern, layer, Role::Shared),
-        Action::AllFull => match constraints.reference() {
-            Ok(all) => apply(app, all, "all Full".into()),
-            Err(error) => {
-                app.say(Tone::Bad, error.to_string());
-                Vec::new()
-            }
-        },
-        Action::Undo => {
-            let undone = app.history.as_mut().and_then(History::undo).unwrap_or_default();
-            moved(app, format!("undone: {undone}"))
-        }
-        Action::Redo => {
-            let again = app.history.as_mut().and_then(History::redo).unwrap_or_default();
-            moved(app, format!("done again: {again}"))
-        }
-        _ => Vec::new(),
-    }
+/// Refuses where nothing was done.
+pub fn cannot_undo(app: &App) -> Option<String> {
+    no_pattern(app)
+        .or_else(|| app.history.as_ref().is_some_and(|h| !h.can_undo()).then(|| "there is nothing to undo".into()))
 }
 
-fn name(role: Role) -> &'static str {
-    match role {
-        Role::Full => "Full",
-        Role::Shared => "Shared",
-    }
+/// Refuses where nothing was undone.
+pub fn cannot_redo(app: &App) -> Option<String> {
+    no_pattern(app)
+        .or_else(|| app.history.as_ref().is_some_and(|h| !h.can_redo()).then(|| "there is nothing to redo".into()))
 }
 
-fn set(app: &mut App, pattern: Pattern, layer: usize, role: Role) -> Vec<Effect> {
-    match pattern.with(layer, role) {
-        Ok(next) if next == pattern => {
-            app.say(Tone::Info, format!("{} is {} already", app.label(layer), name(role)));
-            Vec::new()
-        }
-        Ok(next) => {
-            let change = format!("{} {} → {}", app.label(layer), name(pattern.role(layer)), name(role));
-            apply(app, next, change)
-        }
-        Err(error) => {
-            app.say(Tone::Warn, error.to_string());
-            Vec::new()
-        }
-    }
+/// Goes back to the pattern before the last change.
+pub fn undo(app: &mut App) -> Vec<Effect> {
+    let undone = app.history.as_mut().and_then(History::undo).unwrap_or_default();
+    moved(app, format!("undone: {undone}"))
+}
+
+/// Makes the change again that was undone last.
+pub fn redo(app: &mut App) -> Vec<Effect> {
+    let again = app.history.as_mut().and_then(History::redo).unwrap_or_default();
+    moved(app, format!("done again: {again}"))
 }
 
 /// Makes layers without an indexer Shared, because nothing else is possible for them.
@@ -87,26 +60,26 @@ pub fn apply(app: &mut App, pattern: Pattern, change: String) -> Vec<Effect> {
 /// Says what happened and has the current pattern measured, unless everything is known already.
 pub fn moved(app: &mut App, what: String) -> Vec<Effect> {
     app.say(Tone::Info, what);
-    app.unsaved = true;
-    app.failure = None;
+    app.session.unsaved = true;
+    app.known.failure = None;
     put_aside_soon(app);
     refresh(app)
 }
 
 /// Has unsaved work put aside in a moment, however much changes until then.
 pub fn put_aside_soon(app: &mut App) {
-    if app.unsaved {
-        app.autosave.get_or_insert(app.now + AUTOSAVE);
+    if app.session.unsaved {
+        app.session.autosave.get_or_insert(app.now + AUTOSAVE);
     }
 }
 
 /// Puts unsaved work aside if its time has come.
 pub fn put_aside_if_due(app: &mut App) -> Vec<Effect> {
-    if app.autosave.is_none_or(|due| app.now < due) {
+    if app.session.autosave.is_none_or(|due| app.now < due) {
         return Vec::new();
     }
-    app.autosave = None;
-    let work = app.work().filter(|_| app.unsaved);
+    app.session.autosave = None;
+    let work = app.work().filter(|_| app.session.unsaved);
     work.map(Effect::Autosave).into_iter().collect()
 }
 
@@ -124,10 +97,10 @@ pub fn refresh(app: &mut App) -> Vec<Effect> {
 pub fn remember_shown(app: &mut App) {
     let Some(results) = app.current().cloned() else { return };
     if let Some(evaluation) = results.evaluation {
-        app.last_loss = Some(evaluation);
+        app.known.last_loss = Some(evaluation);
     }
     if !results.speed.is_empty() {
-        app.last_speed = results.speed;
+        app.known.last_speed = results.speed;
     }
 }
 
@@ -135,7 +108,7 @@ pub fn remember_shown(app: &mut App) {
 pub fn switch(app: &mut App, indexers: Indexers) -> Vec<Effect> {
     app.indexers = indexers;
     // Nothing of the others is to be seen, not even as stale.
-    (app.last_loss, app.failure) = (None, None);
+    (app.known.last_loss, app.known.failure) = (None, None);
     refresh(app)
 }
 
@@ -157,13 +130,13 @@ pub fn post_if_due(app: &mut App) -> Vec<Effect> {
 /// Forgets the speed of the current pattern and measures again.
 pub fn measure(app: &mut App) -> Vec<Effect> {
     let Some(pattern) = app.pattern() else { return Vec::new() };
-    app.failure = None;
+    app.known.failure = None;
     app.say(Tone::Info, "measuring again");
     if app.indexers == Indexers::Trained {
         return vec![Effect::Send(Command::EvaluateTrained(pattern))];
     }
     let known = app.current().is_some_and(|r| r.evaluation.is_some());
-    if let Some(results) = app.results.get_mut(&pattern) {
+    if let Some(results) = app.known.results.get_mut(&pattern) {
         results.speed.clear();
     }
     let command = if known { Command::Measure(pattern) } else { Command::Evaluate(pattern) };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{edit, search, train};
+use super::edit;
 use crate::analysis::{Metric, OverlapMatrix};
 use crate::domain::{Evaluation, Subject, Trace};
 use crate::engine::{Command, Failure, Job, ModelInfo, Update};
@@ -10,33 +10,37 @@ use crate::tui::app::{App, Engine, Tone};
 use crate::tui::format;
 use crate::tui::history::History;
 use crate::tui::msg::Effect;
+use crate::tui::screens::search::update as search;
+use crate::tui::screens::train::update as train;
 
 /// Takes in an update.
 pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
     match update {
         Update::Ready(model) => return ready(app, *model),
         Update::Progress(progress) => app.progress = Some(progress),
-        Update::Partial(evaluation) => app.partial = Some(*evaluation),
+        Update::Partial(evaluation) => app.known.partial = Some(*evaluation),
         Update::Evaluated(evaluation) => evaluated(app, *evaluation),
         Update::Recorded(trace) => return recorded(app, trace),
         Update::Covered(coverage) => {
             let pattern = coverage.pattern;
-            app.results.entry(pattern).or_default().coverage = Some(coverage);
+            app.known.results.entry(pattern).or_default().coverage = Some(coverage);
         }
         Update::Measured(speeds) => {
             if let Some(pattern) = speeds.first().map(|s| s.pattern) {
-                app.results.entry(pattern).or_default().speed = speeds;
+                app.known.results.entry(pattern).or_default().speed = speeds;
             }
             edit::remember_shown(app);
             edit::put_aside_soon(app);
         }
         Update::Profiled(speeds) => {
-            app.profile.retain(|known| speeds.iter().all(|s| (s.pattern, s.context) != (known.pattern, known.context)));
-            app.profile.extend(speeds);
+            app.known
+                .profile
+                .retain(|known| speeds.iter().all(|s| (s.pattern, s.context) != (known.pattern, known.context)));
+            app.known.profile.extend(speeds);
         }
         Update::Affinity(kind, affinity) => {
-            app.affinities.retain(|(known, _)| *known != kind);
-            app.affinities.push((kind, affinity));
+            app.known.affinities.retain(|(known, _)| *known != kind);
+            app.known.affinities.push((kind, affinity));
         }
         Update::Validated(pattern, validation) => search::validated(app, pattern, validation),
         Update::Search(progress) => return search::told_progress(app, *progress),
@@ -60,13 +64,13 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         Update::Memory(free, total) => app.memory = Some((free, total)),
         Update::Idle => {
             app.progress = None;
-            app.partial = None;
+            app.known.partial = None;
         }
         Update::Crashed(why) => {
             search::ended(app);
             train::ended(app);
             app.progress = None;
-            app.partial = None;
+            app.known.partial = None;
             app.say(Tone::Bad, format!("the engine stopped: {why}; 'r' starts it again, everything measured is kept"));
         }
     }
@@ -94,7 +98,7 @@ fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
         app.say(Tone::Warn, format!("what was opened does not fit the model: {error}"));
         app.trace = None;
         app.matrices.clear();
-        app.results.clear();
+        app.known.results.clear();
     }
     let native = model.native;
     let again = app.model.replace(model).is_some();
@@ -114,15 +118,15 @@ fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
 
 fn evaluated(app: &mut App, evaluation: Evaluation) {
     let Subject::Pattern(pattern) = evaluation.subject else { return };
-    if app.partial.as_ref().is_some_and(|p| p.subject == evaluation.subject) {
-        app.partial = None;
+    if app.known.partial.as_ref().is_some_and(|p| p.subject == evaluation.subject) {
+        app.known.partial = None;
     }
-    let news = app.results.get(&pattern).and_then(|r| r.evaluation.as_ref()) != Some(&evaluation);
+    let news = app.known.results.get(&pattern).and_then(|r| r.evaluation.as_ref()) != Some(&evaluation);
     if app.pattern() == Some(pattern) && news {
-        app.failure = None;
+        app.known.failure = None;
         app.say(Tone::Info, told(app, &evaluation));
     }
-    app.results.entry(pattern).or_default().evaluation = Some(evaluation);
+    app.known.results.entry(pattern).or_default().evaluation = Some(evaluation);
     edit::remember_shown(app);
     edit::put_aside_soon(app);
 }
@@ -176,9 +180,9 @@ fn failed(app: &mut App, failure: Failure) {
         app.engine = Engine::Failed(failure.message.clone());
     }
     if failure.job == Job::Evaluate {
-        app.partial = None;
+        app.known.partial = None;
     }
     let hint = failure.hint.as_ref().map_or_else(String::new, |h| format!(" · {h}"));
     app.say(Tone::Bad, format!("{}: {}{hint}", App::job_name(failure.job), failure.message));
-    app.failure = Some(failure);
+    app.known.failure = Some(failure);
 }

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::{edit, train};
+use super::edit;
+use super::overlay::ask;
+use crate::domain::Stages;
 use crate::engine::Command;
+use crate::interop;
 use crate::session::{autosave_path, saved_path};
-use crate::tui::app::{App, Overlay, Tone};
+use crate::tui::app::{App, Overlay, Question, Tone};
+use crate::tui::input::Input;
 use crate::tui::msg::Effect;
+use crate::tui::screens::train::update as train;
 use crate::tui::{Opened, Problem};
 
 /// Shows the sessions that were found, if they are still asked for; at the start, says what was put aside.
@@ -16,11 +21,30 @@ pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
         return Vec::new();
     }
     // Nobody has asked: it is the start.
-    let aside = app.usual.as_deref().map(autosave_path).filter(|aside| found.contains(aside));
+    let aside = app.session.usual.as_deref().map(autosave_path).filter(|aside| found.contains(aside));
     if let Some(aside) = aside {
         app.say(Tone::Warn, format!("work that was never saved is in {}; 'o' opens it", aside.display()));
     }
     Vec::new()
+}
+
+/// Lists the sessions that can be opened.
+pub fn list(app: &mut App) -> Vec<Effect> {
+    app.overlay = Overlay::Sessions { query: Input::default(), paths: Vec::new(), chosen: 0 };
+    vec![Effect::ListSessions]
+}
+
+/// Asks under which name the session is saved.
+pub fn save_as(app: &mut App) -> Vec<Effect> {
+    let name = app.session.file.as_ref().map_or_else(String::new, |p| p.display().to_string());
+    ask(app, Question::SaveAs, &name)
+}
+
+/// Copies the pattern to the clipboard.
+pub fn copy(app: &mut App) -> Vec<Effect> {
+    let text = app.pattern().map(|p| p.to_string()).unwrap_or_default();
+    app.say(Tone::Info, format!("sent to the clipboard: {text}"));
+    vec![Effect::Copy(text)]
 }
 
 /// Has the session written.
@@ -33,10 +57,10 @@ pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
     match result {
         Ok(path) => {
             app.say(Tone::Info, format!("saved {}", path.display()));
-            let other = app.file.as_ref().or(app.usual.as_ref()).is_some_and(|file| *file != path);
-            app.file = Some(path);
-            app.unsaved = false;
-            app.autosave = None;
+            let other = app.session.file.as_ref().or(app.session.usual.as_ref()).is_some_and(|file| *file != path);
+            app.session.file = Some(path);
+            app.session.unsaved = false;
+            app.session.autosave = None;
             if other {
                 return train::moved(app, true);
             }
@@ -70,7 +94,7 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> 
         return Vec::new();
     }
     // A search of the work that is closed would go on for nobody.
-    let alive = app.is_searching() || app.is_search_paused() || app.search.waiting.take().is_some();
+    let alive = app.is_searching() || app.is_search_paused() || app.screens.search.waiting.take().is_some();
     if app.take_work(&work) {
         if file == saved_path(&path) {
             app.say(Tone::Info, format!("opened {}", path.display()));
@@ -82,9 +106,9 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> 
             let text = format!("{} is open in another indexscope; here it is {}", path.display(), file.display());
             app.say(Tone::Warn, text);
         }
-        app.unsaved = file != path;
-        app.file = Some(file);
-        app.failure = None;
+        app.session.unsaved = file != path;
+        app.session.file = Some(file);
+        app.known.failure = None;
         let stop = alive.then_some(Effect::Send(Command::StopSearch));
         let training = train::moved(app, false);
         return edit::refresh(app).into_iter().chain(stop).chain(training).collect();
@@ -93,21 +117,23 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> 
     Vec::new()
 }
 
-/// Asks for the argument of an engine.
-pub fn export(app: &mut App, engine: &'static str) -> Vec<Effect> {
-    app.overlay = Overlay::None;
-    app.pattern().map(|pattern| Effect::Export { engine, pattern }).into_iter().collect()
-}
-
 /// Shows the argument of an engine and copies it.
-pub fn exported(app: &mut App, engine: &str, result: Result<String, Problem>) -> Vec<Effect> {
-    match result {
-        Ok(text) => {
+pub fn export(app: &mut App, engine: interop::Engine) -> Vec<Effect> {
+    app.overlay = Overlay::None;
+    let Some(pattern) = app.pattern() else { return Vec::new() };
+    let Some(target) = &app.target else {
+        app.say(Tone::Bad, "an export needs the model · open the checkpoint's folder");
+        return Vec::new();
+    };
+    match interop::export(engine, target, pattern, &Stages::one(pattern.len())) {
+        Ok(export) => {
+            let text = export.argument;
             app.say(Tone::Info, format!("argument for {engine} sent to the clipboard"));
             app.overlay = Overlay::Text { title: format!("Export for {engine}"), body: text.clone(), scroll: 0 };
             vec![Effect::Copy(text)]
         }
-        Err(problem) => {
+        Err(error) => {
+            let problem = Problem { hint: error.hint(), message: error.to_string() };
             app.say(Tone::Bad, problem.to_string());
             Vec::new()
         }

@@ -4,14 +4,24 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
-use super::{run, show};
-use crate::tui::action::Action;
-use crate::tui::app::{App, Click, Overlay, Screen, Tone};
+use super::run;
+use crate::tui::action::named;
+use crate::tui::app::{App, Overlay, Tone};
 use crate::tui::hit::{Hit, hit};
 use crate::tui::msg::Effect;
+use crate::tui::screens::show;
 
 /// Two clicks on one place within this time are a double click.
 const DOUBLE: Duration = Duration::from_millis(400);
+
+/// The last click, to tell a double one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Click {
+    /// Where it was: column and row.
+    pub place: (u16, u16),
+    /// When; `None` before the first.
+    pub at: Option<Duration>,
+}
 
 /// Asks the terminal for the mouse, or gives it back.
 pub fn toggle(app: &mut App) -> Vec<Effect> {
@@ -38,17 +48,15 @@ pub fn event(app: &mut App, event: MouseEvent) -> Vec<Effect> {
 }
 
 fn wheel(app: &mut App, up: bool) -> Vec<Effect> {
-    let pick = |first, second| if up { first } else { second };
-    let action = match (&app.overlay, app.screen) {
-        (Overlay::None, Screen::Overlap) => pick(Action::ZoomIn, Action::ZoomOut),
-        (Overlay::None, Screen::Tokens) => pick(Action::TextUp, Action::TextDown),
-        (Overlay::None, Screen::History) => pick(Action::EntryUp, Action::EntryDown),
-        (Overlay::None, Screen::Search) => pick(Action::CutMore, Action::CutFewer),
-        (Overlay::None, Screen::Engines) => pick(Action::EngineUp, Action::EngineDown),
-        (Overlay::None, Screen::Log) => pick(Action::LogUp, Action::LogDown),
-        _ => pick(Action::Previous, Action::Next),
+    let [first, second] = match app.overlay {
+        Overlay::None => app.screen.spec().wheel.unwrap_or(["previous", "next"]),
+        _ => ["previous", "next"],
     };
-    run(app, action)
+    run_named(app, if up { first } else { second })
+}
+
+fn run_named(app: &mut App, id: &str) -> Vec<Effect> {
+    named(id).map_or_else(Vec::new, |action| run(app, action))
 }
 
 fn click(app: &mut App, x: u16, y: u16) -> Vec<Effect> {
@@ -61,7 +69,7 @@ fn click(app: &mut App, x: u16, y: u16) -> Vec<Effect> {
         Some(Hit::Layer(layer)) => {
             // Looking at a layer may move the strip; the second click means the one that the first chose.
             if double {
-                return run(app, Action::Toggle);
+                return run_named(app, "toggle");
             }
             app.look_at(layer);
             Vec::new()
@@ -72,9 +80,9 @@ fn click(app: &mut App, x: u16, y: u16) -> Vec<Effect> {
             }
             Vec::new()
         }
-        Some(Hit::Entry(_)) if double => run(app, Action::GoToEntry),
+        Some(Hit::Entry(_)) if double => run_named(app, "go-to-entry"),
         Some(Hit::Entry(entry)) => {
-            app.view.chosen = Some(entry);
+            app.screens.history.chosen = Some(entry);
             Vec::new()
         }
         None => Vec::new(),

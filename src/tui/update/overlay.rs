@@ -4,17 +4,18 @@ use std::path::{Path, PathBuf};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
-use super::tokens::{self, Sought};
 use super::{edit, files, run};
 use crate::domain::{Pattern, PatternSource, Sites, SpecError, Stages};
 use crate::engine::Command;
 use crate::tui::Problem;
-use crate::tui::action::{Spec, TABLE, keys_text};
-use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone, TrainingPlan};
-use crate::tui::context::Context;
+use crate::tui::action::{Action, Group, keys_text};
+use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone};
 use crate::tui::format;
 use crate::tui::input::{Input, fuzzy};
 use crate::tui::msg::Effect;
+use crate::tui::screens::tokens::update::{self as tokens, Sought};
+use crate::tui::screens::train::TrainingPlan;
+use crate::tui::screens::{history, search, train};
 
 /// Bytes up to which the text that named a pattern stands for it in the history.
 const LONGEST_NAME: usize = 32;
@@ -142,28 +143,66 @@ fn still_to_type(text: &str, layers: usize) -> String {
     }
 }
 
-/// Returns the actions that help or palette can show on this screen: its own first.
-pub fn listed(app: &App, help: bool) -> impl Iterator<Item = &'static Spec> {
-    let own = [app.screen.context(), Context::Screen, Context::Export];
-    let rest = [Context::Overlay, Context::Always];
-    let shown = own.into_iter().chain(rest.into_iter().filter(move |_| help));
-    shown.flat_map(|context| TABLE.iter().filter(move |s| s.context == context))
+/// Opens the list of actions: all keys (`help`), or commands by name.
+pub fn actions(app: &mut App, help: bool) -> Vec<Effect> {
+    app.overlay = Overlay::Actions { help, query: Input::default(), chosen: 0 };
+    Vec::new()
 }
 
-/// Returns the rows of the action list that the filter leaves, best first.
-pub fn chosen_actions(app: &App, query: &Input, help: bool) -> Vec<&'static Spec> {
+/// Opens the keys after `e`.
+pub fn exports(app: &mut App) -> Vec<Effect> {
+    app.overlay = Overlay::Export;
+    Vec::new()
+}
+
+/// Opens a prompt that proposes a text.
+pub fn ask(app: &mut App, question: Question, proposal: &str) -> Vec<Effect> {
+    app.overlay = Overlay::Prompt(question, Input::proposed(proposal));
+    Vec::new()
+}
+
+/// Closes what lies over the screen, or leaves maximise.
+pub fn close(app: &mut App) -> Vec<Effect> {
+    if app.overlay == Overlay::None {
+        app.screens.overlap.wish.maximised = false;
+    }
+    app.overlay = Overlay::None;
+    Vec::new()
+}
+
+/// Returns the actions that help or palette can show on this screen, its own first.
+fn listed(app: &App, help: bool) -> Vec<Group> {
+    let own = [Group::of(app.screen), Group::of_every_screen(), Group::of_export()];
+    own.into_iter().chain(Group::of_overlays().into_iter().filter(|_| help)).collect()
+}
+
+/// What the list of actions shows.
+pub struct Listed {
+    /// The rows that the filter leaves, best first; each with the heading under which it stands.
+    pub rows: Vec<(&'static Action, String)>,
+    /// How many there are without the filter.
+    pub all: usize,
+}
+
+/// Returns the rows of the action list.
+pub fn chosen_actions(app: &App, query: &Input, help: bool) -> Listed {
     let text = query.text();
-    let mut found: Vec<(i32, &Spec)> = listed(app, help)
-        .filter_map(|s| {
-            let name = fuzzy(text, s.doc).max(fuzzy(text, &s.id.replace('-', " ")).map(|n| n + 1));
-            let exact = (help && !text.is_empty() && keys_text(s).split(' ').any(|k| k == text)).then_some(100);
-            Some((name.max(exact)?, s))
+    let groups = listed(app, help);
+    let rows = groups.iter().flat_map(|group| group.actions.iter().map(|&action| (action, &group.title)));
+    let mut found: Vec<(i32, (&Action, &String))> = rows
+        .filter_map(|(action, title)| {
+            let name = fuzzy(text, action.doc).max(fuzzy(text, &action.id.replace('-', " ")).map(|n| n + 1));
+            let exact = (help && !text.is_empty() && keys_text(action).split(' ').any(|k| k == text)).then_some(100);
+            Some((name.max(exact)?, (action, title)))
         })
         .collect();
     if !text.is_empty() {
         found.sort_by_key(|(score, _)| -score);
     }
-    found.into_iter().map(|(_, spec)| spec).collect()
+    Listed {
+        rows: found.into_iter().map(|(_, (action, title))| (action, title.clone())).collect(),
+        all: groups.iter().map(|group| group.actions.len()).sum(),
+    }
 }
 
 /// Returns the sessions that the filter leaves.
@@ -236,7 +275,7 @@ pub fn read(app: &mut App, name: String, result: Result<Pattern, Problem>) -> Ve
 pub fn step(app: &mut App, by: isize) -> Vec<Effect> {
     let moved = |at: usize, rows: usize| at.saturating_add_signed(by).min(rows.saturating_sub(1));
     let actions = match &app.overlay {
-        Overlay::Actions { help, query, .. } => chosen_actions(app, query, *help).len(),
+        Overlay::Actions { help, query, .. } => chosen_actions(app, query, *help).rows.len(),
         _ => 0,
     };
     match &mut app.overlay {
@@ -252,11 +291,11 @@ pub fn step(app: &mut App, by: isize) -> Vec<Effect> {
 /// Runs or accepts what is chosen or typed.
 pub fn accept(app: &mut App) -> Vec<Effect> {
     match std::mem::take(&mut app.overlay) {
-        Overlay::Actions { help, query, chosen } => match chosen_actions(app, &query, help).get(chosen) {
-            Some(spec) => run(app, spec.action),
+        Overlay::Actions { help, query, chosen } => match chosen_actions(app, &query, help).rows.get(chosen) {
+            Some((action, _)) => run(app, action),
             None => Vec::new(),
         },
-        Overlay::Search(form) => super::search::begin(app, form),
+        Overlay::Search(form) => search::update::begin(app, form),
         Overlay::Prompt(question, input) => match verdict(app, question, input.text()) {
             Ok(Answer::Pattern(pattern, change)) => edit::apply(app, pattern, change),
             Ok(Answer::File { source, native, sites }) => vec![Effect::ReadPattern { source, native, sites }],
@@ -264,18 +303,15 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
                 app.cursor = cursor;
                 Vec::new()
             }
-            Ok(Answer::Token(sought)) => {
-                tokens::show(app, sought);
-                Vec::new()
-            }
+            Ok(Answer::Token(sought)) => tokens::show(app, sought),
             Ok(Answer::Path(path)) => files::save(app, Some(path)),
             Ok(Answer::Stages(stages)) => {
-                app.engines.stages = stages;
+                app.screens.engines.stages = stages;
                 Vec::new()
             }
-            Ok(Answer::Training(plan)) => super::train::plan(app, plan),
-            Ok(Answer::Keep(path)) => super::train::keep(path),
-            Ok(Answer::Name(pattern, name)) => super::history::name(app, pattern, name),
+            Ok(Answer::Training(plan)) => train::update::plan(app, plan),
+            Ok(Answer::Keep(path)) => train::update::keep(path),
+            Ok(Answer::Name(pattern, name)) => history::update::name(app, pattern, name),
             Err(why) => {
                 app.say(Tone::Warn, why);
                 app.overlay = Overlay::Prompt(question, input);
@@ -291,6 +327,11 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
     }
 }
 
+/// Refuses without a pinned pattern.
+pub fn cannot_compare(app: &App) -> Option<String> {
+    app.pinned.is_none().then(|| "no pattern is pinned as B; 'b' pins the current one".into())
+}
+
 /// Shows how the current pattern differs from B; measures B first if that was never done.
 pub fn compare(app: &mut App) -> Vec<Effect> {
     let (Some(now), Some(b)) = (app.pattern(), app.pinned) else { return Vec::new() };
@@ -299,7 +340,7 @@ pub fn compare(app: &mut App) -> Vec<Effect> {
         .map(|l| format!("{} {}→{}", app.label(l), b.role(l).letter(), now.role(l).letter()))
         .collect();
     let numbers = |pattern: Pattern| {
-        let results = app.results.get(&pattern);
+        let results = app.known.results.get(&pattern);
         let delta = results.and_then(|r| r.evaluation.as_ref()?.delta);
         let delta = delta.map_or_else(
             || "not measured".to_owned(),
@@ -315,7 +356,7 @@ pub fn compare(app: &mut App) -> Vec<Effect> {
         n => format!("{n} layers differ, B→now\n{}", differing.join("  ")),
     };
     let body = format!("now  {}\nB    {}\n\n{differ}\n\nnow  {now}\nB    {b}", numbers(now), numbers(b));
-    let unknown = app.results.get(&b).is_none_or(|r| r.evaluation.is_none());
+    let unknown = app.known.results.get(&b).is_none_or(|r| r.evaluation.is_none());
     app.overlay = Overlay::Text { title: "Now against B".into(), body, scroll: 0 };
     if unknown && app.engine == Engine::Ready && app.progress.is_none() {
         return vec![Effect::Send(Command::Evaluate(b))];

@@ -5,16 +5,17 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::{write, write_right};
-use crate::tui::app::{App, Indexers, Measure};
+use crate::tui::app::{App, Indexers};
 use crate::tui::layout::{Cell, Layout, MapView};
+use crate::tui::screens::overlap::Measure;
 use crate::tui::theme::{Role, Shade};
 
 /// Draws the caption.
 pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some((map, area)) = layout.map.and_then(|m| Some((m, m.caption?))) else { return };
     let theme = app.theme;
-    let Some(matrix) = app.matrix(app.measure.metric()) else { return };
-    let what = match (map.view, app.measure) {
+    let Some(matrix) = app.matrix(app.screens.overlap.measure.metric()) else { return };
+    let what = match (map.view, app.screens.overlap.measure) {
         (MapView::Ribbon, measure) => format!("{} with l−d, d=1 (top) …", measure.name()),
         (_, Measure::Overlap) => "overlap |A∩B|/k".to_owned(),
         (_, Measure::Jaccard) => "Jaccard |A∩B|/|A∪B|".to_owned(),
@@ -27,7 +28,7 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
         _ => String::new(),
     };
     let wide = area.width >= 48;
-    let what = if wide { what } else { app.measure.name().to_owned() };
+    let what = if wide { what } else { app.screens.overlap.measure.name().to_owned() };
     // The recording is of the indexers that the model was opened with, whoever's numbers stand beside it.
     let whose = if app.indexers == Indexers::Trained { ", before" } else { "" };
     let text = format!("{what}{pooled}{whose}, {} queries", matrix.counted);
@@ -43,7 +44,7 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
 fn scale(app: &App, chance: Option<f64>, wide: bool) -> Vec<(String, Style)> {
     let columns = if wide { 16 } else { 8 };
     let theme = app.theme;
-    let tick = match app.measure {
+    let tick = match app.screens.overlap.measure {
         Measure::AboveChance => None,
         _ => chance,
     };

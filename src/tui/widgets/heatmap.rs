@@ -5,10 +5,11 @@ use ratatui::layout::Rect;
 
 use super::{Window, strip, write};
 use crate::domain::Pattern;
-use crate::tui::app::{App, Marks};
+use crate::tui::app::App;
 use crate::tui::color::Depth;
 use crate::tui::format::hundredths;
 use crate::tui::layout::{Cell, GUTTER, Layout};
+use crate::tui::screens::overlap::Marks;
 use crate::tui::theme::{Role, Shade};
 
 /// Returns how a pair of layers looks.
@@ -17,7 +18,7 @@ pub fn shade(app: &App, row: usize, column: usize) -> Shade {
     let apart = app.pattern().is_some_and(|p| p.source(row) != p.source(column));
     Shade {
         value: app.similarity(row, column).map(|e| e.value),
-        faded: app.marks == Marks::Spotlight && apart,
+        faded: app.screens.overlap.marks == Marks::Spotlight && apart,
         crossed: row == cursor.row || column == cursor.column,
         cursor: row == cursor.row && column == cursor.column,
     }
@@ -27,7 +28,7 @@ pub fn shade(app: &App, row: usize, column: usize) -> Shade {
 pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some((map, area)) = layout.map.and_then(|m| Some((m, m.matrix?))) else { return };
     let total = app.pattern().map_or(0, Pattern::len);
-    if app.matrix(app.measure.metric()).is_none_or(|m| m.layers != total) {
+    if app.matrix(app.screens.overlap.measure.metric()).is_none_or(|m| m.layers != total) {
         super::status::waiting(app, area, buf);
         return;
     }
@@ -152,7 +153,7 @@ fn margin(app: &App, area: Rect, rows: Window, cell: Cell, buf: &mut Buffer) {
                 }
             }
             (false, true) => "▄",
-            (false, false) if app.marks == Marks::Brackets => "│",
+            (false, false) if app.screens.overlap.marks == Marks::Brackets => "│",
             (false, false) => " ",
         };
         let style = if mark == "│" || theme.depth == Depth::None {

@@ -2,11 +2,7 @@
 
 pub mod bars;
 pub mod caption;
-pub mod density;
-pub mod entries;
-pub mod form;
 pub mod heatmap;
-pub mod kl;
 pub mod lists;
 pub mod loupe;
 pub mod overlay;
@@ -16,8 +12,6 @@ pub mod quality;
 pub mod ribbon;
 pub mod status;
 pub mod strip;
-pub mod token_text;
-pub mod versus;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

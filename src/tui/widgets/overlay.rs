@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{Window, clear, form, frame, write, write_right};
-use crate::tui::action::{TABLE, keys_text, shown};
-use crate::tui::app::{App, Form, Overlay, Question};
-use crate::tui::context::Context;
+use super::{Window, clear, frame, write, write_right};
+use crate::tui::action::{keys_text, shown};
+use crate::tui::app::{App, Overlay, Question};
 use crate::tui::format;
 use crate::tui::input::Input;
+use crate::tui::keys;
+use crate::tui::screens::search::{Form, fields};
+use crate::tui::screens::tokens::update::Sought;
 use crate::tui::theme::Role;
-use crate::tui::update::{Answer, Sought, chosen_actions, chosen_sessions, listed, verdict};
+use crate::tui::update::overlay::{Answer, Listed, chosen_actions, chosen_sessions, verdict};
 
 /// Draws whatever lies over the screen; returns where the text cursor is, if there is one.
 pub fn draw(app: &App, screen: Rect, buf: &mut Buffer) -> Option<(u16, u16)> {
@@ -52,49 +54,48 @@ fn typed(app: &App, inner: Rect, input: &Input, buf: &mut Buffer) -> (u16, u16) 
 }
 
 fn actions(app: &App, screen: Rect, help: bool, query: &Input, chosen: usize, buf: &mut Buffer) -> (u16, u16) {
-    let found = chosen_actions(app, query, help);
+    let Listed { rows: found, all } = chosen_actions(app, query, help);
     let title =
         if help { "Keys · type to filter, Enter runs, Esc closes" } else { "Commands · Enter runs, Esc closes" };
     let height = if help { screen.height.saturating_sub(2) } else { 16 };
     let inner = open(app, screen, 76, height, title, buf);
     let cursor = typed(app, inner, query, buf);
     let theme = app.theme;
-    write_right(buf, inner, 0, &[(format!("{} of {}", found.len(), listed(app, help).count()), theme.role(Role::Dim))]);
+    write_right(buf, inner, 0, &[(format!("{} of {all}", found.len()), theme.role(Role::Dim))]);
     let list = Rect { y: inner.y + 2, height: inner.height.saturating_sub(2), ..inner };
     let seen = Window::around(chosen, list.height as usize, found.len());
     for row in 0..seen.count {
         let at = seen.first + row;
-        let spec = found[at];
-        let refused = (spec.refusal)(app).is_some();
+        let (action, title) = &found[at];
+        let refused = (action.refusal)(app).is_some();
         let role = match (at == chosen, refused) {
             (true, _) => Role::Cursor,
             (false, true) => Role::Dim,
             (false, false) => Role::Text,
         };
-        let keys = format!(" {:<16}", keys_text(spec));
+        let keys = format!(" {:<16}", keys_text(action));
         let room = (list.width as usize).saturating_sub(18);
-        let doc = format!("{:<room$}", format::fit(spec.doc, room));
+        let doc = format!("{:<room$}", format::fit(action.doc, room));
         let key_role = if at == chosen { Role::Cursor } else { Role::Accent };
         write(buf, list, row as u16, &[(keys, theme.role(key_role)), (doc, theme.role(role))]);
-        // Headings stand at the right, where the context changes.
-        let before = at.checked_sub(1).map(|b| found[b].context);
-        if before != Some(spec.context) && at != chosen && spec.doc.chars().count() + 20 < room {
-            write_right(buf, list, row as u16, &[(spec.context.title().to_owned(), theme.role(Role::Dim))]);
+        // Headings stand at the right, where they change.
+        let before = at.checked_sub(1).map(|b| &found[b].1);
+        if before != Some(title) && at != chosen && action.doc.chars().count() + 20 < room {
+            write_right(buf, list, row as u16, &[(title.clone(), theme.role(Role::Dim))]);
         }
     }
     cursor
 }
 
 fn export(app: &App, screen: Rect, buf: &mut Buffer) {
-    let specs: Vec<_> = TABLE.iter().filter(|s| s.context == Context::Export).collect();
-    let height = specs.len() as u16 + 2;
+    let height = keys::EXPORT.len() as u16 + 2;
     let area = Rect { y: screen.height.saturating_sub(height + 1), height, width: screen.width.min(54), x: screen.x };
     let area = area.intersection(screen);
     clear(buf, area);
     let inner = frame(buf, area, "Export for … · Esc closes", app.theme);
-    for (row, spec) in specs.iter().enumerate() {
-        let key = (format!(" {}  ", shown(spec.keys[0])), app.theme.role(Role::Accent));
-        write(buf, inner, row as u16, &[key, (spec.doc.to_owned(), app.theme.role(Role::Text))]);
+    for (row, action) in keys::EXPORT.iter().enumerate() {
+        let key = (format!(" {}  ", shown(action.keys[0])), app.theme.role(Role::Accent));
+        write(buf, inner, row as u16, &[key, (action.doc.to_owned(), app.theme.role(Role::Text))]);
     }
 }
 
@@ -148,7 +149,7 @@ fn search(app: &App, screen: Rect, settings: &Form, buf: &mut Buffer) -> Option<
     let inner = open(app, screen, 84, 18, "Search · ↑↓ line, ←→ or type, Enter starts, Esc closes", buf);
     let foot = Rect { y: inner.bottom().saturating_sub(1), height: inner.height.min(1), ..inner };
     let above = Rect { height: inner.height.saturating_sub(2), ..inner };
-    let cursor = form::fields(app, settings, Some(settings.field), above, buf);
+    let cursor = fields(app, settings, Some(settings.field), above, buf);
     let doc = format::fit(settings.field.doc(), inner.width as usize);
     write(buf, foot, 0, &[(doc, app.theme.role(Role::Dim))]);
     cursor

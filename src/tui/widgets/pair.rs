@@ -10,6 +10,7 @@ use super::{loupe, write};
 use crate::analysis::Metric;
 use crate::domain::{Group, Pattern};
 use crate::tui::app::{App, Indexers};
+use crate::tui::screens::overlap::keys::{cannot_toggle, toggle};
 use crate::tui::theme::Role;
 
 type Line = Vec<(String, Style)>;
@@ -193,10 +194,9 @@ fn group(app: &App, pattern: Pattern) -> Line {
 }
 
 fn action(app: &App) -> Line {
-    use crate::tui::hint;
     let theme = app.theme;
-    match hint::cannot_toggle(app) {
-        None => vec![("Space ".into(), theme.role(Role::Accent)), (hint::toggle(app), theme.role(Role::Good))],
+    match cannot_toggle(app) {
+        None => vec![("Space ".into(), theme.role(Role::Accent)), (toggle(app), theme.role(Role::Good))],
         Some(why) => vec![(why, theme.role(Role::Dim))],
     }
 }

@@ -91,8 +91,8 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
 
 /// Says that the numbers are those of trained indexers, and of which.
 fn indexers(app: &App, width: usize) -> Option<Line> {
-    let after = app.pattern().and_then(|pattern| app.train.after(pattern));
-    let steps = after.map_or(app.train.done(), |after| after.steps);
+    let after = app.pattern().and_then(|pattern| app.screens.train.after(pattern));
+    let steps = after.map_or(app.screens.train.done(), |after| after.steps);
     let mut line = vec![label(app, "with"), (format!("indexers after {steps} steps"), app.theme.role(Role::Accent))];
     add_if_fits(&mut line, (", speed as before".to_owned(), app.theme.role(Role::Dim)), width);
     (app.indexers == Indexers::Trained).then_some(line)
@@ -184,7 +184,7 @@ fn add_if_fits(line: &mut Line, piece: (String, Style), width: usize) {
 /// Returns what the cost model fitted to all measured contexts predicts for longer ones.
 fn projection(app: &App, width: usize) -> Option<Line> {
     let (pattern, reference) = (app.pattern()?, app.reference()?);
-    let measured = app.results.values().flat_map(|r| &r.speed).chain(&app.profile);
+    let measured = app.known.results.values().flat_map(|r| &r.speed).chain(&app.known.profile);
     let points: Vec<Point> = measured.filter(|s| s.phase == "prefill").map(Point::of).collect();
     let longest = points.iter().map(|p| p.context).max()?;
     let fit = Fit::of(&points)?;

@@ -13,7 +13,7 @@ use crate::tui::theme::Shade;
 pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some((area, axis)) = layout.map.and_then(|m| m.ribbon).zip(layout.axis) else { return };
     let total = app.pattern().map_or(0, Pattern::len);
-    if app.matrix(app.measure.metric()).is_none_or(|m| m.layers != total) {
+    if app.matrix(app.screens.overlap.measure.metric()).is_none_or(|m| m.layers != total) {
         if layout.map.is_some_and(|m| m.matrix.is_none()) {
             super::status::waiting(app, area, buf);
         }

@@ -7,11 +7,12 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::{Window, write, write_right};
-use crate::tui::action::{Action, Spec, TABLE, shown};
-use crate::tui::app::{App, Engine, Indexers, Screen, Tone};
-use crate::tui::context::Context;
+use crate::tui::action::{Action, named, shown};
+use crate::tui::app::{App, Engine, Indexers, Tone};
 use crate::tui::format;
+use crate::tui::keys;
 use crate::tui::layout::Layout;
+use crate::tui::screens::Screen;
 use crate::tui::shown::loss;
 use crate::tui::theme::Role;
 
@@ -29,18 +30,18 @@ const NAME: &str = " indexscope";
 
 /// Returns how a screen is named in the first line: its number alone where there is no room for all names; nothing
 /// where there is not even room for numbers.
-fn tab(app: &App, width: u16, screen: Screen) -> &'static str {
-    let title = screen.title();
+fn tab(app: &App, width: u16, screen: Screen) -> String {
+    let spec = screen.spec();
     match width {
-        _ if screen == app.screen || width >= 140 => title,
-        100.. => title.split(' ').next().unwrap_or(title),
-        _ => "",
+        _ if screen == app.screen || width >= 140 => format!("{} {}", spec.key, spec.name),
+        100.. => spec.key.to_owned(),
+        _ => String::new(),
     }
 }
 
 /// Returns where screens are named in the first line.
 pub fn tabs(app: &App, area: Rect) -> Vec<(Rect, Screen)> {
-    let named = Screen::ALL.into_iter().filter(|s| !tab(app, area.width, *s).is_empty());
+    let named = Screen::ALL.iter().copied().filter(|s| !tab(app, area.width, *s).is_empty());
     let place = |x: &mut u16, screen: Screen| {
         let width = tab(app, area.width, screen).chars().count() as u16 + 2;
         let tab = Rect { x: *x, width, ..area };
@@ -71,7 +72,7 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     let mouse = if app.mouse.is_some() { " │ mouse, M off" } else { "" };
     let mut text = format!("{mouse} │ {}", parts.join(" "));
     if let Some(history) = &app.history {
-        let star = if app.unsaved { "*" } else { "" };
+        let star = if app.session.unsaved { "*" } else { "" };
         let _ = write!(text, " │ #{}{star}", history.current());
     }
     if app.indexers == Indexers::Trained && matches!(app.screen, Screen::Overlap | Screen::Train) {
@@ -123,7 +124,7 @@ fn running(app: &App, long: bool) -> String {
 
 /// Returns how far the search has come.
 fn searching(app: &App) -> String {
-    let progress = app.search.progress.as_ref();
+    let progress = app.screens.search.progress.as_ref();
     let steps = progress.map_or_else(String::new, |p| format!(" {}/{}", p.steps.0, p.steps.1));
     let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |(_, s)| format!(" {}", format::clock(s)));
     format!("{} search{steps}{eta}", spinner(app))
@@ -131,10 +132,10 @@ fn searching(app: &App) -> String {
 
 /// Returns how far the training has come.
 fn training(app: &App) -> String {
-    let progress = app.train.progress.as_ref();
+    let progress = app.screens.train.progress.as_ref();
     let all = progress.map_or(0, |p| p.settings.all_steps());
     let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |s| format!(" {}", format::clock(s)));
-    format!("{} training {}/{all}{eta}", spinner(app), app.train.done())
+    format!("{} training {}/{all}{eta}", spinner(app), app.screens.train.done())
 }
 
 /// Returns the spinner's glyph at this time.
@@ -165,49 +166,49 @@ pub fn hints(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some(area) = layout.hints else { return };
     let style = fill(app, area, buf);
     let key = Style { fg: app.theme.role(Role::Accent).fg, ..style }.add_modifier(Modifier::BOLD);
-    for (place, spec) in hint_places(app, area) {
-        let (keys, what) = hint(app, spec);
+    for (place, action) in hint_places(app, area) {
+        let (keys, what) = hint(app, action);
         write(buf, place, 0, &[(keys, key), (what, style)]);
     }
 }
 
 /// Returns a hint: its keys, and what they would do now.
-fn hint(app: &App, spec: &Spec) -> (String, String) {
-    let keys = match (spec.action, spec.keys[0]) {
-        (Action::Left, _) => "←↑↓→",
-        (Action::CutFewer, _) => "←→",
+fn hint(app: &App, action: &Action) -> (String, String) {
+    let keys = match (action.id, action.keys[0]) {
+        ("left", _) => "←↑↓→",
+        ("cut-fewer", _) => "←→",
         (_, "Up") => "↑↓",
         (_, key) => shown(key),
     };
-    (format!(" {keys}"), format!(" {} ", (spec.hint)(app)))
+    (format!(" {keys}"), format!(" {} ", (action.hint)(app)))
 }
 
 /// Returns where the hints stand: the most useful ones from the left as far as there is room, palette and help at the
 /// right always.
-pub fn hint_places(app: &App, area: Rect) -> Vec<(Rect, &'static Spec)> {
-    let width = |spec: &Spec| {
-        let (keys, what) = hint(app, spec);
+pub fn hint_places(app: &App, area: Rect) -> Vec<(Rect, &'static Action)> {
+    let width = |action: &Action| {
+        let (keys, what) = hint(app, action);
         (keys.chars().count() + what.chars().count()) as u16
     };
-    let pinned = [Action::Palette.spec(), Action::Help.spec()];
-    let mut right = area.right().saturating_sub(pinned.iter().map(|s| width(s)).sum()).max(area.x);
+    let pinned: Vec<&Action> = ["palette", "help"].into_iter().filter_map(named).collect();
+    let mut right = area.right().saturating_sub(pinned.iter().map(|action| width(action)).sum()).max(area.x);
     let mut room = right.saturating_sub(area.x + 1);
-    let contexts = [app.screen.context(), Context::Screen];
-    let mut specs: Vec<&Spec> = TABLE.iter().filter(|s| contexts.contains(&s.context) && s.rank > 0).collect();
-    specs.sort_by_key(|s| s.rank);
+    let all = app.screen.spec().actions.iter().chain(keys::SCREEN);
+    let mut actions: Vec<&Action> = all.filter(|action| action.rank > 0).collect();
+    actions.sort_by_key(|action| action.rank);
     let mut places = Vec::new();
     let mut x = area.x;
-    for spec in specs.into_iter().filter(|s| (s.refusal)(app).is_none()) {
-        let width = width(spec);
+    for action in actions.into_iter().filter(|action| (action.refusal)(app).is_none()) {
+        let width = width(action);
         if let Some(rest) = room.checked_sub(width) {
             room = rest;
-            places.push((Rect { x, width, ..area }, spec));
+            places.push((Rect { x, width, ..area }, action));
             x += width;
         }
     }
-    for spec in pinned {
-        let width = width(spec);
-        places.push((Rect { x: right, width, ..area }.intersection(area), spec));
+    for action in pinned {
+        let width = width(action);
+        places.push((Rect { x: right, width, ..area }.intersection(area), action));
         right += width;
     }
     places
