@@ -21,7 +21,7 @@ pub struct Args {
     engine: Option<EngineArg>,
     /// The pattern: F/S letters, all-full, native, uniform:N, freq:N[,OFFSET], paper:NAME, @FILE,
     /// session:FILE, or what a config has.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PATTERN")]
     pattern: PatternSource,
     /// Layers of every pipeline stage, such as 14,6x8,16: some engines cannot begin a stage with a Shared layer.
     #[arg(long, value_name = "SIZES")]
@@ -98,9 +98,9 @@ pub fn run(args: Args) -> Result<(), CliError> {
         target = Target::of(&Checkpoint::open(out).map_err(target::told)?);
     }
     if let Some(out) = &args.write_config {
-        interop::write_config(&target, pattern, out)?;
-        json["config"] = json!({ "path": out, "pattern": pattern });
-        text = [text, format!("{}: {pattern} for every reader\n", out.display())].concat();
+        let readers = interop::write_config(&target, pattern, out)?;
+        json["config"] = json!({ "path": out, "pattern": pattern, "readers": readers });
+        text = [text, format!("{}: {pattern}, as {} run it\n", out.display(), readers.join(", "))].concat();
     }
     if let Some(engine) = args.engine {
         let stages = args.stages.unwrap_or_else(|| Stages::one(target.sites().layers()));
@@ -120,11 +120,9 @@ fn open(args: &Args) -> Result<(Target, Pattern, Option<Checkpoint>), CliError> 
         CliError::usage("'dense' runs no indexer at all, which no engine can be told")
             .hint("name a pattern of F and S, or all-full")
     };
-    let path = Path::new(&args.model);
-    if path.is_file() && path.extension().is_some_and(|ext| ext == "json") {
-        let target = Target::of_config(path)?;
+    if let Some(config) = target::bare_config(Path::new(&args.model)) {
+        let target = Target::of_config(&config)?;
         let pattern = target::pattern_of(&args.pattern, target.native()?, target.sites())?.ok_or_else(dense)?;
-        target.constraints.check(pattern)?;
         return Ok((target, pattern, None));
     }
     let checkpoint = target::open(&args.model, args.output.quiet())?;

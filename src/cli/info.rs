@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::index::IndexArgs;
 use super::output::{OutputArgs, Table};
-use super::served::read_config;
 use super::target;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, layer_of};
 use crate::domain::{IndexSource, LayerSet, SelectionUnit, Site};
-use crate::interop::{Target, indexer_rope_warning, simulate};
+use crate::interop::{Target, indexer_rope_warning};
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
@@ -30,9 +29,8 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened, or its config and tensors contradict each other.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let path = Path::new(&args.model);
-    if path.is_file() && path.extension().is_some_and(|e| e == "json") {
-        return describe_config(path, &args.output);
+    if let Some(config) = target::bare_config(Path::new(&args.model)) {
+        return super::info_config::run(&config, &args.output);
     }
     let checkpoint = args.index.open(&args.model, args.output.quiet())?;
     match checkpoint.check() {
@@ -50,47 +48,6 @@ pub fn run(args: Args) -> Result<(), CliError> {
         args.output.warn(&format!("{}; {}", warning.what, warning.advice));
     }
     args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)
-}
-
-/// Prints what a config says without weights: layers, sites, top-k, and the pattern that most engines read in it.
-fn describe_config(path: &Path, output: &OutputArgs) -> Result<(), CliError> {
-    let served = read_config(path)?;
-    let (sites, simulation) = (served.sites(), simulate(&served));
-    for warning in &simulation.warnings {
-        output.warn(&format!("{}; {}", warning.what, warning.advice));
-    }
-    let native: String = simulation.usual().iter().map(|mark| mark.letter()).collect();
-    let (full, shared) = (native.matches('F').count(), native.matches('S').count());
-    let json = json!({
-        "schema": 1,
-        "model": path.display().to_string(),
-        "model_type": served.model_type,
-        "layers": served.layers,
-        "sites": sites,
-        "index_topk": served.index_topk,
-        "index_heads": served.index_heads(),
-        "native": native,
-        "full": full,
-        "shared": shared,
-        "weights": false,
-    });
-    let mut table = Table::new(["layers", "sites", "index_topk", "index heads", "Full", "Shared"]);
-    let k = served.index_topk.map_or("-".to_owned(), |k| k.to_string());
-    table.rows.push(vec![
-        served.layers.to_string(),
-        sites.len().to_string(),
-        k,
-        served.index_heads().to_string(),
-        full.to_string(),
-        shared.to_string(),
-    ]);
-    table.notes = vec![
-        format!("{}: {}, a config without weights", path.display(), served.model_type),
-        format!("as most engines read it: {native}"),
-        "'indexscope simulate' shows every engine's reading; bytes and indexers need the checkpoint's folder"
-            .to_owned(),
-    ];
-    output.print(&json, &table)
 }
 
 fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {

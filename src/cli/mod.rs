@@ -18,6 +18,7 @@ mod import_indices;
 mod import_losses;
 mod index;
 mod info;
+mod info_config;
 mod interrupt;
 mod json_lines;
 mod model;

@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZES")]
     stages: Option<Stages>,
     /// A pattern to compare with, in place of what most engines run.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PATTERN")]
     pattern: Option<PatternSource>,
     #[command(flatten)]
     output: OutputArgs,
@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     let simulation = interop::simulate(&served);
     let base = match &args.pattern {
-        Some(spec) => wanted(spec, served.layers)?,
+        Some(spec) => wanted(spec, &served)?,
         None => simulation.usual().to_vec(),
     };
     match args.output.format() {
@@ -81,13 +81,17 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 /// Returns the marks of a pattern.
-fn wanted(spec: &PatternSource, layers: usize) -> Result<Vec<Mark>, CliError> {
-    let native = crate::domain::Pattern::all_full(layers)?;
-    let pattern = super::target::pattern_of(spec, native, Sites::every(native.len()))?;
+fn wanted(spec: &PatternSource, served: &Served) -> Result<Vec<Mark>, CliError> {
+    let sites = Sites::new(served.layers, served.sites()).map_err(|_| {
+        CliError::run("no layer of this config selects keys, so that there is nothing to compare with")
+            .hint("leave --pattern out")
+    })?;
+    let native = crate::domain::Pattern::all_full(sites.len())?;
+    let pattern = super::target::pattern_of(spec, native, sites)?;
     let pattern = pattern.ok_or_else(|| {
         CliError::usage("dense attention has no layers to compare with").hint("give F/S letters, or uniform:N")
     })?;
-    Ok((0..layers).map(|layer| if pattern.is_full(layer) { Mark::Full } else { Mark::Shared }).collect())
+    Ok(served.marks(pattern))
 }
 
 fn to_json(served: &Served, simulation: &Simulation, base: &[Mark]) -> Value {
@@ -103,6 +107,9 @@ fn to_json(served: &Served, simulation: &Simulation, base: &[Mark]) -> Value {
         "model_type": served.model_type,
         "layers": served.layers,
         "index_topk": served.index_topk,
+        "sites": served.sites(),
+        "selection": served.budget(),
+        "dense_up_to": served.budget().map(interop::Budget::dense_up_to),
         "stages": served.stages,
         "compared_with": base.iter().map(|mark| mark.letter()).collect::<String>(),
         "engines": engines.collect::<Vec<_>>(),
@@ -123,8 +130,13 @@ fn end(strip: &Strip) -> Option<String> {
 
 fn to_text(served: &Served, simulation: &Simulation, base: &[Mark], colour: bool) -> String {
     let width = simulation.engines.iter().map(|strip| name(strip).chars().count()).max().unwrap_or(0);
-    let k = served.index_topk.map_or(String::new(), |k| format!(", index_topk {k}"));
-    let mut text = format!("{}, {} layers{k}, stages {}\n\n", shown(&served.model_type), served.layers, served.stages);
+    let k = served.budget().map_or(String::new(), |budget| format!(", {budget}"));
+    let sites = match served.sites().len() {
+        all if all == served.layers => String::new(),
+        some => format!(" ({some} select keys)"),
+    };
+    let mut text =
+        format!("{}, {} layers{sites}{k}, stages {}\n\n", shown(&served.model_type), served.layers, served.stages);
     let mut line = |left: &str, right: &str| {
         let _ = writeln!(text, "{}", format!("{left:<width$}  {right}").trim_end());
     };

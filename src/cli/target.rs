@@ -1,9 +1,9 @@
 //! MODEL and `--pattern` of commands that describe a checkpoint and run nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::CliError;
-use crate::checkpoint::{Checkpoint, CheckpointError, HubId, hub_cache};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, CheckpointError, HubId, hub_cache};
 use crate::domain::{Constraints, Pattern, PatternSource, PatternSpec, Sites, SpecError};
 use crate::input;
 use crate::session::Session;
@@ -88,6 +88,22 @@ pub fn pattern_of(source: &PatternSource, native: Pattern, sites: Sites) -> Resu
         PatternSource::File(path) => read(path)?.resolve(native, sites)?,
         PatternSource::Session(path) => Some(Session::read(path)?.pattern),
     })
+}
+
+/// Returns the config.json that MODEL is, or the one of a folder that holds no weights.
+pub fn bare_config(model: &Path) -> Option<PathBuf> {
+    let is = |path: &Path, ending: &str| path.extension().is_some_and(|ext| ext == ending);
+    if model.is_file() && is(model, "json") {
+        return Some(model.to_owned());
+    }
+    let config = model.join(CONFIG_FILE);
+    let files = std::fs::read_dir(model).ok().filter(|_| config.is_file())?;
+    let has_weights = files.flatten().any(|file| {
+        let name = file.path();
+        ["safetensors", "gguf", "bin", "pt"].iter().any(|ending| is(&name, ending))
+            || name.to_string_lossy().ends_with(".index.json")
+    });
+    (!has_weights).then_some(config)
 }
 
 /// Bytes up to which the text of a pattern file is repeated in an error.

@@ -89,13 +89,14 @@ impl Sites {
         self.at.iter()
     }
 
-    /// Parses F and S over sites, or over all layers with `-` where a layer is no site.
+    /// Parses F and S over sites, or over all layers with `-`, or any letter, where a layer is no site.
     ///
     /// # Errors
     /// [`PatternError`] naming the letter and its layer, the lengths, or the first site.
     pub fn parse(self, text: &str) -> Result<Pattern, PatternError> {
         let letters: Vec<char> = text.trim().chars().collect();
-        let over_layers = letters.contains(&'-');
+        let skips = letters.contains(&'-');
+        let over_layers = skips || letters.len() == self.layers;
         let want = if over_layers { self.layers } else { self.len() };
         let at = |n: usize| if over_layers { n } else { self.layer(Site(n)).unwrap_or(n) };
         if let Some((n, &letter)) =
@@ -106,10 +107,12 @@ impl Sites {
         if letters.len() != want {
             return Err(PatternError::Length { got: letters.len(), want });
         }
-        if over_layers && let Some(layer) = (0..want).find(|&l| (letters[l] == '-') == self.at.contains(l)) {
+        if skips && let Some(layer) = (0..want).find(|&l| (letters[l] == '-') == self.at.contains(l)) {
             return Err(PatternError::NotASite { layer, letter: letters[layer] });
         }
-        let roles: Vec<Role> = letters.iter().filter_map(|c| Role::from_letter(*c)).collect();
+        let is_site = |&(n, _): &(usize, &char)| !over_layers || self.at.contains(n);
+        let roles: Vec<Role> =
+            letters.iter().enumerate().filter(is_site).filter_map(|(_, c)| Role::from_letter(*c)).collect();
         Pattern::from_fn(roles.len(), |site| roles[site])
     }
 
@@ -158,6 +161,7 @@ mod tests {
         let pattern = sites.parse("FsFSS").unwrap();
         assert_eq!(sites.over_layers(pattern), "F-SF--S-S");
         assert_eq!(sites.parse("F-SF--S-S"), Ok(pattern));
+        assert_eq!(sites.parse("FFSFSFSFS"), Ok(pattern));
         assert_eq!(sites.parse("FSXSS"), Err(PatternError::Letter { letter: 'X', layer: 3 }));
         assert_eq!(sites.parse("FS"), Err(PatternError::Length { got: 2, want: 5 }));
         assert_eq!(sites.parse("F-S"), Err(PatternError::Length { got: 3, want: 9 }));

@@ -12,11 +12,25 @@ pub enum ExportError {
     /// An engine that is not known.
     #[error("engine '{0}' is not known; vllm, sglang, transformers, vllm-ascend, automodel and megatron are")]
     Engine(String),
-    /// The engine ignores sharing for this model type.
-    #[error("{engine} reads no index sharing for model type '{model_type}' and would run every layer as Full")]
+    /// The engine goes by something else for this model type.
+    #[error("{engine} would not run the pattern for model type '{model_type}': {reads}")]
     NotRead {
         /// Engine and version.
         engine: String,
+        /// The model type.
+        model_type: String,
+        /// What it goes by, and the layers that it would run.
+        reads: String,
+    },
+    /// No layer of the model selects keys.
+    #[error("no layer of model type '{model_type}' selects keys with this config, so that there is nothing to share")]
+    NoSites {
+        /// The model type.
+        model_type: String,
+    },
+    /// No reader would run the pattern from a config.json.
+    #[error("no engine whose source was read would run the pattern from a config.json of model type '{model_type}'")]
+    NoReader {
         /// The model type.
         model_type: String,
     },
@@ -92,7 +106,10 @@ impl ExportError {
     /// Returns what a person can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotRead { .. } => {
+            Self::NoSites { .. } => Some(
+                "indexers need index_topk, and layer_types or compress_ratios where only some layers have one".into(),
+            ),
+            Self::NotRead { .. } | Self::NoReader { .. } => {
                 Some("'indexscope simulate' shows what every engine makes of this model's config".to_owned())
             }
             Self::StageHead { layer, .. } => {

@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use super::engines::{automodel, megatron, sglang, transformers, vllm, vllm_ascend};
 use super::recipe::Route;
-use super::served::{Family, Served};
+use super::served::Served;
 use super::simulate::{read_by, rope_warning};
 use super::strip::{Mark, Strip};
-use super::{ExportError, Target, config};
+use super::{ExportError, Target, config, list};
 use crate::checkpoint::CONFIG_FILE;
-use crate::domain::{Pattern, Stages};
+use crate::domain::{Pattern, Role, Stages};
 
 /// An engine that an export can be written for: one whose rule was read in a released source, and that can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -140,14 +140,14 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
         Engine::Transformers => transformers::export(target, pattern),
         Engine::VllmAscend => vllm_ascend::export(target, pattern),
         Engine::Automodel => automodel::export(target, pattern),
-        Engine::Megatron => megatron::export(pattern, stages)?,
+        Engine::Megatron => megatron::export(target, pattern, stages)?,
     };
     let served = match &recipe.route {
         Route::Overrides(keys) => target.overriding(&target.nest(keys), stages),
         Route::File => target.serving(target.keys(pattern), stages),
     };
     let served = served.map_err(ExportError::Simulate)?;
-    let strip = checked(engine, target, pattern, &served)?;
+    let strip = checked(recipe.row, target, pattern, &served)?;
     let mut warnings: Vec<String> = strip
         .warnings
         .iter()
@@ -156,31 +156,32 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
     warnings.extend(recipe.warnings);
     warnings.extend(rope_warning(&served).map(|w| format!("{}; {}", w.what, w.advice)));
     if target.indexers.is_none() && pattern.shared_count() > 0 {
-        if engine == Engine::Vllm {
-            let shared: Vec<usize> = (0..pattern.len()).filter(|&layer| !pattern.is_full(layer)).collect();
-            warnings.push(format!(
-                "if the checkpoint stores indexer tensors of {}, vLLM {} raises KeyError when it loads them; \
-                 'indexscope export FOLDER --checkpoint OUT' writes one without",
-                super::list(&shared),
-                vllm::VERSION
-            ));
-        }
         warnings.push(
             "only config.json was looked at: whether Full layers have indexer weights, and Shared ones have none where \
              that matters, is not known"
                 .to_owned(),
         );
     }
-    if pattern.shared_count() > 0 && target.index_topk > 0 {
+    if let [first, ..] = regained(target, pattern)[..] {
         warnings.push(format!(
-            "with at most {} visible tokens (index_topk) every pattern gives the same output; test with longer prompts",
-            target.index_topk
+            "{} Full here and shared in the config: checkpoints such as GLM-5.2 and GLM-5.3 have no indexer weights there, \
+             and layer {first} would run without any",
+            list(&regained(target, pattern))
         ));
     }
+    if pattern.shared_count() > 0
+        && let Some(budget) = served.budget().filter(|budget| budget.keeps > 0)
+    {
+        warnings.push(format!(
+            "with at most {} visible tokens ({budget}) every pattern gives the same output; test with longer prompts",
+            budget.dense_up_to()
+        ));
+    }
+    let keys = target.keys(pattern);
     let patch = || FilePatch {
         path: CONFIG_FILE.to_owned(),
-        set: target.keys(pattern),
-        remove: config::STALE.map(str::to_owned).to_vec(),
+        set: keys.clone(),
+        remove: config::STALE.into_iter().filter(|key| !keys.contains_key(*key)).map(str::to_owned).collect(),
     };
     let split = recipe.stages.filter(|_| stages.sizes().len() > 1);
     let sizes: Vec<String> = stages.sizes().iter().map(ToString::to_string).collect();
@@ -212,29 +213,40 @@ pub fn export(engine: Engine, target: &Target, pattern: Pattern, stages: &Stages
     })
 }
 
-/// Returns the engine's reading of `served`, which must be `pattern` without any failure.
-fn checked(engine: Engine, target: &Target, pattern: Pattern, served: &Served) -> Result<Strip, ExportError> {
-    let strip = read_by(engine.row(), served);
+/// Returns the layers that the pattern makes Full and a bare config calls shared.
+fn regained(target: &Target, pattern: Pattern) -> Vec<usize> {
+    let Some(native) = target.native().ok().filter(|_| target.indexers.is_none()) else { return Vec::new() };
+    let (own, asked) = (target.roles(native), target.roles(pattern));
+    (0..own.len()).filter(|&layer| own[layer] == Role::Shared && asked[layer] == Role::Full).collect()
+}
+
+/// Returns the reading of `served` by the row of that name, which must be `pattern` without any failure.
+fn checked(row: &str, target: &Target, pattern: Pattern, served: &Served) -> Result<Strip, ExportError> {
+    let strip = read_by(row, served);
     let name = || format!("{} {}", strip.engine, strip.version);
     if let Some(failure) = strip.end() {
         let reason = format!("{} {}: {}", failure.error, failure.when, failure.reason);
         return Err(ExportError::Refused { engine: name(), reason });
     }
-    let wanted = |(ordinal, &layer): (usize, &usize)| {
-        // Letters of DeepSeek-V4 count the layers that have an indexer.
-        let letter = if served.family == Family::DeepseekV4 { ordinal } else { layer };
-        (layer, if pattern.is_full(letter) { Mark::Full } else { Mark::Shared })
-    };
-    let sites = served.sites();
-    let mut wrong = sites.iter().enumerate().map(wanted).filter(|&(l, mark)| strip.marks.get(l) != Some(&mark));
-    match wrong.next() {
-        None => Ok(strip),
-        // The one engine that changes the role of such layers.
-        Some((layer, _)) if served.family == Family::DeepseekV4 && served.heads(&sites).contains(&layer) => {
-            Err(ExportError::StageHead { engine: name(), layer })
-        }
-        Some(_) => Err(ExportError::NotRead { engine: name(), model_type: target.model_type.clone() }),
+    let wanted = served.marks(pattern);
+    if wanted.iter().all(|mark| *mark == Mark::None) {
+        return Err(ExportError::NoSites { model_type: target.model_type.clone() });
     }
+    if strip.marks == wanted {
+        return Ok(strip);
+    }
+    // The one engine that changes the role of such layers.
+    let heads = served.heads(&served.sites());
+    if let Some(&layer) = strip.differences(&wanted).iter().find(|layer| heads.contains(layer))
+        && row == Engine::VllmAscend.row()
+    {
+        return Err(ExportError::StageHead { engine: name(), layer });
+    }
+    let reads = match strip.letters() {
+        letters if letters.is_empty() => strip.rule.clone(),
+        letters => format!("{}; it would run {letters}", strip.rule),
+    };
+    Err(ExportError::NotRead { engine: name(), model_type: target.model_type.clone(), reads })
 }
 
 #[cfg(test)]

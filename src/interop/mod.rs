@@ -35,15 +35,9 @@ pub use prune::{Pruned, prune, prune_retrained, prune_with};
 pub use retrained::{Retrained, can_retrain};
 pub use served::{Family, Served};
 pub use simulate::{SimulateError, Simulation, indexer_rope_warning, simulate, simulate_pattern};
+pub use sites::Budget;
 pub use strip::{Failure, Mark, Strip, Warning};
 pub use target::Target;
-
-use crate::domain::{Pattern, Role};
-
-/// Returns the roles in the words of `indexer_types`.
-fn words(pattern: Pattern) -> Vec<&'static str> {
-    pattern.roles().map(|role| if role == Role::Full { "full" } else { "shared" }).collect()
-}
 
 /// Returns layer numbers as a sentence holds them.
 fn list(layers: &[usize]) -> String {

@@ -134,7 +134,7 @@ impl Work {
         if name == CONFIG_FILE {
             let mut json = read_object(&path)?;
             let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
-            config::patch(&mut json, config::keys(self.pattern, &model_type));
+            config::patch(&mut json, config::keys(&self.pattern.roles().collect::<Vec<_>>(), &model_type));
             self.write_json(name, &Value::Object(json))?;
         } else if Path::new(&name).extension().is_some_and(|ext| ext == "safetensors") {
             self.shard(&path, &to, name)?;

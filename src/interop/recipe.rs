@@ -8,6 +8,8 @@ pub(super) struct Recipe {
     pub argument: String,
     /// Where the engine finds the pattern.
     pub route: Route,
+    /// The reader whose rule gives the pattern back.
+    pub row: &'static str,
     /// What to know, beyond what the simulation says.
     pub warnings: Vec<String>,
     /// The command that the argument belongs to, up to the argument.
@@ -33,4 +35,14 @@ pub(super) enum Route {
     Overrides(Map<String, Value>),
     /// In config.json.
     File,
+}
+
+/// Returns an option and its value as a shell takes them.
+pub(super) fn option(name: &str, value: &str) -> String {
+    format!("{name} {}", quoted(value))
+}
+
+/// Returns a word as a shell takes it.
+pub(super) fn quoted(word: &str) -> String {
+    shlex::Quoter::new().allow_nul(true).quote(word).expect("the only words that it refuses hold NUL").into_owned()
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::python::{has_item, int, list, number};
 use super::served::Served;
 use super::strip::{Failure, Reading};
+use crate::domain::Pattern;
 
 /// At load of config.json.
 pub(super) const LOAD: &str = "when the config is loaded";
@@ -40,6 +41,18 @@ impl Formula {
             Self::P => layer,
         };
         steps.max(0.) % freq == 0.
+    }
+
+    /// Returns the frequency and offset under which [`Self::A`] or [`Self::M`] gives `pattern`; `None` where none does.
+    pub fn solve(self, pattern: Pattern) -> Option<(usize, usize)> {
+        let fulls = (0..pattern.len()).take_while(|&at| pattern.is_full(at)).count();
+        let offset = if self == Self::A { fulls - 1 } else { fulls };
+        let gives = |&(freq, offset): &(usize, usize)| {
+            let is_full = |at| self.is_full(at, freq as f64, offset as f64);
+            (0..pattern.len()).all(|at| is_full(at) == pattern.is_full(at))
+        };
+        let all_full = if self == Self::A { (1, 0) } else { (1, 1) };
+        (1..=pattern.len()).map(|freq| if freq == 1 { all_full } else { (freq, offset) }).find(gives)
     }
 
     /// Returns the rule in words.

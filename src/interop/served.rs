@@ -35,7 +35,7 @@ pub enum Family {
 }
 
 impl Family {
-    fn of(model_type: &str) -> Self {
+    pub(super) fn of(model_type: &str) -> Self {
         match model_type.strip_suffix("_text").unwrap_or(model_type) {
             "glm_moe_dsa" => Self::Glm,
             "deepseek_v32" => Self::DeepseekV32,

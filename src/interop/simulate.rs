@@ -214,9 +214,12 @@ fn general(served: &Served, strips: &[Strip]) -> Vec<Warning> {
             "check the numbering of the engine that you use",
         );
     }
-    if shares && let Some(k) = served.index_topk.filter(|&k| k > 0) {
+    if shares && let Some(budget) = served.budget().filter(|budget| budget.keeps > 0) {
         warn(
-            format!("with at most {k} visible tokens (index_topk) every pattern gives the same output"),
+            format!(
+                "with at most {} visible tokens ({budget}) every pattern gives the same output",
+                budget.dense_up_to()
+            ),
             "a shorter test cannot see a difference: use longer prompts",
         );
     }

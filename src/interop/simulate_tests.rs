@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{Constraints, LayerSet, Stages};
+use crate::domain::{Constraints, LayerSet, Pattern, Stages};
 
 /// GLM-5.2's own pattern: Full at 0, 1, 2, 6, 10, …, 74.
 const G: &str = "FFFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSSFSSS";

@@ -1,9 +1,14 @@
 //! Which layers select keys: those that own an indexer or reuse indices. Engines number these, or all layers.
 
+use std::fmt;
+
+use serde::Serialize;
 use serde_json::Value;
 
 use super::python::is_truthy;
 use super::served::{Family, Served};
+use super::strip::Mark;
+use crate::domain::Pattern;
 
 /// Older names of layer types, as transformers 5.23.0 renames them when it loads a config (`configuration_utils.py`).
 const RENAMED: [(&str, &str); 4] = [
@@ -61,5 +66,110 @@ impl Served {
         let mut heads: Vec<usize> = self.stages.heads().iter().filter_map(first).collect();
         heads.dedup();
         heads
+    }
+
+    /// Returns what every layer does under a pattern, whose letters count the layers that select keys.
+    pub fn marks(&self, pattern: Pattern) -> Vec<Mark> {
+        let mut marks = vec![Mark::None; self.layers];
+        for (ordinal, layer) in self.sites().into_iter().enumerate() {
+            marks[layer] = if ordinal < pattern.len() && pattern.is_full(ordinal) { Mark::Full } else { Mark::Shared };
+        }
+        marks
+    }
+
+    /// Returns what an index stands for, and how many of them a query keeps; `None` where the config does not say.
+    pub fn budget(&self) -> Option<Budget> {
+        let number = |key: &str| self.late(key).and_then(Value::as_u64);
+        let of = |unit, tokens, keeps| Budget { unit, tokens, keeps };
+        let topk = self.index_topk;
+        match self.family {
+            Family::MinimaxM3 => {
+                let sparse = |key: &str| self.late("sparse_attention_config").and_then(|c| c.get(key)?.as_u64());
+                let tokens = sparse("sparse_block_size").or(number("index_block_size")).unwrap_or(128);
+                let keeps = sparse("sparse_topk_blocks").or(number("index_topk_blocks")).unwrap_or(16);
+                Some(of("block", tokens, keeps))
+            }
+            Family::DeepseekV4 => {
+                let rates = self.late("compress_rates").and_then(|rates| rates.get("compressed_sparse_attention"));
+                let tokens = rates.and_then(Value::as_u64).unwrap_or(4);
+                topk.map(|k| of("entry", tokens, k))
+            }
+            // Its layers differ: the finest entries are the first of which there are more than a query keeps.
+            Family::DeepseekV41 => {
+                let finest = self.sites().into_iter().filter_map(|layer| self.ratio(layer)).min().unwrap_or(1);
+                topk.map(|k| of("entry", finest, k))
+            }
+            Family::Glm5Next => {
+                let tokens = number("index_kpool").unwrap_or(16).max(1);
+                topk.map(|k| of("pool", tokens, k / tokens))
+            }
+            _ => topk.map(|k| of("token", 1, k)),
+        }
+    }
+}
+
+/// The unit of a selection, and how many a query keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Budget {
+    /// `token`, `entry` (compressed tokens), `block` or `pool`.
+    pub unit: &'static str,
+    /// Tokens of one.
+    pub tokens: u64,
+    /// How many a query keeps.
+    pub keeps: u64,
+}
+
+impl Budget {
+    /// Returns the number of visible tokens up to which a query keeps all that it sees, so that every pattern gives the
+    /// same output. Entries and pools count once they are complete; a block counts with its first token.
+    pub fn dense_up_to(self) -> u64 {
+        match self.unit {
+            "block" => self.keeps * self.tokens,
+            _ => self.keeps * self.tokens + self.tokens - 1,
+        }
+    }
+}
+
+impl fmt::Display for Budget {
+    /// Writes `index_topk 2048` for tokens, else `512 entries of 4 tokens`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.tokens == 1 { "" } else { "s" };
+        match self.unit {
+            "token" => write!(f, "index_topk {}", self.keeps),
+            "entry" => write!(f, "{} entries of {} token{plural}", self.keeps, self.tokens),
+            unit => write!(f, "{} {unit}s of {} token{plural}", self.keeps, self.tokens),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn served(config: Value) -> Served {
+        Served::parse(&config.to_string()).unwrap()
+    }
+
+    #[test]
+    fn every_family_counts_its_own_layers_and_units() {
+        let m3 = json!({"model_type": "minimax_m3_vl", "text_config": {"num_hidden_layers": 6, "sparse_attention_config":
+            {"sparse_attention_freq": [0, 0, 0, 1, 1, 1], "sparse_topk_blocks": 16, "sparse_block_size": 128}}});
+        let v4 = json!({"model_type": "deepseek_v4", "num_hidden_layers": 4, "index_topk": 512, "compress_ratios": [0, 4, 128, 4]});
+        let v41 = json!({"model_type": "deepseek_v41", "text_config": {"num_hidden_layers": 3, "index_topk": 512, "compress_ratios": [0, 2, 1]}});
+        let glm5_next = json!({"model_type": "glm5_next", "text_config": {"num_hidden_layers": 4, "index_topk": 2048, "index_kpool": 4,
+            "layer_types": ["linear_attention", "deepseek_sparse_attention", "full_attention", "linear_attention"]}});
+        let hy = json!({"model_type": "hy_v4", "num_hidden_layers": 2, "index_topk": 2048});
+        for (config, sites, budget, dense) in [
+            (m3, vec![3, 4, 5], "16 blocks of 128 tokens", 2048),
+            (v4, vec![1, 3], "512 entries of 4 tokens", 2051),
+            (v41, vec![1, 2], "512 entries of 1 token", 512),
+            (glm5_next, vec![1, 2], "512 pools of 4 tokens", 2051),
+            (hy, vec![0, 1], "index_topk 2048", 2048),
+        ] {
+            let served = served(config);
+            let kept = served.budget().unwrap();
+            assert_eq!((served.sites(), kept.to_string().as_str(), kept.dense_up_to()), (sites, budget, dense));
+        }
     }
 }

@@ -30,7 +30,8 @@ const MASKED: &[&str] = &[
     "version",
 ];
 
-/// Keys whose text is what is pasted elsewhere: compared although it has spaces.
+/// Keys whose text is what is pasted elsewhere: compared although it has spaces; `launch` by the words that a shell makes
+/// of it.
 const EXACT: &[&str] = &["argument", "launch"];
 
 /// Largest difference, relative to the larger of 1 and the number, of what is counted or computed from a config.
@@ -184,6 +185,8 @@ fn compare(path: &str, key: &str, golden: &Value, now: &Value, tolerance: f64, w
             }
         }
         _ if masked || (is_prose(golden) && !EXACT.contains(&key)) => {}
+        (Value::String(golden), Value::String(now))
+            if key == "launch" && shlex::split(golden).is_some_and(|words| shlex::split(now) == Some(words)) => {}
         (Value::Number(golden), Value::Number(now)) if golden.is_f64() || now.is_f64() => {
             let (golden, now) = (golden.as_f64().unwrap(), now.as_f64().unwrap());
             if (golden - now).abs() > tolerance * golden.abs().max(now.abs()).max(1.0) {
@@ -246,7 +249,7 @@ fn a_search_of_version_0_1_is_resumed() {
 fn what_breaks_the_contract_is_found() {
     use serde_json::json;
     let golden = json!({"schema": 1, "loss": 7.0, "seconds": 2.5, "share": {"mlp": 0.5}, "note": "some prose", "pattern": "FSF", "validation": null,
-        "engines": [{"engine": "vLLM", "full": 2}], "warnings": ["old prose"], "sets": [[0, 1], [0]]});
+        "engines": [{"engine": "vLLM", "full": 2}], "warnings": ["old prose"], "sets": [[0, 1], [0]], "launch": "serve 'a b' c"});
     let found = |change: &dyn Fn(&mut Value)| {
         let (mut now, mut wrong) = (golden.clone(), Vec::new());
         change(&mut now);
@@ -264,6 +267,8 @@ fn what_breaks_the_contract_is_found() {
         ("", Box::new(|now| now["engines"] = json!([{"engine": "new", "full": 1}, {"engine": "vLLM", "full": 2}]))),
         (".seconds was a number and is text: 2.5 and \"fast\"", Box::new(|now| now["seconds"] = json!("fast"))),
         (".loss was 7 and is 7.001", Box::new(|now| now["loss"] = json!(7.001))),
+        ("", Box::new(|now| now["launch"] = json!("serve a\\ b 'c'"))),
+        (".launch was \"serve 'a b' c\" and is \"serve a b c\"", Box::new(|now| now["launch"] = json!("serve a b c"))),
         (".pattern was \"FSF\" and is \"FSS\"", Box::new(|now| now["pattern"] = json!("FSS"))),
         (".validation was null and is a number: null and 0.1", Box::new(|now| now["validation"] = json!(0.1))),
         (".sets[1][0] was 0 and is 1", Box::new(|now| now["sets"][1] = json!([1]))),

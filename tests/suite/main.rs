@@ -14,6 +14,7 @@ mod deepseek_v4;
 mod demo;
 mod engines;
 mod export;
+mod families;
 mod faults;
 mod figures;
 mod flows;

@@ -98,6 +98,7 @@ pub(in super::super) fn export(target: &Target, pattern: Pattern) -> Recipe {
     Recipe {
         argument: format!("{:#}", Value::Object(target.keys(pattern))),
         route: Route::File,
+        row: READER.name,
         warnings: vec![
             "these are keys of the checkpoint's config.json, where index_topk_freq and index_skip_topk_offset must go; \
              'indexscope export --write-config OUT' writes the whole file"

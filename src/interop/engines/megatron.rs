@@ -12,7 +12,7 @@ use super::super::recipe::{Recipe, Route};
 use super::super::rules::{BUILD, Formula, asked};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Reading};
-use super::super::{ExportError, list};
+use super::super::{ExportError, Target, list};
 use super::Reader;
 use crate::domain::{Pattern, Stages};
 
@@ -68,27 +68,18 @@ fn read(served: &Served) -> Reading {
     )
 }
 
-/// Returns the frequency and offset under which formula M gives `pattern`; `None` where none does.
-fn solve(pattern: Pattern) -> Option<(i64, i64)> {
-    let n = pattern.len() as i64;
-    let gives = |freq: i64, offset: i64| {
-        let is_full = |layer| Formula::M.is_full(layer, freq as f64, offset as f64);
-        (0..pattern.len()).all(|layer| is_full(layer) == pattern.is_full(layer))
-    };
-    let offset = (0..pattern.len()).take_while(|&layer| pattern.is_full(layer)).count() as i64;
-    (1..=n).map(|freq| (freq, if freq == 1 { 1 } else { offset })).find(|&(freq, offset)| gives(freq, offset))
-}
-
-pub(in super::super) fn export(pattern: Pattern, stages: &Stages) -> Result<Recipe, ExportError> {
-    if let [head, ..] = stages.shared_heads(pattern)[..] {
+pub(in super::super) fn export(target: &Target, pattern: Pattern, stages: &Stages) -> Result<Recipe, ExportError> {
+    if let [head, ..] = target.shared_heads(pattern, stages)[..] {
         return Err(ExportError::StageHead { engine: format!("megatron-core {VERSION}"), layer: head });
     }
-    let (freq, offset) = solve(pattern)
+    let (freq, offset) = Formula::M
+        .solve(pattern)
         .ok_or_else(|| ExportError::NotExpressible { engine: format!("megatron-core {VERSION}"), pattern })?;
     let keys = Map::from_iter([(FREQ.to_owned(), json!(freq)), (OFFSET.to_owned(), json!(offset))]);
     Ok(Recipe {
         argument: format!("{FREQ}={freq},\n{OFFSET}={offset},"),
         route: Route::Overrides(keys),
+        row: READER.name,
         warnings: vec![
             "these are fields of megatron-core's TransformerConfig; how a launcher spells them on its command line was \
              not read"
@@ -114,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_frequency_is_found_where_there_is_one() {
-        let solve = |letters: &str| solve(letters.parse().unwrap());
+        let solve = |letters: &str| Formula::M.solve(letters.parse().unwrap());
         assert_eq!(solve("FFFSSSFSSSFSS"), Some((4, 3)));
         assert_eq!(solve("FSSSFSSSFSSSF"), Some((4, 1)));
         assert_eq!(solve("FFFF"), Some((1, 1)));

@@ -7,15 +7,15 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::Target;
 use super::super::python::{has_item, number};
-use super::super::recipe::{Recipe, Route, StageOptions};
+use super::super::recipe::{Recipe, Route, StageOptions, option, quoted};
 use super::super::rules::{
     BUILD, ConfigClass, Filled, Formula, LOAD, START, Shared, TRANSFORMERS, asked, entries, frequency_rule, given,
     pattern_rule, source_lists,
 };
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Mark, Reading};
-use super::super::{Target, words};
 use super::Reader;
 use crate::domain::Pattern;
 
@@ -52,6 +52,7 @@ fn read(served: &Served) -> Reading {
         }
         Family::DeepseekV32 | Family::DeepseekV3 | Family::Longcat => None,
         Family::Dots3 | Family::DeepseekV4 | Family::MinimaxM3 => {
+            // On ROCm gfx95 an environment variable makes MiniMax-M3 share: no key of the config.
             return Reading::all_full(served, "no key of index sharing is read").warn_if(
                 !asked(served).is_empty(),
                 format!("ignores {}", asked(served).join(", ")),
@@ -151,15 +152,19 @@ fn hy_v4(served: &Served) -> Result<Filled, Failure> {
 }
 
 pub(in super::super) fn export(target: &Target, pattern: Pattern) -> Recipe {
-    let keys = Map::from_iter([
-        ("indexer_types".to_owned(), json!(words(pattern))),
-        ("index_topk_pattern".to_owned(), json!(pattern.to_string())),
-    ]);
+    let keys = match target.family() {
+        Family::DeepseekV41 => target.keys(pattern),
+        _ => Map::from_iter([
+            ("indexer_types".to_owned(), json!(target.words(pattern))),
+            ("index_topk_pattern".to_owned(), json!(target.letters(pattern))),
+        ]),
+    };
     Recipe {
-        argument: format!("--json-model-override-args '{}'", target.nest(&keys)),
+        argument: option("--json-model-override-args", &target.nest(&keys)),
         route: Route::Overrides(keys),
+        row: READER.name,
         warnings: Vec::new(),
-        command: Some(format!("python -m sglang.launch_server --model-path '{}'", target.model)),
+        command: Some(format!("python -m sglang.launch_server --model-path {}", quoted(&target.model))),
         stages: Some(StageOptions { variable: "SGLANG_PP_LAYER_PARTITION", option: "--pp-size", verified: true }),
     }
 }

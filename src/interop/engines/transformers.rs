@@ -7,12 +7,12 @@
 
 use serde_json::{Map, json};
 
+use super::super::Target;
 use super::super::python::item_is;
 use super::super::recipe::{Recipe, Route};
 use super::super::rules::{BUILD, Filled, LOAD, TRANSFORMERS, asked};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Mark, Reading};
-use super::super::{Target, words};
 use super::Reader;
 use crate::domain::Pattern;
 
@@ -102,25 +102,32 @@ fn lost(served: &Served, reading: &Reading, sites: &[usize]) -> Option<String> {
 pub(in super::super) fn export(target: &Target, pattern: Pattern) -> Recipe {
     // JSON strings are Python strings.
     let model = json!(target.model);
+    let (part, class) = if target.is_nested() {
+        ("config.text_config", "AutoModelForImageTextToText")
+    } else {
+        ("config", "AutoModelForCausalLM")
+    };
     let mut keys = Map::new();
     let mut roles = String::new();
-    if target.model_type != "deepseek_v32" {
-        keys.insert("indexer_types".to_owned(), json!(words(pattern)));
-        keys.insert("index_topk_pattern".to_owned(), json!(pattern.to_string()));
+    if matches!(target.family(), Family::Glm | Family::Glm5Next | Family::MistralLarge4 | Family::HyV4) {
+        let letters = target.letters(pattern);
+        keys.insert("indexer_types".to_owned(), json!(target.words(pattern)));
+        keys.insert("index_topk_pattern".to_owned(), json!(letters));
         roles = format!(
-            "config.indexer_types = [{{\"F\": \"full\", \"S\": \"shared\"}}[c] for c in \"{pattern}\"]\n\
-             config.index_topk_pattern = \"{pattern}\"\n"
+            "{part}.indexer_types = [{{\"F\": \"full\", \"S\": \"shared\"}}[c] for c in \"{letters}\"]\n\
+             {part}.index_topk_pattern = \"{letters}\"\n"
         );
     }
     let slow = "transformers scores all pairs and masks them: it shows the pattern's loss, not its speed";
     Recipe {
         argument: format!(
-            "from transformers import AutoConfig, AutoModelForCausalLM\n\n\
+            "from transformers import AutoConfig, {class}\n\n\
              config = AutoConfig.from_pretrained({model})\n\
              {roles}\
-             model = AutoModelForCausalLM.from_pretrained({model}, config=config)"
+             model = {class}.from_pretrained({model}, config=config)"
         ),
         route: Route::Overrides(keys),
+        row: READER.name,
         warnings: (pattern.shared_count() > 0).then(|| slow.to_owned()).into_iter().collect(),
         command: None,
         stages: None,

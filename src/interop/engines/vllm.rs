@@ -10,7 +10,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::python::{int, is_truthy};
-use super::super::recipe::{Recipe, Route, StageOptions};
+use super::super::recipe::{Recipe, Route, StageOptions, option, quoted};
 use super::super::rules::{
     BUILD, Formula, LOAD, Shared, TRANSFORMERS, asked, entries, given, layer_ids, pattern_or_frequency, source_lists,
 };
@@ -237,21 +237,51 @@ fn minimax_rocm(served: &Served) -> Reading {
     )
 }
 
+/// Returns whether the family's loader has no place for indexer tensors of Shared layers.
+fn has_strict_loader(family: Family) -> bool {
+    matches!(family, Family::Glm | Family::DeepseekV32 | Family::DeepseekV3 | Family::Dots3)
+}
+
 pub(in super::super) fn export(target: &Target, pattern: Pattern, stages: &Stages) -> Result<Recipe, ExportError> {
-    if let [layer, ..] = stages.shared_heads(pattern)[..] {
+    if let [layer, ..] = target.shared_heads(pattern, stages)[..] {
         return Err(ExportError::StageHead { engine: format!("vLLM {VERSION}"), layer });
     }
-    let keys = Map::from_iter([("index_topk_pattern".to_owned(), json!(pattern.to_string()))]);
-    let warnings = (pattern.shared_count() > 0 && stages.sizes().len() == 1).then(|| {
-        "vLLM hands no indices from one pipeline stage to the next: every stage must begin with a Full layer (--stages \
-         checks it)"
-            .to_owned()
-    });
+    let of = |key: &str, value: Value| Map::from_iter([(key.to_owned(), value)]);
+    let mut row = READER.name;
+    let mut warnings = Vec::new();
+    let keys = match target.family() {
+        Family::MinimaxM3 => {
+            row = ROCM.name;
+            warnings.push("only on ROCm: on CUDA vLLM reads no key for this model and runs every layer".to_owned());
+            target.keys(pattern)
+        }
+        Family::DeepseekV41 => target.keys(pattern),
+        Family::HyV4 => of("indexer_types", json!(target.words(pattern))),
+        _ => of("index_topk_pattern", json!(target.letters(pattern))),
+    };
+    if keys.is_empty() {
+        return Err(ExportError::NotExpressible { engine: format!("{row} {VERSION}"), pattern });
+    }
+    if pattern.shared_count() > 0 && stages.sizes().len() == 1 {
+        warnings.push(
+            "vLLM hands no indices from one pipeline stage to the next: every stage must begin with a Full layer (--stages \
+             checks it)"
+                .to_owned(),
+        );
+    }
+    if target.indexers.is_none() && has_strict_loader(target.family()) && pattern.shared_count() > 0 {
+        warnings.push(format!(
+            "if the checkpoint stores indexer tensors of {}, vLLM {VERSION} raises KeyError when it loads them; \
+             'indexscope export FOLDER --checkpoint OUT' writes one without",
+            list(&target.shared(pattern))
+        ));
+    }
     Ok(Recipe {
-        argument: format!("--hf-overrides '{}'", target.nest(&keys)),
+        argument: option("--hf-overrides", &target.nest(&keys)),
         route: Route::Overrides(keys),
-        warnings: warnings.into_iter().collect(),
-        command: Some(format!("vllm serve '{}'", target.model)),
+        row,
+        warnings,
+        command: Some(format!("vllm serve {}", quoted(&target.model))),
         stages: Some(STAGES),
     })
 }

@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 use super::super::python::{has_item, is_truthy, item, item_is, len, number};
-use super::super::recipe::{Recipe, Route};
+use super::super::recipe::{Recipe, Route, option, quoted};
 use super::super::rules::{
     BUILD, Formula, LOAD, START, Shared, TRANSFORMERS, asked, frequency_rule, given, pattern_or_frequency,
 };
@@ -157,10 +157,11 @@ fn v4_shared(served: &Served) -> Result<(String, Shared), Failure> {
 pub(in super::super) fn export(target: &Target, pattern: Pattern) -> Recipe {
     let keys = target.keys(pattern);
     Recipe {
-        argument: format!("--hf-overrides '{}'", target.nest(&keys)),
+        argument: option("--hf-overrides", &target.nest(&keys)),
         route: Route::Overrides(keys),
+        row: READER.name,
         warnings: Vec::new(),
-        command: Some(format!("vllm serve '{}'", target.model)),
+        command: Some(format!("vllm serve {}", quoted(&target.model))),
         stages: Some(super::vllm::STAGES),
     }
 }

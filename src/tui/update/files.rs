@@ -125,7 +125,7 @@ pub fn export(app: &mut App, engine: interop::Engine) -> Vec<Effect> {
         app.say(Tone::Bad, "an export needs the model · open the checkpoint's folder");
         return Vec::new();
     };
-    match interop::export(engine, target, pattern, &Stages::one(pattern.len())) {
+    match interop::export(engine, target, pattern, &Stages::one(target.sites().layers())) {
         Ok(export) => {
             let text = export.argument;
             app.say(Tone::Info, format!("argument for {engine} sent to the clipboard"));
