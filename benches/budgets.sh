@@ -33,7 +33,8 @@ for ((i = 0; i < searches; i++)); do
     pattern=$(field "$work/$i.json" pattern)
     [ -s "$work/judged-$pattern.json" ] || $program eval demo --text "$work/judge.docs" --separator '\f' --seq-len 512 \
         --pattern "$pattern" --json --quiet >"$work/judged-$pattern.json"
-    judged=$(sed 's/.*"results"//' "$work/judged-$pattern.json" >"$work/judged.part" && field "$work/judged.part" delta)
+    sed 's/.*"results"//' "$work/judged-$pattern.json" >"$work/judged.part"
+    judged=$(grep -o '"delta":-\?[0-9.e-]*,"delta_se' "$work/judged.part" | head -1 | cut -d: -f2 | cut -d, -f1)
     low=$(grep -o '"interval":\[[^,]*' "$work/judged.part" | head -1 | cut -d[ -f2)
     failed=$(grep -o '"pattern":"[FS]*","full":[0-9]*,"verdict":"[a-z-]*"' "$work/$i.json" | grep -v confirmed | head -1 || true)
     echo "$i: $pattern, $(field "$work/$i.json" full) Full, judged $judged from ${low:-0}; first not confirmed: ${failed:-none}"
