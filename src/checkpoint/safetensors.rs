@@ -22,13 +22,13 @@ const PREFIX: usize = 8;
 
 /// `model.safetensors.index.json`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Which shard holds which tensor.
     pub(super) weight_map: BTreeMap<String, String>,
 }
 
 impl Index {
-    pub(super) fn parse(text: &str) -> Result<Self, CheckpointError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, CheckpointError> {
         let index: Self =
             serde_json::from_str(text).map_err(|e| CheckpointError::malformed(INDEX_FILE, e.to_string()))?;
         match index.weight_map.iter().find(|(_, shard)| !is_plain(shard)) {
@@ -102,7 +102,7 @@ pub(super) fn read_metadata(file: &str, bytes: &[u8]) -> Result<BTreeMap<String,
     Ok(metadata.unwrap_or_default())
 }
 
-/// Reads a file's header and checks every extent against the file's size and against the others.
+/// Reads a file's header and checks, as the format's own parser does, that its tensors cover the data without gaps.
 pub(super) fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tensors, CheckpointError> {
     let (header, data) = parse_header(file, bytes)?;
     let (mut tensors, mut extent) = (Tensors::new(), data);
@@ -134,11 +134,15 @@ pub(super) fn read_header(file: &str, bytes: &[u8], shard: usize) -> Result<Tens
     extents.sort_unstable();
     let mut at = data;
     for (start, end, name) in extents {
-        if start < at {
-            let reason = format!("tensor '{name}' begins at byte {start}, but the one before it ends at byte {at}");
+        if start != at {
+            let reason = format!("tensor '{name}' begins at byte {start}, but what is before it ends at byte {at}");
             return Err(CheckpointError::malformed(file, reason));
         }
         at = end;
+    }
+    if at < bytes.len() {
+        let reason = format!("its tensors end at byte {at}, but the file has {}", bytes.len());
+        return Err(CheckpointError::malformed(file, reason));
     }
     Ok(tensors)
 }
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tensor_comes_twice_or_lies_in_another() {
+    fn tensors_cover_the_data_once() {
         let entry = |name: &str, from: usize, to: usize| {
             format!(r#""{name}":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}"#, to - from)
         };
@@ -164,6 +168,10 @@ mod tests {
             ("comes twice", vec![entry("a", 0, 4), entry("a", 4, 8)], 8),
             ("begins at byte", vec![entry("a", 0, 4), entry("b", 2, 8)], 8),
             ("begins at byte", vec![entry("a", 0, 8), entry("b", 2, 4)], 8),
+            ("begins at byte", vec![entry("a", 0, 4), entry("b", 5, 8)], 8),
+            ("begins at byte", vec![entry("a", 1, 4)], 4),
+            ("the file has", vec![entry("a", 0, 4)], 5),
+            ("the file has", vec![], 1),
             ("truncated", vec![entry("a", 0, 4)], 3),
         ] {
             let error = read(&entries, data).unwrap_err();

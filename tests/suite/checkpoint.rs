@@ -36,15 +36,29 @@ impl Copy {
         self
     }
 
-    /// Changes the header of a safetensors file and keeps the data as it is.
+    /// Changes the header of a safetensors file; the data of entries that are gone goes, too.
     fn header(self, file: &str, change: impl Fn(&mut Map<String, Value>)) -> Self {
         let path = self.path(file);
         let bytes = std::fs::read(&path).unwrap();
         let data = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-        let mut header = serde_json::from_slice(&bytes[8..data]).unwrap();
+        let mut header: Map<String, Value> = serde_json::from_slice(&bytes[8..data]).unwrap();
+        let before = header.clone();
         change(&mut header);
+        let offset = |entry: &Value, i: usize| entry["data_offsets"][i].as_u64().unwrap() as usize;
+        let gone = before.iter().filter(|(name, _)| !header.contains_key(*name));
+        let mut gone: Vec<_> = gone.map(|(_, entry)| offset(entry, 0)..offset(entry, 1)).collect();
+        gone.sort_by_key(|hole| hole.start);
+        let mut kept = bytes[data..].to_vec();
+        for hole in gone.into_iter().rev() {
+            for entry in header.iter_mut().filter(|(name, _)| *name != "__metadata__").map(|(_, entry)| entry) {
+                if offset(entry, 0) >= hole.end {
+                    entry["data_offsets"] = json!([offset(entry, 0) - hole.len(), offset(entry, 1) - hole.len()]);
+                }
+            }
+            kept.drain(hole);
+        }
         let text = Value::Object(header).to_string();
-        let parts = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[data..]];
+        let parts = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &kept];
         std::fs::write(path, parts.concat()).unwrap();
         self
     }
@@ -242,9 +256,11 @@ fn unsupported_dtypes_are_named_with_their_tensor() {
     let copy = Copy::of("glm_dsa_tiny").header(SINGLE, |h| h[name]["dtype"] = json!("I32"));
     copy.error(&[name, "dtype I32"]);
     let copy = Copy::of("glm_dsa_tiny").header(SINGLE, |h| {
-        let from = h[name]["data_offsets"][0].as_u64().unwrap();
+        let [from, to] = [0, 1].map(|i| h[name]["data_offsets"][i].as_u64().unwrap());
         h[name]["dtype"] = json!("F8_E4M3");
         h[name]["data_offsets"] = json!([from, from + 16 * 64]);
+        let rest = to - from - 16 * 64;
+        h.insert("rest".into(), json!({"dtype": "U8", "shape": [rest], "data_offsets": [from + 16 * 64, to]}));
     });
     let error = copy.error(&[name, "F8_E4M3", "weight_scale_inv' [1, 1] are missing"]);
     assert!(error.hint().unwrap().contains("FP8"));
