@@ -1,8 +1,11 @@
-//! The head of a recording.
+//! What every recording does: its head, and the refusal of scores that mean nothing.
 
-use super::ModelInfo;
+use candle_core::DType;
+
+use super::{BackendError, ModelInfo};
 use crate::domain::{Pattern, QuerySampling, Trace, TraceMeta, hash_ids};
 use crate::engine::Calibration;
+use crate::model::At;
 
 /// Returns a recording without its sets.
 pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern, sampling: QuerySampling) -> Trace {
@@ -25,4 +28,19 @@ pub(super) fn head(info: &ModelInfo, calibration: &Calibration, pattern: Pattern
         mass_recall: None,
     };
     Trace { meta, tokens, queries, selections: Vec::new() }
+}
+
+/// Checks that a layer that selects is entered with finite numbers: the weights of indexers were checked when they were
+/// loaded, and scores of NaN would select the first keys without a trace of it.
+///
+/// # Errors
+/// [`BackendError::Failed`] naming the layer.
+pub(super) fn check_finite(at: &At) -> Result<(), BackendError> {
+    if at.site.is_none() || at.entry.hidden.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        return Ok(());
+    }
+    Err(BackendError::Failed {
+        message: format!("the scores of layer {} are not finite: its input has NaN or infinity", at.layer),
+        hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
+    })
 }

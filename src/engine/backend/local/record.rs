@@ -3,7 +3,7 @@
 use super::forward::How;
 use super::{LocalBackend, Reference};
 use crate::domain::{Pattern, QuerySampling, Selection, Subject, Trace};
-use crate::engine::backend::queries::head;
+use crate::engine::backend::queries::{check_finite, head};
 use crate::engine::{BackendError, Cancel};
 use crate::model::{At, Indices, Ran};
 
@@ -58,6 +58,7 @@ fn run(
     }
     let mut sets = Vec::with_capacity(pattern.len());
     backend.runner.forward(batch, Subject::Pattern(pattern), How::FRESH, cancel, &mut |at: &At, ran: &Ran| {
+        check_finite(at)?;
         let selected = ran.output.indices.as_ref().filter(|_| at.site.is_some());
         sets.extend(selected.map(Indices::on_host).transpose()?);
         Ok(())

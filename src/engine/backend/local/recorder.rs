@@ -9,7 +9,7 @@ use crate::analysis::mass_recall::Accumulator;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Site, Subject, Trace, choose};
 use crate::engine::Calibration;
-use crate::engine::backend::queries::head;
+use crate::engine::backend::queries::{check_finite, head};
 use crate::engine::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
 use crate::model::{At, Entry, Forward, Indices, Ops, Order, Ran, Route, Stop, Stream, Visitor, Walk, Weights};
 
@@ -158,7 +158,7 @@ impl<'a> Recorder<'a> {
             }
             (self.sink)(site, first + n * ROWS, &rows).map_err(|e| BackendError::Failed {
                 message: format!("the recording cannot be written: {e}"),
-                hint: None,
+                hint: Some(crate::input::hint(&e).to_owned()),
             })?;
         }
         Ok(())
@@ -182,6 +182,7 @@ impl Visitor<BackendError> for Recorder<'_> {
 
     fn ran(&mut self, at: &At, ran: &Ran) -> Result<(), BackendError> {
         self.peak.sample();
+        check_finite(at)?;
         if let (Some(Site(site)), Some(sets)) = (at.site, &ran.output.indices) {
             let batch = &self.batches[at.batch];
             self.give(site, batch, sets)?;

@@ -96,6 +96,35 @@ fn what_the_sink_refuses_ends_the_recording() {
 }
 
 #[test]
+fn scores_that_are_not_finite_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/glm_dsa_tiny");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(tiny.join(name), folder.path().join(name)).unwrap();
+    }
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let entries: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    // The layer before has a weight that is NaN, so that the next one selects by NaN.
+    let offset = entries["model.layers.2.self_attn.o_proj.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[header + offset..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let recording = recording("FFFFFS", 9);
+    let (cancel, sink) = (Cancel::never(), &mut |_: usize, _: usize, _: &Selection| Ok(()));
+    let mut backend = LocalBackend::load(&checkpoint, calibration(), settings()).unwrap();
+    let told = [
+        recording.run(&backend, &cancel, &mut |_| {}, sink).unwrap_err(),
+        recording.stream(&checkpoint, &calibration(), &settings(), &cancel, &mut |_| {}, sink).unwrap_err(),
+        backend.record_pattern(recording.pattern, recording.queries, &cancel, &mut |_| {}).unwrap_err(),
+    ];
+    for error in told {
+        assert_eq!(error.to_string(), "the scores of layer 3 are not finite: its input has NaN or infinity");
+    }
+}
+
+#[test]
 fn mass_recall_is_that_of_dense_attention() {
     // As many queries as there are: every one that sees more than k keys is drawn.
     let mass = run(&recording("FFSFFF", 1000)).1.mass_recall.unwrap();
