@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::output::OutputArgs;
 use super::sampling::{Material, Take};
@@ -48,6 +49,9 @@ pub struct DataArgs {
     /// Which sequences: spread over the data, or the first ones.
     #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
     take: Take,
+    /// What the files of --text hold: a pipe can be read only once.
+    #[arg(skip)]
+    texts: OnceLock<Vec<String>>,
 }
 
 /// The demo's two texts.
@@ -121,9 +125,7 @@ impl DataArgs {
 
     /// Reads the files of --text: documents where there are several, or a separator.
     fn texts(&self, checkpoint: &Checkpoint) -> Result<Material, CliError> {
-        let read =
-            |path: &PathBuf| input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e));
-        let files = self.text.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let files = self.files()?;
         let separator = self.separator.as_ref().map(|s| s.replace("\\n", "\n").replace("\\f", "\u{c}"));
         let documents: Vec<&str> = match &separator {
             Some(separator) if separator.is_empty() => {
@@ -150,6 +152,18 @@ impl DataArgs {
             }
         }
         Ok(Material::documents(sequences))
+    }
+
+    /// Returns what the files of --text hold, which are read once.
+    fn files(&self) -> Result<&[String], CliError> {
+        if self.texts.get().is_none() {
+            let read = |path: &PathBuf| {
+                input::named_text(path, input::CORPUS).map_err(|e| CliError::file("cannot read", path, e))
+            };
+            let all = self.text.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            let _ = self.texts.set(all);
+        }
+        Ok(self.texts.get().map_or(&[], Vec::as_slice))
     }
 
     /// Returns the tokens of one piece of a text of `tokens`.
@@ -199,9 +213,13 @@ impl DataArgs {
     /// # Errors
     /// When the file cannot be read.
     pub fn note(&self, output: &OutputArgs) -> Result<(), CliError> {
-        for path in &self.text {
-            if let Some(note) = note_of_json(path)? {
-                output.note(&note);
+        for (path, text) in self.text.iter().zip(self.files()?) {
+            if json_lines::looks_like_json(text) {
+                output.note(&format!(
+                    "'{}' looks like JSON, and --text measures its syntax as text; give conversations by --chat, token \
+                     ids by --tokens, or the text alone",
+                    path.display()
+                ));
             }
         }
         Ok(())
@@ -271,16 +289,6 @@ fn random(count: usize, len: Option<NonZeroUsize>, vocab: usize) -> Vec<Sequence
     let mut rng = Rng::from_state(0);
     let ids: Vec<u32> = (0..count).map(|_| (rng.next_u64() % vocab.max(1) as u64) as u32).collect();
     ids.chunks(len.map_or(count, NonZeroUsize::get)).map(|piece| Sequence::of(piece.to_vec())).collect()
-}
-
-/// Returns whether `--text` names a file of JSON values, and what to do about it.
-fn note_of_json(path: &Path) -> Result<Option<String>, CliError> {
-    let note = format!(
-        "'{}' looks like JSON, and --text measures its syntax as text; give conversations by --chat, token ids by --tokens, \
-         or the text alone",
-        path.display()
-    );
-    Ok(json_lines::looks_like_json(path)?.then_some(note))
 }
 
 #[cfg(test)]

@@ -1,10 +1,6 @@
 //! Files of JSON values as data sets come: one value per line, or one array of all.
 
-use std::path::Path;
-
 use serde_json::Value;
-
-use super::CliError;
 
 /// Bytes that are looked at to tell text from JSON.
 const HEAD: usize = 1 << 16;
@@ -39,25 +35,20 @@ pub(super) fn values(
     Ok(all)
 }
 
-/// Returns whether a file given as text holds JSON values, such as a data set with one object per line.
-pub(super) fn looks_like_json(path: &Path) -> Result<bool, CliError> {
-    use std::io::Read;
-
-    let mut head = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| CliError::file("cannot read", path, e))?;
-    file.take(HEAD as u64).read_to_end(&mut head).map_err(|e| CliError::file("cannot read", path, e))?;
-    let head = String::from_utf8_lossy(&head);
+/// Returns whether a text holds JSON values, such as a data set with one object per line.
+pub(super) fn looks_like_json(text: &str) -> bool {
+    let head = String::from_utf8_lossy(&text.as_bytes()[..text.len().min(HEAD)]);
     let head = head.trim_start_matches('\u{feff}').trim_start();
     if !head.starts_with(['{', '[']) {
-        return Ok(false);
+        return false;
     }
     let mut first = serde_json::Deserializer::from_str(head).into_iter::<Value>();
-    Ok(match first.next() {
+    match first.next() {
         Some(Ok(value)) => value.is_object() || value.is_array(),
         // The head ends within the first value.
-        Some(Err(e)) => e.is_eof() && head.len() >= HEAD,
+        Some(Err(e)) => e.is_eof() && text.len() > HEAD,
         None => false,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -84,18 +75,12 @@ mod tests {
 
     #[test]
     fn data_sets_are_told_from_text() {
-        let folder = tempfile::tempdir().unwrap();
-        let looks = |text: &str| {
-            let path = folder.path().join("text");
-            std::fs::write(&path, text).unwrap();
-            looks_like_json(&path).unwrap()
-        };
         for text in ["{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n", "\u{feff}[\"a\"]", "{\n \"text\": \"a\"\n}"] {
-            assert!(looks(text), "{text}");
+            assert!(looks_like_json(text), "{text}");
         }
-        assert!(looks(&format!("{{\"prompt\": \"{}\"}}", "a".repeat(2 * HEAD))));
+        assert!(looks_like_json(&format!("{{\"prompt\": \"{}\"}}", "a".repeat(2 * HEAD))));
         for text in ["", "Plain text.", "{curly} words", "[a] list", "{\"cut", "3 4 5"] {
-            assert!(!looks(text), "{text}");
+            assert!(!looks_like_json(text), "{text}");
         }
     }
 }
