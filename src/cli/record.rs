@@ -12,6 +12,7 @@ use super::model::{self, RunArgs, load};
 use super::output::{OutputArgs, Table};
 use super::progress::Progress;
 use super::{CliError, bytes, overlap};
+use crate::atomic::Draft;
 use crate::domain::{PatternSource, QuerySampling, Selection, Subject, Trace};
 use crate::engine::{Backend, BackendError, Cancel, Recorded, Recording, Sink};
 use crate::session::{is_packed, write_atomic, write_packed, write_trace};
@@ -204,9 +205,7 @@ fn write_pieces(out: &Path, head: &Trace, run: &mut Run) -> Result<Recorded, Cli
 
 /// Records into a packed trace that is removed again, and writes what the sets of every two layers have in common.
 fn write_matrix(out: &Path, head: &Trace, run: &mut Run) -> Result<Recorded, CliError> {
-    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| CliError::file("cannot create", folder, e))?;
-    let beside = tempfile::Builder::new().prefix(".indexscope-").tempdir_in(folder)?;
+    let beside = Draft::beside(out).map_err(|e| CliError::file("cannot write beside", out, e))?;
     let sets = beside.path().join("sets.trace");
     let recorded = write_pieces(&sets, head, run)?;
     let json = overlap::recorded(&sets)?;
