@@ -342,13 +342,16 @@ fn an_error_while_loading_is_told_and_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn a_signal_leaves_the_terminal_as_it_was() {
-    for signal in [Signal::Term, Signal::Hup] {
+    let kill = |name: &str, pid: u32| {
+        assert!(std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    };
+    for name in ["-TERM", "-HUP", "-QUIT", "-ABRT", "-USR1", "-USR2"] {
         let folder = tempfile::tempdir().unwrap();
         let mut terminal = open(folder.path(), (80, 24));
         terminal.wait_until(measured).unwrap();
-        terminal.signal(signal).unwrap();
+        kill(name, terminal.pid().unwrap());
         let status = restored(&mut terminal);
-        assert!(status.signal().is_some(), "it ends by the signal: {status:?}");
+        assert!(status.signal().is_some(), "it ends by the signal {name}: {status:?}");
     }
 }
 
