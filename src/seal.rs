@@ -1,5 +1,5 @@
 //! A checksum inside a file that begins with JSON, or is JSON: `"crc32":"…"`, the CRC-32 of the whole file with
-//! [`BLANK`] in its place. Files of version 0.1 have none.
+//! [`BLANK`] in its place. It may stand in JSON that is a string of the file's JSON. Files of version 0.1 have none.
 
 use std::ops::Range;
 
@@ -8,14 +8,15 @@ pub const KEY: &str = "crc32";
 /// What stands in the checksum's place until a file is sealed.
 pub const BLANK: &str = "________";
 
-/// What comes before the checksum, as compact JSON writes it.
-const MARK: &[u8] = b"\"crc32\":\"";
+/// What comes before the checksum, as compact JSON writes it, by itself and within a string.
+const MARKS: [&[u8]; 2] = [b"\"crc32\":\"", b"\\\"crc32\\\":\\\""];
 /// Bytes among which it is looked for.
 const HEAD: usize = 64 << 20;
 
 fn place(bytes: &[u8]) -> Option<Range<usize>> {
     let head = &bytes[..bytes.len().min(HEAD)];
-    let start = head.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let end = |mark: &[u8]| Some(head.windows(mark.len()).position(|window| window == mark)? + mark.len());
+    let start = MARKS.into_iter().find_map(end)?;
     (start + BLANK.len() <= bytes.len()).then(|| start..start + BLANK.len())
 }
 
@@ -44,17 +45,21 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_seen() {
-        let mut bytes = format!(r#"{{"a":[1,2.5],"crc32":"{BLANK}","b":"c"}} and data"#).into_bytes();
-        seal(&mut bytes);
-        assert!(!is_damaged(&bytes) && !String::from_utf8_lossy(&bytes).contains(BLANK));
-        let mark = place(&bytes).unwrap().start - MARK.len()..place(&bytes).unwrap().start;
-        // Within the key itself a change makes the file one without a checksum, in which nothing else has changed.
-        for bit in (0..bytes.len() * 8).filter(|bit| !mark.contains(&(bit / 8))) {
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(is_damaged(&bytes), "bit {bit}");
-            bytes[bit / 8] ^= 1 << (bit % 8);
+        let plain = format!(r#"{{"a":[1,2.5],"crc32":"{BLANK}","b":"c"}} and data"#);
+        let within = format!(r#"{{"m":{{"k":"{{\"a\":1,\"crc32\":\"{BLANK}\"}}"}}}} and data"#);
+        for (text, mark) in [(plain, MARKS[0]), (within, MARKS[1])] {
+            let mut bytes = text.into_bytes();
+            seal(&mut bytes);
+            assert!(!is_damaged(&bytes) && !String::from_utf8_lossy(&bytes).contains(BLANK));
+            let mark = place(&bytes).unwrap().start - mark.len()..place(&bytes).unwrap().start;
+            // Within the key itself a change makes the file one without a checksum, in which nothing else has changed.
+            for bit in (0..bytes.len() * 8).filter(|bit| !mark.contains(&(bit / 8))) {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(is_damaged(&bytes), "bit {bit}");
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            assert!(is_damaged(&bytes[..bytes.len() - 1]));
         }
-        assert!(is_damaged(&bytes[..bytes.len() - 1]));
         assert!(!is_damaged(br#"{"a":1}"#) && !is_damaged(b""));
     }
 }

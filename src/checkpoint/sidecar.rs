@@ -1,7 +1,7 @@
 //! Sidecars: lightning indexers in a file of their own, beside a checkpoint that lacks them or has others.
 //!
-//! One safetensors file. The string metadata [`METADATA_KEY`] holds a [`SidecarHeader`] as JSON; the tensors are named
-//! and shaped as in DSA checkpoints, five per layer of `header.layers`:
+//! One safetensors file. The string metadata [`METADATA_KEY`] holds a [`SidecarHeader`] as JSON, with the checksum of the
+//! file ([`crate::seal`]; files of version 0.1 have none); the tensors are named and shaped as in DSA checkpoints, five per layer of `header.layers`:
 //!
 //! ```text
 //! model.layers.<l>.self_attn.indexer.wq_b.weight          [heads · dim, width]   width = the query latent under MLA,
@@ -25,6 +25,7 @@ use super::safetensors::{read_header, read_metadata};
 use super::weights::map;
 use super::{Checkpoint, CheckpointError, Config, Dtype, IndexerShape, TensorInfo, indexer_tensors, layer_of};
 use crate::mapped::Bytes;
+use crate::seal;
 
 /// Key of the header in the file's metadata.
 const METADATA_KEY: &str = "indexscope";
@@ -78,7 +79,7 @@ impl SidecarError {
     /// Returns what to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unreadable { .. } => "the file is probably cut off: copy or train it again",
+            Self::Unreadable { .. } => "the file is probably cut off or damaged: copy or train it again",
             Self::Layer { .. } => "train indexers for this model; these are damaged or shaped for another one",
             Self::NotASidecar { .. } => "'indexscope train indexers MODEL --out FILE' writes one",
             Self::Base { .. } => {
@@ -184,9 +185,14 @@ impl Sidecar {
     /// # Errors
     /// [`SidecarError::Unreadable`] or [`SidecarError::NotASidecar`].
     pub fn open(path: &Path) -> Result<Self, SidecarError> {
+        let bytes = map(path).map_err(|e| SidecarError::Unreadable { path: path.into(), reason: e.to_string() })?;
+        Self::from_bytes(path, bytes)
+    }
+
+    /// Opens the bytes of the file `path`.
+    pub(crate) fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, SidecarError> {
         let unreadable = |e: CheckpointError| SidecarError::Unreadable { path: path.into(), reason: e.to_string() };
         let foreign = |reason: String| SidecarError::NotASidecar { path: path.into(), reason };
-        let bytes = map(path).map_err(unreadable)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let tensors = read_header(&name, &bytes, 0).map_err(unreadable)?;
         let metadata = read_metadata(&name, &bytes).map_err(unreadable)?;
@@ -199,6 +205,10 @@ impl Sidecar {
         let header: SidecarHeader = serde_json::from_value(kind).map_err(|e| foreign(e.to_string()))?;
         if header.schema != SCHEMA {
             return Err(foreign(format!("its schema is {}, and only {SCHEMA} is known", header.schema)));
+        }
+        if seal::is_damaged(&bytes) {
+            let reason = "it does not match its checksum".to_owned();
+            return Err(SidecarError::Unreadable { path: path.into(), reason });
         }
         Ok(Self { path: path.into(), header, bytes, tensors })
     }
@@ -308,7 +318,9 @@ impl Sidecar {
         };
         let numbers = |of| layers.iter().map(|&layer| number(of, layer)).collect();
         let trained = Trained { kl: numbers(|t| &t.kl), floor: numbers(|t| &t.floor), ..self.header.trained.clone() };
-        let has = |name: &str| layer_of(name).is_some_and(|l| self.header.layers.contains(&l));
+        let has = |name: &str| {
+            self.tensors.contains_key(name) || layer_of(name).is_some_and(|l| self.header.layers.contains(&l))
+        };
         let views = self.tensors().chain(under.tensors().filter(|(name, ..)| !has(name))).map(|(name, info, bytes)| {
             let stored = match info.dtype {
                 Dtype::F32 => Stored::F32,
@@ -319,9 +331,7 @@ impl Sidecar {
             Ok((name, TensorView::new(stored, info.shape.clone(), bytes).map_err(|e| e.to_string())?))
         });
         let views = views.collect::<Result<Vec<_>, _>>()?;
-        let json = serde_json::to_string(&SidecarHeader { layers, trained, ..self.header.clone() });
-        let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.map_err(|e| e.to_string())?)]);
-        safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
+        sealed(&SidecarHeader { layers, trained, ..self.header.clone() }, views)
     }
 
     /// Iterates over the tensors, by name, with their bytes.
@@ -345,8 +355,17 @@ pub fn sidecar_bytes(header: &SidecarHeader, tensors: &[(&str, &[usize], &[f32])
         .map(|((name, shape, _), bytes)| Ok((*name, TensorView::new(Stored::F16, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|e| e.to_string())?;
-    let json = serde_json::to_string(header).map_err(|e| e.to_string())?;
-    safetensors::serialize(views, Some(HashMap::from([(METADATA_KEY.to_owned(), json)]))).map_err(|e| e.to_string())
+    sealed(header, views)
+}
+
+/// Returns the bytes of a sidecar with its checksum.
+fn sealed(header: &SidecarHeader, views: Vec<(&str, TensorView)>) -> Result<Vec<u8>, String> {
+    let mut json = serde_json::to_value(header).map_err(|e| e.to_string())?;
+    json[seal::KEY] = seal::BLANK.into();
+    let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.to_string())]);
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())?;
+    seal::seal(&mut bytes);
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl Run {
     }
 }
 
-/// Returns a sidecar's header without the time that it took, and its numbers as they lie in the file.
+/// Returns a sidecar's header without the time that it took and the checksum that depends on it, and its numbers as they lie in the file.
 fn content(path: &Path) -> (Value, Vec<u8>) {
     let bytes = std::fs::read(path).unwrap();
     let (size, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -95,6 +95,7 @@ fn content(path: &Path) -> (Value, Vec<u8>) {
     for (key, text) in header.metadata().clone().unwrap() {
         let mut told: Value = serde_json::from_str(&text).unwrap();
         told["trained"].as_object_mut().unwrap().remove("seconds").unwrap();
+        told.as_object_mut().unwrap().remove("crc32").unwrap();
         all["__metadata__"][key] = told;
     }
     (all, bytes[8 + size..].to_vec())
