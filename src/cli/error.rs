@@ -131,17 +131,7 @@ impl From<StagesError> for CliError {
 
 impl From<PatternError> for CliError {
     fn from(error: PatternError) -> Self {
-        let hint = match error {
-            PatternError::Letter { .. } => "use only the letters F and S",
-            PatternError::Length { .. } => {
-                "give one letter per layer ('indexscope info MODEL' prints their number), or uniform:N"
-            }
-            PatternError::NotASite { .. } => "'indexscope info MODEL' shows which layers select",
-            PatternError::FirstShared => "start the pattern with F",
-            PatternError::NoIndexer(_) => "make that layer Shared; 'indexscope info MODEL' lists the locked layers",
-            PatternError::NoLayer { .. } => "'indexscope info MODEL' lists the layers",
-            PatternError::Size(_) => "give a model of 1 to 128 layers",
-        };
+        let hint = error.hint();
         Self::usage(error).hint(hint)
     }
 }

@@ -35,12 +35,10 @@ pub struct Args {
 
 impl From<SimulateError> for CliError {
     fn from(error: SimulateError) -> Self {
+        let hint = error.hint();
         match error {
-            SimulateError::Stages(error) => error.into(),
-            SimulateError::Overrides(_) => {
-                Self::usage(error).hint("give an object, such as '{\"index_topk_freq\": 4}'")
-            }
-            SimulateError::Config(_) => Self::run(error).hint("give a config.json of a model with index sharing"),
+            SimulateError::Stages(_) | SimulateError::Overrides(_) => Self::usage(error).hint(hint),
+            SimulateError::Config(_) => Self::run(error).hint(hint),
         }
     }
 }

@@ -83,6 +83,23 @@ pub enum PatternError {
     },
 }
 
+impl PatternError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Letter { .. } => "use only the letters F and S",
+            Self::Length { .. } => {
+                "give one letter per layer ('indexscope info MODEL' prints their number), or uniform:N"
+            }
+            Self::NotASite { .. } => "'indexscope info MODEL' shows which layers select",
+            Self::FirstShared => "start the pattern with F",
+            Self::NoIndexer(_) => "make that layer Shared; 'indexscope info MODEL' lists the locked layers",
+            Self::NoLayer { .. } => "'indexscope info MODEL' lists the layers",
+            Self::Size(_) => "give a model of 1 to 128 layers",
+        }
+    }
+}
+
 /// A run of layers served by one Full layer: the Full layer itself and the Shared layers after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {

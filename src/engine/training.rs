@@ -8,6 +8,7 @@ use super::mailbox::Begin;
 use super::outbox::{Outbox, PROGRESS_EVERY};
 use super::{Backend, BackendError, Cancel, Failure, Job, Training, Update};
 use crate::domain::{Evaluation, LeftTraining, Pattern, SearchState, TrainingProgress, TrainingSettings, TrainingStep};
+use crate::input;
 use crate::train::indexers::state_path;
 
 /// Weight of the newest step in the average that tells the time left.
@@ -241,6 +242,6 @@ fn remove(sidecar: &Path) -> Result<(), BackendError> {
     }
     std::fs::remove_file(&state).map_err(|e| BackendError::Failed {
         message: format!("{} cannot be removed: {e}", state.display()),
-        hint: None,
+        hint: Some(input::hint(&e).to_owned()),
     })
 }

@@ -25,6 +25,17 @@ pub enum SimulateError {
     Stages(#[from] StagesError),
 }
 
+impl SimulateError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "give a config.json of a model with index sharing",
+            Self::Overrides(_) => "give an object, such as '{\"index_topk_freq\": 4}'",
+            Self::Stages(_) => "give the layers of every pipeline stage, such as 14,6x8,16",
+        }
+    }
+}
+
 /// Every engine's reading of one config.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Simulation {

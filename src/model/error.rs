@@ -84,13 +84,25 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Returns what to do about the error, where something can be done.
+    /// Returns what to do about it.
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unsupported { .. } => Some("models of GLM-5 and DeepSeek-V3.2 and dense ones support it".to_owned()),
-            Self::Checkpoint(error) => error.hint(),
-            _ => None,
-        }
+        let hint = match self {
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Unsupported { .. } => "models of GLM-5 and DeepSeek-V3.2 and dense ones support it",
+            Self::Missing(_) | Self::Shape { .. } | Self::NoExpert { .. } => {
+                "check that config.json and the .safetensors files belong to the same checkpoint"
+            }
+            Self::NoIndexer(_) | Self::NothingToShare(_) => {
+                "'indexscope info MODEL' lists the layers that have an indexer; the first must be Full"
+            }
+            Self::Token { .. } => "the tokens must come from the model's own tokenizer",
+            Self::Batch(_) | Self::CacheFull { .. } | Self::IndexKeysMissing { .. } | Self::Stopped => {
+                "this is a fault of the program: please report it with the command that shows it"
+            }
+            Self::NotFinite(_) => "train these indexers again, or download the checkpoint again",
+            Self::Tensor(_) => "try --device cpu, shorter sequences (--seq-len), or less work at a time",
+        };
+        Some(hint.to_owned())
     }
 }
 

@@ -13,6 +13,7 @@ mod decode;
 mod deepseek_v4;
 mod demo;
 mod engines;
+mod errors;
 mod export;
 mod families;
 mod faults;

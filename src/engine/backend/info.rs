@@ -74,7 +74,7 @@ impl ModelInfo {
 }
 
 fn failed(error: PatternError) -> BackendError {
-    BackendError::Failed { message: error.to_string(), hint: None }
+    BackendError::Failed { message: error.to_string(), hint: Some(error.hint().to_owned()) }
 }
 
 /// Returns what this process can do with models of the family.

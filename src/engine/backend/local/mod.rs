@@ -212,7 +212,7 @@ impl LocalBackend {
                     "the reference was to choose {} keys on the set {}, not {} on {}",
                     self.info.index_topk, self.info.calibration, other.info.index_topk, other.info.calibration
                 ),
-                hint: None,
+                hint: Some("measure both on the same text, with the same --index-topk".to_owned()),
             });
         }
         let evaluation = other.evaluate(Subject::Pattern(other.info.reference), cancel, partial)?;

@@ -65,7 +65,7 @@ impl RandomModel {
     pub fn native(&self) -> Result<Pattern, BackendError> {
         let roles = &self.config.roles;
         Pattern::from_fn(roles.len(), |site| roles[site])
-            .map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
+            .map_err(|e| BackendError::Failed { message: e.to_string(), hint: Some(e.hint().to_owned()) })
     }
 
     /// Returns which patterns are possible: all that begin with a Full layer.
@@ -101,7 +101,7 @@ impl LocalBackend {
             native: model.native()?,
             reference: constraints
                 .reference()
-                .map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })?,
+                .map_err(|e| BackendError::Failed { message: e.to_string(), hint: Some(e.hint().to_owned()) })?,
             constraints,
             device: placement.device_name(),
             dtype: placement.dtype_name().to_owned(),

@@ -8,6 +8,9 @@ use crate::engine::{BackendError, Calibration, Capabilities, ModelInfo};
 
 /// Version of the protocol that this program speaks.
 const PROTOCOL: u64 = 1;
+/// Most keys of a set, and most sets of a query: more than any model has.
+const TOPK: usize = 1 << 31;
+const GROUPS: usize = 1 << 14;
 
 /// Reads a hello; `name` is the model's name for people where the worker gives none.
 ///
@@ -54,8 +57,12 @@ pub(super) fn read(hello: &Value, name: &str, calibration: &Calibration) -> Resu
         _ => return Err(wrong("unit", "it is {\"kind\":\"token\"}, or entry or block with tokens")),
     };
     let index_topk = number("index_topk")?;
-    if index_topk == 0 {
-        return Err(wrong("index_topk", "it must be at least 1"));
+    if index_topk == 0 || index_topk > TOPK {
+        return Err(wrong("index_topk", &format!("it must be 1 to {TOPK}")));
+    }
+    let groups = number("groups").unwrap_or(1).max(1);
+    if groups > GROUPS {
+        return Err(wrong("groups", &format!("there are {GROUPS} at most")));
     }
     let engine = text("engine").ok_or_else(|| wrong("engine", "a name and version are needed"))?;
     let dtype = text("dtype").ok_or_else(|| wrong("dtype", "a dtype is needed"))?;
@@ -69,7 +76,7 @@ pub(super) fn read(hello: &Value, name: &str, calibration: &Calibration) -> Resu
         model_type: text("model_type").unwrap_or_default(),
         index_topk,
         unit,
-        groups: number("groups").unwrap_or(1).max(1),
+        groups,
         forced: number("forced").unwrap_or(0),
         index_heads: number("index_heads").unwrap_or(0),
         index: IndexSource::Checkpoint,
@@ -129,7 +136,9 @@ mod tests {
             ("native", json!("FX"), "'X'"),
             ("locked_shared", json!([1]), "after the first"),
             ("unit", json!({"kind": "block"}), "as 'unit'"),
-            ("index_topk", json!(0), "at least 1"),
+            ("index_topk", json!(0), "must be 1 to"),
+            ("index_topk", json!(1u64 << 40), "must be 1 to"),
+            ("groups", json!(1u64 << 40), "16384 at most"),
             ("engine", json!("\u{1b}[2J"), ""),
         ] {
             let mut hello = hello();

@@ -46,7 +46,12 @@ impl std::fmt::Debug for Link {
 impl Link {
     /// Starts a worker by its command.
     pub(super) fn start(command: &[String]) -> Result<Self, BackendError> {
-        let [program, args @ ..] = command else { return Err(failed("the worker's command is empty", None)) };
+        let [program, args @ ..] = command else {
+            return Err(failed(
+                "the worker's command is empty",
+                Some("give one: --worker 'python3 my_worker.py MODEL'"),
+            ));
+        };
         let mut child = Command::new(program)
             .args(args)
             .stdin(Stdio::piped())
@@ -60,7 +65,10 @@ impl Link {
                 )
             })?;
         let (Some(input), Some(out), Some(err)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
-            return Err(failed("the worker's pipes cannot be opened", None));
+            return Err(failed(
+                "the worker's pipes cannot be opened",
+                Some("raise the limit of open files (ulimit -n)"),
+            ));
         };
         let mut link = Self::over(Box::new(out), Box::new(input));
         link.child = Some(child);
@@ -190,7 +198,9 @@ impl Link {
         self.input = None;
         // What it has said last may still be on its way.
         let status = self.end(Duration::from_millis(300)).map_or_else(String::new, |status| format!(" ({status})"));
-        thread::sleep(TICK);
+        if self.child.is_some() {
+            thread::sleep(TICK);
+        }
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let log = String::from_utf8_lossy(&log);
         let tail: Vec<&str> = log.trim().lines().rev().take(6).collect();

@@ -34,6 +34,11 @@ use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit, conf
 /// Tokens that are enough for a mean overlap per layer; whole sequences are run.
 const COVERAGE_TOKENS: usize = 2048;
 
+/// What to do about a worker that does not keep to the protocol.
+const OUR_WORKER: &str = "use the worker that this version writes: indexscope worker write DIR";
+/// What to do about what workers cannot do.
+const IN_PROCESS: &str = "leave --worker out, so that the model runs in this process";
+
 /// The losses of a subject on one sequence.
 struct Losses {
     subject: Subject,
@@ -177,7 +182,9 @@ impl RemoteBackend {
         })?;
         match next.next() {
             None => Ok(()),
-            Some((subject, n)) => Err(failed(&format!("the worker left out {subject} on sequence {n}"), None)),
+            Some((subject, n)) => {
+                Err(failed(&format!("the worker left out {subject} on sequence {n}"), Some(OUR_WORKER)))
+            }
         }
     }
 
@@ -216,7 +223,8 @@ impl RemoteBackend {
         let (k, groups, topk, sites) =
             (self.info.index_topk, self.info.groups, self.info.topk(), self.info.constraints.sites);
         let lengths: Vec<usize> = self.calibration.sequences().iter().map(|s| s.ids.len()).collect();
-        let most = 4 * self.info.context * groups * k;
+        let bytes = |queries: usize| queries.saturating_mul(4 * groups).saturating_mul(k);
+        let most = bytes(self.info.context);
         self.ask(request, Vec::new(), most, cancel, &mut |Frame { head, body }| {
             let sequence = head["sequence"].as_u64().map(|n| n as usize).filter(|n| *n < sequences);
             let site = head["layer"].as_u64().and_then(|layer| sites.site(layer as usize));
@@ -225,7 +233,7 @@ impl RemoteBackend {
             };
             let queries = lengths[sequence];
             let right = head["shape"] == json!([queries, groups, k]) && head["dtype"] == "i32";
-            if !right || body.len() != 4 * queries * groups * k {
+            if !right || body.len() != bytes(queries) {
                 return Err(malformed(&format!("not i32 sets of shape [{queries}, {groups}, {k}]"), &head));
             }
             let mut sets = Selection::with_capacity(queries * groups, k);
@@ -250,10 +258,7 @@ impl RemoteBackend {
 /// Describes a reply that is not what was asked for.
 fn malformed(what: &str, head: &Value) -> BackendError {
     let start: String = clean(&head.to_string()).chars().take(120).collect();
-    failed(
-        &format!("the worker answered with {what}: {start}"),
-        Some("use the worker that this version writes: indexscope worker write DIR"),
-    )
+    failed(&format!("the worker answered with {what}: {start}"), Some(OUR_WORKER))
 }
 
 impl Backend for RemoteBackend {
@@ -327,7 +332,7 @@ impl Backend for RemoteBackend {
             for (n, sets) in sequences.into_iter().enumerate() {
                 let sets = sets.ok_or_else(|| {
                     let layer = self.info.constraints.sites.layer(Site(site)).unwrap_or(site);
-                    failed(&format!("the worker left out the sets of layer {layer} on sequence {n}"), None)
+                    failed(&format!("the worker left out the sets of layer {layer} on sequence {n}"), Some(OUR_WORKER))
                 })?;
                 sets.rows().for_each(|row| selection.push(row));
             }
@@ -378,7 +383,7 @@ impl Backend for RemoteBackend {
 
     fn measure(&mut self, _: Pattern, _: &Cancel, _: &mut dyn FnMut(f64)) -> Result<Vec<Speed>, BackendError> {
         self.needs(Capability::Timed)?;
-        Err(failed("this version does not ask workers for times yet", None))
+        Err(failed("this version does not ask workers for times yet", Some(IN_PROCESS)))
     }
 
     fn profile(
@@ -488,7 +493,7 @@ impl Backend for RemoteBackend {
 
     fn train(&mut self, _: &TrainingSettings, _: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
         self.needs(Capability::Train)?;
-        Err(failed("indexers are trained in this process only", None))
+        Err(failed("indexers are trained in this process only", Some(IN_PROCESS)))
     }
 
     fn left(&self, _: &Path) -> Result<Option<LeftTraining>, BackendError> {
@@ -503,12 +508,12 @@ impl Backend for RemoteBackend {
         _: &mut dyn FnMut(&Evaluation),
     ) -> Result<(Evaluation, Coverage), BackendError> {
         self.needs(Capability::Train)?;
-        Err(failed("indexers are trained in this process only", None))
+        Err(failed("indexers are trained in this process only", Some(IN_PROCESS)))
     }
 
     fn affinity(&mut self, _: AffinityKind, _: &Cancel) -> Result<Affinity, BackendError> {
         self.needs(Capability::Affinity)?;
-        Err(failed("this version does not ask workers for affinities yet", None))
+        Err(failed("this version does not ask workers for affinities yet", Some(IN_PROCESS)))
     }
 }
 
