@@ -13,6 +13,7 @@
 //! | module | may use | crates |
 //! |---|---|---|
 //! | `main` | `cli` | |
+//! | `fuzzing` | `engine`, `train`, `model`, `interop`, `session`, `search`, `checkpoint`, `domain` | |
 //! | `cli` | `tui`, `engine`, `train`, `model`, `report`, `interop`, `session`, `search`, `analysis`, `checkpoint`, `domain` | `candle_core` |
 //! | `tui` | `engine`, `report`, `interop`, `session`, `analysis`, `domain` | `ratatui`, `crossterm` |
 //! | `engine` | `train`, `model`, `search`, `analysis`, `checkpoint`, `domain` | `candle_core` |
@@ -64,6 +65,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod domain;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod input;
 pub mod interop;
 mod mapped;

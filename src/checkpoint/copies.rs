@@ -45,6 +45,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::checkpoint::Checkpoint;
+    use crate::mapped::Bytes;
 
     /// The tiny model as FFFSSF, with the indexers of `copied` replaced by layer 2's; `nudged` changes one byte of one.
     fn checkpoint(copied: &[usize], nudged: Option<usize>) -> Checkpoint {
@@ -71,7 +72,7 @@ mod tests {
             *tensor = TensorView::new(tensor.dtype(), tensor.shape().to_vec(), &nudge).unwrap();
         }
         let written = safetensors::serialize(all, None).unwrap();
-        Checkpoint::from_bytes("tiny", &config.to_string(), written.leak()).unwrap()
+        Checkpoint::from_bytes("tiny", &config.to_string(), Bytes::Read(written)).unwrap()
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::CheckpointError;
 use super::dtype::Tensors;
 use super::gguf::{self, Metadata};
+use crate::domain::MAX_LAYERS;
 
 /// `context_length` of GLM-5 and GLM-5.1, whose layers all run their indexer.
 const GLM_5_CONTEXT: usize = 202_752;
@@ -36,8 +37,8 @@ pub(super) fn config_json(
     let need = |key: &str| size(key).ok_or_else(|| bad(format!("its metadata lacks '{arch}.{key}'")));
     let float = |key: &str| metadata.float(&format!("{arch}.{key}"));
     let (blocks, mtp) = (need("block_count")?, size("nextn_predict_layers").unwrap_or(0));
-    let layers = blocks.checked_sub(mtp).filter(|&layers| layers > 0).ok_or_else(|| {
-        bad(format!("'{arch}.block_count' is {blocks}, and {mtp} of them are for multi-token prediction"))
+    let layers = blocks.checked_sub(mtp).filter(|layers| (1..=MAX_LAYERS).contains(layers)).ok_or_else(|| {
+        bad(format!("'{arch}.block_count' is {blocks}, and {mtp} of them are for multi-token prediction; 1 to {MAX_LAYERS} layers must be left"))
     })?;
     let rope = need("rope.dimension_count")?;
     // Before MLA was stored in two parts, these were the widths of whole heads.

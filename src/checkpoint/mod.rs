@@ -50,5 +50,6 @@ pub use layout::{Demand, demands, indexer_tensors, is_indexer_tensor, layer_of};
 pub use open::Checkpoint;
 pub use parts::{Part, PartSize};
 pub use rope::{Rope, RopeScaling};
+pub(crate) use safetensors::Index;
 pub use safetensors::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE};
 pub use sidecar::{Sidecar, SidecarError, SidecarHeader, SidecarRope, Trained, sidecar_bytes};

@@ -7,12 +7,13 @@ use std::sync::{Arc, OnceLock};
 use super::dtype::Tensors;
 use super::families::{self, Stored};
 use super::safetensors::CONFIG_FILE;
-use super::weights::Weights;
+use super::weights::{Weights, map};
 use super::{
     Attention, Blocks, CheckpointError, Config, Demand, MlpKind, ModelFolder, PartSize, TensorInfo, Vocabulary, copies,
     diagnose, fingerprint, gguf_config, is_indexer_tensor, is_scale, layer_of, layout, parts,
 };
 use crate::domain::{Constraints, LayerSet, Pattern, Role};
+use crate::mapped::Bytes;
 
 /// Where a checkpoint comes from.
 #[derive(Clone, Debug)]
@@ -67,7 +68,7 @@ impl Checkpoint {
     /// [`CheckpointError`] about files, config or headers; [`Checkpoint::check`] compares the two.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         if dir.is_file() && dir.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
-            return Self::open_gguf(dir);
+            return Self::from_gguf(dir, map(dir)?);
         }
         if !dir.is_dir() {
             return Err(match diagnose::what_is(dir) {
@@ -97,9 +98,10 @@ impl Checkpoint {
         ))
     }
 
-    fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
+    /// Opens the bytes of the GGUF file `path`.
+    pub(crate) fn from_gguf(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let (metadata, weights) = Weights::open_gguf(path)?;
+        let (metadata, weights) = Weights::from_gguf(path, bytes)?;
         let (config, json) = gguf_config::config(&name, &metadata, &weights)?;
         let place = Place::Gguf(Arc::new(Vocabulary::read(&metadata)));
         Ok(Self::new(name, place, Architecture { config, blocks: Blocks::default(), json, quantised: None }, weights))
@@ -109,11 +111,16 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError`] about the config or the header.
-    pub fn from_bytes(name: &str, config_json: &str, safetensors: &'static [u8]) -> Result<Self, CheckpointError> {
+    pub fn from_static(name: &str, config_json: &str, safetensors: &'static [u8]) -> Result<Self, CheckpointError> {
+        Self::from_bytes(name, config_json, Bytes::Static(safetensors))
+    }
+
+    /// Opens the bytes of a checkpoint in one piece.
+    pub(crate) fn from_bytes(name: &str, config_json: &str, safetensors: Bytes) -> Result<Self, CheckpointError> {
         let config = Config::parse(config_json)?;
         let blocks = Blocks::parse(config_json)?;
         let architecture = Architecture { config, blocks, json: Some(config_json.to_owned()), quantised: None };
-        Ok(Self::new(name.to_owned(), Place::Embedded, architecture, Weights::from_static(safetensors)?))
+        Ok(Self::new(name.to_owned(), Place::Embedded, architecture, Weights::from_bytes(safetensors)?))
     }
 
     fn new(name: String, place: Place, architecture: Architecture, mut weights: Weights) -> Self {

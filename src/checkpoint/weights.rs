@@ -49,18 +49,17 @@ impl Weights {
         Ok(names)
     }
 
-    /// Opens a GGUF file.
-    pub(super) fn open_gguf(path: &Path) -> Result<(Metadata, Self), CheckpointError> {
+    /// Opens the bytes of the GGUF file `path`.
+    pub(super) fn from_gguf(path: &Path, bytes: Bytes) -> Result<(Metadata, Self), CheckpointError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let bytes = map(path)?;
         let (metadata, tensors) = gguf::read_header(&name, &bytes)?;
         Ok((metadata, Self { shards: vec![Arc::new(bytes)], tensors }))
     }
 
-    /// Opens bytes that are part of the program.
-    pub(super) fn from_static(bytes: &'static [u8]) -> Result<Self, CheckpointError> {
+    /// Opens the bytes of a checkpoint in one piece.
+    pub(super) fn from_bytes(bytes: Bytes) -> Result<Self, CheckpointError> {
         let mut weights = Self::default();
-        weights.tensors = weights.add(SINGLE_FILE, Bytes::Static(bytes))?;
+        weights.tensors = weights.add(SINGLE_FILE, bytes)?;
         Ok(weights)
     }
 

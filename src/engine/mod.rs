@@ -17,6 +17,7 @@ mod worker;
 #[cfg(test)]
 mod worker_tests;
 
+pub(crate) use self::backend::converse;
 #[cfg(test)]
 pub(crate) use self::backend::scripted;
 pub use crate::search::{Affinity, AffinityKind};

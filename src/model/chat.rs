@@ -150,7 +150,8 @@ impl ChatTemplate {
             .map_err(|e| ChatError::Read { path: file.to_owned(), reason: described(&e) })
     }
 
-    fn parse(text: &str, special: Map<String, Value>) -> Result<Self, Error> {
+    /// Reads a template; `special` are `bos_token` and its like.
+    pub(crate) fn parse(text: &str, special: Map<String, Value>) -> Result<Self, Error> {
         let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
         let mut environment = Environment::new();
         environment.set_syntax(syntax);
@@ -183,7 +184,7 @@ impl ChatTemplate {
     }
 
     /// Returns the text of a conversation, and where in it the assistant's parts are.
-    fn render(&self, chat: &Conversation) -> Result<(String, Vec<Range<usize>>), ChatError> {
+    pub(crate) fn render(&self, chat: &Conversation) -> Result<(String, Vec<Range<usize>>), ChatError> {
         let said = Value::Array(chat.messages.clone()).to_string();
         if let Some(mark) = MARKS.into_iter().find(|&mark| said.contains(mark)) {
             return Err(ChatError::Mark(mark as u32));

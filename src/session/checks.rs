@@ -1,17 +1,23 @@
 //! What a recording must be, in whatever form it is stored.
 
-use crate::domain::{MassRecall, Query, TopK, TraceMeta, hash_ids};
+use crate::domain::{MAX_LAYERS, MassRecall, Query, TopK, TraceMeta, hash_ids};
 
 /// Newest version of [`TraceMeta`] that can be read.
 pub(super) const SCHEMA: u32 = 1;
 
+/// Most sets of one query: more than any model has heads.
+const GROUPS: usize = 1 << 14;
+
 /// Says what is wrong with a pattern or with tokens.
 pub(super) fn check_meta(meta: &TraceMeta, tokens: &[Vec<u32>]) -> Result<(), String> {
+    if meta.layers > MAX_LAYERS {
+        return Err(format!("it has {} layers, and {MAX_LAYERS} are the most", meta.layers));
+    }
     let (letters, sites) = (meta.pattern.len(), meta.sites().len());
     if letters != sites {
         return Err(format!("its pattern has {letters} letters for {sites} layers that select"));
     }
-    if meta.groups == 0 || meta.unit.tokens(0).is_empty() {
+    if meta.groups == 0 || meta.groups > GROUPS || meta.unit.tokens(0).is_empty() {
         return Err(format!("it has {} sets per query, of units {:?}", meta.groups, meta.unit));
     }
     if meta.tokens_hash.starts_with("fnv1a:") && meta.tokens_hash != hash_ids(tokens.iter().map(Vec::as_slice)) {

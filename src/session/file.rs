@@ -122,7 +122,11 @@ impl Session {
     /// # Errors
     /// [`FileError`] naming what is wrong.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = input::text(path, input::CORPUS).map_err(|e| FileError::io("read", path, e))?;
+        Self::parse(path, &input::text(path, input::CORPUS).map_err(|e| FileError::io("read", path, e))?)
+    }
+
+    /// Reads what the file `path` holds.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
         let invalid = |reason: String| FileError::Invalid { kind: "session", path: path.to_owned(), reason };
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| invalid(one_line(&e)))?;
         match table.get("schema").and_then(toml::Value::as_integer) {
@@ -132,7 +136,7 @@ impl Session {
             }
             Some(_) => {}
         }
-        let session: Self = toml::from_str(&text).map_err(|e| invalid(one_line(&e)))?;
+        let session: Self = toml::from_str(text).map_err(|e| invalid(one_line(&e)))?;
         session.check().map_err(invalid)?;
         Ok(session)
     }

@@ -29,6 +29,31 @@ pub struct Entries {
     pub damaged: usize,
 }
 
+impl Entries {
+    /// Reads the whole lines of a journal.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let whole = bytes.iter().rposition(|&b| b == b'\n').ok_or("it has no first line")?;
+        let mut lines = bytes[..whole].split(|&b| b == b'\n').map(String::from_utf8_lossy);
+        let first = lines.next().unwrap_or_default();
+        let mut entries = Self::default();
+        if let Some(about) = unsealed(&first) {
+            about.clone_into(&mut entries.about);
+            for line in lines {
+                match unsealed(&line) {
+                    Some(entry) => entries.lines.push(entry.to_owned()),
+                    None => entries.damaged += 1,
+                }
+            }
+        } else if first.contains(" #") {
+            return Err("its first line does not match its checksum");
+        } else {
+            entries.about = first.into_owned();
+            entries.lines = lines.map(std::borrow::Cow::into_owned).collect();
+        }
+        Ok(entries)
+    }
+}
+
 impl Journal {
     /// Starts an empty journal about `about`, a single line.
     ///
@@ -47,7 +72,7 @@ impl Journal {
     /// [`FileError::Io`], and [`FileError::Invalid`] where the first line is damaged or missing.
     pub fn resume(path: &Path) -> Result<(Self, Entries), FileError> {
         let bytes = input::bytes(path, input::CORPUS).map_err(|e| FileError::io("read", path, e))?;
-        let entries = read(&bytes).map_err(|reason| FileError::Invalid {
+        let entries = Entries::parse(&bytes).map_err(|reason| FileError::Invalid {
             kind: "journal",
             path: path.to_owned(),
             reason: reason.to_owned(),
@@ -90,29 +115,6 @@ fn sealed(line: &str) -> String {
 fn unsealed(line: &str) -> Option<&str> {
     let (entry, sum) = line.rsplit_once(" #")?;
     (sum.len() == 8 && u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(entry.as_bytes())).then_some(entry)
-}
-
-/// Reads the whole lines of a journal.
-fn read(bytes: &[u8]) -> Result<Entries, &'static str> {
-    let whole = bytes.iter().rposition(|&b| b == b'\n').ok_or("it has no first line")?;
-    let mut lines = bytes[..whole].split(|&b| b == b'\n').map(String::from_utf8_lossy);
-    let first = lines.next().unwrap_or_default();
-    let mut entries = Entries::default();
-    if let Some(about) = unsealed(&first) {
-        about.clone_into(&mut entries.about);
-        for line in lines {
-            match unsealed(&line) {
-                Some(entry) => entries.lines.push(entry.to_owned()),
-                None => entries.damaged += 1,
-            }
-        }
-    } else if first.contains(" #") {
-        return Err("its first line does not match its checksum");
-    } else {
-        entries.about = first.into_owned();
-        entries.lines = lines.map(std::borrow::Cow::into_owned).collect();
-    }
-    Ok(entries)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod trace_file;
 
 pub use error::FileError;
 pub use file::{NamedPattern, Session, SessionModel, SessionStep};
-pub use journal::Journal;
+pub use journal::{Entries, Journal};
 pub use packed::{PackedTrace, PackedWriter, write_packed};
 pub use place::{Place, SessionLock};
 pub use store::{autosave_path, list_sessions, older_path, saved_path, sessions_folder, sidecar_path, write_atomic};

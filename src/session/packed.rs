@@ -187,10 +187,8 @@ struct Section {
 }
 
 impl PackedTrace {
-    /// Maps a file, reads its header and checks that every section is there.
-    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
-        let io = |e| FileError::io("read", path, e);
-        let map = Bytes::open(path).map_err(io)?;
+    /// Reads the header of the file `path` and checks that every section is there.
+    pub(super) fn of(path: &Path, map: Bytes) -> Result<Self, FileError> {
         let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
         let (header, rest) = split(&map).map_err(invalid)?;
         let mut header = Cursor(header);

@@ -17,6 +17,7 @@ use super::store::write_atomic_with;
 use super::{FileError, write_atomic};
 use crate::domain::{Query, Selection, Trace, TraceMeta};
 use crate::input;
+use crate::mapped::Bytes;
 
 /// Key of the metadata.
 const META: &str = "indexscope";
@@ -99,12 +100,26 @@ impl TraceFile {
     /// # Errors
     /// [`FileError`] naming what is wrong, and where.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let mut magic = [0; packed::MAGIC.len()];
-        let mut file = input::regular(path).map_err(|e| FileError::io("read", path, e))?;
-        if file.read_exact(&mut magic).is_ok() && magic == *packed::MAGIC {
-            PackedTrace::open(path).map(Self::Packed)
+        Self::of(path, Bytes::open(path).map_err(|e| FileError::io("read", path, e))?)
+    }
+
+    /// Opens the bytes of the file `path`.
+    pub(crate) fn of(path: &Path, bytes: Bytes) -> Result<Self, FileError> {
+        if bytes.starts_with(packed::MAGIC) {
+            PackedTrace::of(path, bytes).map(Self::Packed)
         } else {
-            read_tensors(path).map(Self::Whole)
+            read_tensors(path, &bytes).map(Self::Whole)
+        }
+    }
+
+    /// Reads every set and checks it.
+    ///
+    /// # Errors
+    /// [`FileError`] naming what is wrong, and where.
+    pub fn read(self) -> Result<Trace, FileError> {
+        match self {
+            Self::Whole(trace) => Ok(trace),
+            Self::Packed(packed) => packed.read_all(),
         }
     }
 }
@@ -114,20 +129,16 @@ impl TraceFile {
 /// # Errors
 /// [`FileError`] naming what is wrong, and where.
 pub fn read_trace(path: &Path) -> Result<Trace, FileError> {
-    match TraceFile::open(path)? {
-        TraceFile::Whole(trace) => Ok(trace),
-        TraceFile::Packed(packed) => packed.read_all(),
-    }
+    TraceFile::open(path)?.read()
 }
 
-fn read_tensors(path: &Path) -> Result<Trace, FileError> {
-    let bytes = input::bytes(path, u64::MAX - 1).map_err(|e| FileError::io("read", path, e))?;
+fn read_tensors(path: &Path, bytes: &[u8]) -> Result<Trace, FileError> {
     let invalid = |reason: String| FileError::Invalid { kind: "trace", path: path.to_owned(), reason };
-    let meta = read_meta(&bytes).map_err(invalid)?;
+    let meta = read_meta(bytes).map_err(invalid)?;
     if meta.schema > SCHEMA {
         return Err(FileError::Schema { path: path.to_owned(), found: meta.schema, known: SCHEMA });
     }
-    decode(&bytes, meta).map_err(invalid)
+    decode(bytes, meta).map_err(invalid)
 }
 
 fn read_meta(bytes: &[u8]) -> Result<TraceMeta, String> {

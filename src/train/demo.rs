@@ -42,7 +42,7 @@ pub enum Split {
 /// # Errors
 /// Never in a released program: the embedded file is checked by a test.
 pub fn checkpoint() -> Result<Checkpoint, CheckpointError> {
-    Checkpoint::from_bytes(NAME, CONFIG, WEIGHTS)
+    Checkpoint::from_static(NAME, CONFIG, WEIGHTS)
 }
 
 /// Returns the demo's tokenizer.

@@ -21,6 +21,7 @@ mod figures;
 mod flows;
 mod formats;
 mod fp8;
+mod fuzz;
 mod gguf;
 mod goldens;
 mod hardening;

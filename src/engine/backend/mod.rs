@@ -16,6 +16,7 @@ pub use self::local::{
     Streamed, TrainingText, stream,
 };
 pub use self::remote::RemoteBackend;
+pub(crate) use self::remote::converse;
 pub use self::search::Evaluator;
 
 use std::path::Path;

@@ -169,7 +169,7 @@ fn pieces_are_all_layers_of_some_queries_however_they_came() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.trace");
     let lengths = || {
-        let packed = PackedTrace::open(&path).unwrap();
+        let packed = PackedTrace::of(&path, Bytes::open(&path).unwrap()).unwrap();
         packed.pieces().map(|piece| piece.unwrap()[1].len()).collect::<Vec<_>>()
     };
     write_trace(&path, &small()).unwrap();

@@ -10,6 +10,7 @@ mod link;
 mod tests;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -253,6 +254,19 @@ impl RemoteBackend {
         })?;
         Ok(())
     }
+}
+
+/// Asks a worker that says `replies`, whatever it is asked, for losses, sets and coverage.
+///
+/// # Errors
+/// [`BackendError`] as soon as they are no answer.
+pub(crate) fn converse(replies: Vec<u8>, calibration: Calibration) -> Result<(), BackendError> {
+    let (link, cancel) = (Link::over(Box::new(io::Cursor::new(replies)), Box::new(io::sink())), Cancel::never());
+    let mut backend = RemoteBackend::over(link, "m", calibration, &cancel)?;
+    let pattern = backend.info.reference;
+    backend.evaluate(Subject::Pattern(pattern), &cancel, &mut |_| {})?;
+    backend.record(&cancel, &mut |_| {})?;
+    backend.coverage(pattern, &cancel).map(drop)
 }
 
 /// Describes a reply that is not what was asked for.
