@@ -32,5 +32,6 @@ mod readme;
 mod reference;
 mod resume;
 mod search;
+mod signals;
 mod stream;
 mod worth;
