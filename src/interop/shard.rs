@@ -11,6 +11,8 @@ use super::retrained::Replaced;
 use crate::atomic::{Disk, sync};
 use crate::input;
 
+/// Bytes written at a time.
+const BUFFER: usize = 1 << 20;
 /// Bytes before the header: its length.
 const PREFIX: u64 = 8;
 
@@ -122,7 +124,7 @@ impl Shard {
         // Readers expect the data to begin at a multiple of eight.
         text.resize(text.len().next_multiple_of(8), b' ');
         let file = File::create_new(to)?;
-        let mut out = BufWriter::new(Disk(&file));
+        let mut out = BufWriter::with_capacity(BUFFER, Disk(&file));
         out.write_all(&(text.len() as u64).to_le_bytes())?;
         out.write_all(&text)?;
         for piece in pieces {

@@ -1,6 +1,9 @@
 //! The demo model, which is part of the program, with its tokenizer and its texts.
 
+use std::path::Path;
+
 use super::TrainError;
+use crate::atomic::Draft;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::tokenizer::{Tokenizer, TokenizerError};
 
@@ -69,12 +72,21 @@ pub fn training_text() -> Result<String, TrainError> {
     super::data::unpack(TRAINING).map_err(|reason| TrainError::Text { path: "training.txt".into(), reason })
 }
 
-/// Writes the demo as a Hugging Face folder with its texts and their licences.
+/// Writes the demo as a Hugging Face folder with its texts and their licences; a new folder appears whole.
 ///
 /// # Errors
 /// [`TrainError::Write`].
-pub fn write(folder: &std::path::Path) -> Result<(), TrainError> {
-    std::fs::create_dir_all(folder).map_err(|e| TrainError::Write { path: folder.into(), reason: e.to_string() })?;
+pub fn write(folder: &Path) -> Result<(), TrainError> {
+    if folder.exists() {
+        return fill(folder);
+    }
+    let failed = |e: std::io::Error| TrainError::Write { path: folder.into(), reason: e.to_string() };
+    let draft = Draft::beside(folder).map_err(failed)?;
+    fill(draft.path())?;
+    draft.publish(folder).map_err(failed)
+}
+
+fn fill(folder: &Path) -> Result<(), TrainError> {
     let training = training_text()?;
     let files: [(&str, &[u8]); 7] = [
         ("config.json", CONFIG.as_bytes()),

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use indexscope::checkpoint::Checkpoint;
+use indexscope::checkpoint::{Checkpoint, Sidecar};
+use safetensors::SafeTensors;
 
 const MODEL: &str = "tests/data/glm_dsa_tiny";
 
@@ -71,8 +72,37 @@ fn a_file_that_is_replaced_is_the_old_one_or_the_new_one() {
         |_| {},
         |f| !f.join("c.json").exists() || is_json(&std::fs::read_to_string(f.join("c.json")).unwrap()),
     );
-    let found = [matrix, packed, page, config];
+    let figure = ["report", "sessions/demo-tour.toml", "--figure", "pareto", "--out", "OUT/r.svg"];
+    let figure =
+        points(&figure, |f| old(f, "r.svg"), |f| old_or(&f.join("r.svg"), |t| t.trim_end().ends_with("</svg>")));
+    let responses = "tests/data/goldens/sglang_indices.json";
+    let served = ["import", "indices", responses, "--config", MODEL, "--quiet", "--out", "OUT/t.trace"];
+    let served = points(&served, |f| old(f, "t.trace"), |f| old_or(&f.join("t.trace"), |t| t.starts_with("ixtrace")));
+    let found = [matrix, packed, page, config, figure, served];
+    println!("points: {found:?}");
     assert!(found.iter().all(|&n| n >= 3), "a write, an fsync and a rename each: {found:?}");
+}
+
+#[test]
+fn a_training_leaves_its_sidecar_whole_and_its_state_too() {
+    if !cfg!(debug_assertions) {
+        println!("skipped: faults are injected in debug builds only");
+        return;
+    }
+    let train = [
+        ["train", "indexers", "tests/data/llama_rope3", "--tokens", "tests/data/goldens/tokens.json", "--seq-len"],
+        ["32", "--steps", "2", "--sparse-steps", "1", "--heads"],
+        ["2", "--dim", "8", "--index-topk", "8", "--quiet"],
+    ];
+    let train = [&train.concat()[..], &["--out", "OUT/i.safetensors"]].concat();
+    let whole = |folder: &Path| {
+        let (out, state) = (folder.join("i.safetensors"), folder.join("i.safetensors.state"));
+        let is_whole = |path: &Path| SafeTensors::deserialize(&std::fs::read(path).unwrap()).is_ok();
+        (!out.exists() || Sidecar::open(&out).is_ok()) && (!state.exists() || is_whole(&state))
+    };
+    let found = points(&train, |_| {}, whole);
+    println!("points: {found}");
+    assert!(found >= 3, "{found}");
 }
 
 #[test]
@@ -86,7 +116,11 @@ fn a_folder_appears_whole_or_not_at_all() {
         let out = folder.join("c");
         !out.exists() || Checkpoint::open(&out).unwrap().check().is_ok()
     };
-    assert!(points(&export, |_| {}, whole) >= 4);
+    let sharded = ["export", "tests/data/glm_sharded", "--pattern", "FSFS", "--checkpoint", "OUT/c"];
+    let demo = ["demo", "--write", "OUT/c"];
+    let found = [&export[..], &sharded, &demo].map(|command| points(command, |_| {}, whole));
+    println!("points: {found:?}");
+    assert!(found.iter().all(|&n| n >= 4), "{found:?}");
 }
 
 #[test]
@@ -124,5 +158,6 @@ fn a_search_whose_disk_fails_prints_what_it_has_and_goes_on_from_there() {
         assert!(resumed.status.success(), "point {points}: {}", String::from_utf8_lossy(&resumed.stderr));
         assert_eq!(pattern(&resumed), want, "point {points}");
     }
+    println!("points: {points}");
     assert!(points >= 6, "{points} points");
 }
