@@ -5,6 +5,11 @@ use std::time::Duration;
 use super::{Step, Work};
 use crate::domain::Pattern;
 
+/// Most patterns that are kept, and how many more may gather before the oldest ones are forgotten: what is autosaved
+/// stays below some megabytes, however long one edits.
+const MOST: usize = 4096;
+const MORE: usize = 1024;
+
 /// One pattern in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -76,6 +81,19 @@ impl History {
         self.nodes.push(node);
         self.nodes[self.current].redo = Some(self.nodes.len() - 1);
         self.current = self.nodes.len() - 1;
+        if self.nodes.len() > MOST + MORE {
+            self.forget(self.nodes.len() - MOST);
+        }
+    }
+
+    /// Forgets the first entries, which the current one is not among; what was made from one of them has no parent any more.
+    fn forget(&mut self, count: usize) {
+        self.nodes.drain(..count);
+        for node in &mut self.nodes {
+            node.parent = node.parent.and_then(|parent| parent.checked_sub(count));
+            node.redo = node.redo.and_then(|redo| redo.checked_sub(count));
+        }
+        self.current -= count;
     }
 
     /// Goes straight to a node that exists; undo returns from there.
@@ -170,6 +188,20 @@ mod tests {
         history.go(1);
         assert_eq!(history.redo().as_deref(), Some("b"));
         assert_eq!(history.undo().as_deref(), Some("b"), "what was gone away from is forgotten by a step");
+    }
+
+    #[test]
+    fn the_oldest_entries_of_a_long_history_are_forgotten() {
+        let mut history = History::new(p("FFF"), "opened");
+        for i in 0..100_000 {
+            history.push(p(if i % 2 == 0 { "FSF" } else { "FFF" }), i.to_string(), Duration::ZERO);
+            assert!(history.nodes().len() <= MOST + MORE);
+        }
+        assert_eq!(history.nodes()[history.current()].change, "99999");
+        assert!(history.nodes().iter().enumerate().all(|(i, node)| node.parent == i.checked_sub(1)));
+        let undone = (0..2 * MOST).take_while(|_| history.undo().is_some()).count();
+        assert_eq!((undone, history.current()), (history.nodes().len() - 1, 0));
+        assert_eq!((0..2 * MOST).take_while(|_| history.redo().is_some()).count(), undone);
     }
 
     #[test]
