@@ -4,7 +4,9 @@
 //! `raise_exception` refuses. What the date is (`strftime_now`) is not told, so that the same file always gives the same
 //! tokens. The assistant's part is what the template marks by `{% generation %}`; where it marks nothing, it is what a
 //! turn adds to the rendering of everything before it with the generation prompt. A prompt may open what the turn then
-//! closes otherwise (`<think>` before an answer without thoughts): the turn's part begins where the two part.
+//! closes otherwise (`<think>` before an answer without thoughts): the turn's part begins where the two part. A template
+//! that drops the thoughts of earlier turns writes such a turn otherwise once more messages follow: what is scored is the
+//! turn as the whole conversation has it. Its end is found by rendering the conversation with other content there.
 
 use std::io;
 use std::ops::Range;
@@ -58,7 +60,7 @@ pub enum ChatError {
     NoAssistant,
     /// An assistant's message whose place in the text cannot be told.
     #[error(
-        "message {0} is rendered otherwise once more messages follow, so that its tokens cannot be told from others"
+        "message {0} is rendered otherwise once more messages follow, and its tokens cannot be told from others there"
     )]
     Ambiguous(usize),
     /// A text that holds what this program uses to mark generations.
@@ -206,18 +208,59 @@ impl ChatTemplate {
             .map(|i| {
                 let prompt = self.text(chat, i, true)?;
                 let after = self.text(chat, i + 1, false)?;
-                if !whole.starts_with(&after) {
-                    return Err(ChatError::Ambiguous(i));
-                }
                 let start = common_prefix(&prompt, &after);
                 // What differs must be the prompt's own end, not what was said before.
                 let known = start == prompt.len() || {
                     let before = self.text(chat, i, false)?;
                     start >= before.len() && after.starts_with(&before)
                 };
-                if known { Ok(start..after.len()) } else { Err(ChatError::Ambiguous(i)) }
+                if known && whole.starts_with(&after) {
+                    return Ok(start..after.len());
+                }
+                self.rewritten_turn(chat, i, &prompt, whole)?.ok_or(ChatError::Ambiguous(i))
             })
             .collect()
+    }
+
+    /// Returns where an assistant's message is that the whole conversation has otherwise than the one that ends with it;
+    /// `None` where that cannot be told.
+    fn rewritten_turn(
+        &self,
+        chat: &Conversation,
+        at: usize,
+        prompt: &str,
+        whole: &str,
+    ) -> Result<Option<Range<usize>>, ChatError> {
+        let before = self.text(chat, at, false)?;
+        let begin = if at == 0 { Some(before.len()) } else { self.end_of(chat, at - 1, whole)? };
+        let (Some(begin), Some(end), Some(opening)) =
+            (begin, self.end_of(chat, at, whole)?, prompt.strip_prefix(before.as_str()))
+        else {
+            return Ok(None);
+        };
+        let turn = whole.get(begin..end);
+        Ok(turn.map(|turn| begin + common_prefix(opening, turn)..end).filter(|answer| !answer.is_empty()))
+    }
+
+    /// Returns where a message ends in the whole conversation.
+    ///
+    /// Two conversations that differ in its content alone end alike after it: in the end of the turn, which is all where
+    /// it is the last message, and in the messages that follow.
+    fn end_of(&self, chat: &Conversation, at: usize, whole: &str) -> Result<Option<usize>, ChatError> {
+        let alone = self.text(chat, at + 1, false)?;
+        if whole.starts_with(&alone) {
+            return Ok(Some(alone.len()));
+        }
+        let Some(other) = with_other_content(chat, at) else { return Ok(None) };
+        let (Ok(other_alone), Ok(other_whole)) =
+            (self.text(&other, at + 1, false), self.text(&other, chat.messages.len(), false))
+        else {
+            return Ok(None);
+        };
+        let (closing, after) = (common_suffix(&alone, &other_alone), common_suffix(whole, &other_whole));
+        let end = (whole.len() + closing).checked_sub(after).filter(|&end| end <= whole.len());
+        let ends_alike = |end: &usize| whole.get(..*end).is_some_and(|text| text.ends_with(tail(&alone, closing)));
+        Ok(end.filter(ends_alike))
     }
 
     /// Renders the first `count` messages.
@@ -273,6 +316,30 @@ impl io::Write for Capped {
 /// Returns the length of what two texts begin with alike, in whole characters.
 fn common_prefix(a: &str, b: &str) -> usize {
     a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b).map_or(a.len().min(b.len()), |((at, _), _)| at)
+}
+
+/// Returns the length of what two texts end with alike, in whole characters.
+fn common_suffix(a: &str, b: &str) -> usize {
+    a.chars().rev().zip(b.chars().rev()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
+}
+
+/// Returns the last `len` bytes of a text.
+fn tail(text: &str, len: usize) -> &str {
+    &text[text.len() - len..]
+}
+
+/// Returns a conversation in which one message says something else, which ends with another character; `None` where its
+/// content is neither text nor absent.
+fn with_other_content(chat: &Conversation, at: usize) -> Option<Conversation> {
+    let mut other = chat.clone();
+    let content = other.messages.get_mut(at)?.as_object_mut()?.entry("content").or_insert(Value::Null);
+    let text = match content {
+        Value::Array(parts) => parts.iter_mut().rev().find_map(|part| part.get_mut("text"))?,
+        text => text,
+    };
+    let said = if text.is_null() { "" } else { text.as_str()? };
+    *text = Value::from(if said.trim_end().ends_with('x') { "y" } else { "x" });
+    Some(other)
 }
 
 /// Returns a conversation in which calls of tools have their arguments as objects, which most templates expect, where

@@ -99,6 +99,51 @@ fn an_answer_without_the_thoughts_that_its_prompt_opens_is_found() {
     assert_eq!(parts(&template(THINKS), &thoughtful).1, ["hm</think>a"]);
 }
 
+/// As GLM-5's template: thoughts are kept after the last user's message alone.
+const FORGETS: &str = "{% set last = namespace(user=-1) %}\
+    {% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}\
+    {% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}\
+    {% if m.thoughts and loop.index0 > last.user %}<think>{{ m.thoughts }}{% endif %}</think>{{ (m.content or '') | trim }}<|end|>\
+    {% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|><think>{% endif %}";
+
+/// A conversation whose answers have thoughts.
+fn thoughtful(turns: &[(&str, &str)]) -> Conversation {
+    let mut chat = chat(turns);
+    for message in chat.messages.iter_mut().filter(|message| message["role"] == "assistant") {
+        message["thoughts"] = json!("hm");
+    }
+    chat
+}
+
+#[test]
+fn earlier_turns_are_scored_without_the_thoughts_that_the_template_drops() {
+    let template = template(FORGETS);
+    let turns = thoughtful(&[("user", "q"), ("assistant", "a\n"), ("user", "r"), ("assistant", "b")]);
+    let (text, answers) = parts(&template, &turns);
+    assert_eq!(text, "<|user|>q<|assistant|></think>a<|end|><|user|>r<|assistant|><think>hm</think>b<|end|>");
+    assert_eq!(answers, ["/think>a<|end|>", "hm</think>b<|end|>"]);
+    // Calls of tools before the last user's message lose theirs, too; those after it do not.
+    let work = [("user", "q"), ("assistant", "call"), ("tool", "7"), ("assistant", "x")];
+    let (_, answers) = parts(&template, &thoughtful(&[&work[..], &[("user", "r"), ("assistant", "x")]].concat()));
+    assert_eq!(answers, ["/think>call<|end|>", "/think>x<|end|>", "hm</think>x<|end|>"]);
+    let (_, answers) = parts(&template, &thoughtful(&[&work[..2], &[("user", "r")], &work[1..]].concat()));
+    assert_eq!(answers, ["/think>call<|end|>", "hm</think>call<|end|>", "hm</think>x<|end|>"]);
+    // An answer without content.
+    let mut turns = turns;
+    turns.messages[1]["content"] = Value::Null;
+    assert_eq!(parts(&template, &turns).1, ["/think><|end|>", "hm</think>b<|end|>"]);
+    // The last message alone is rendered with a mark.
+    let marks = "{% for m in messages %}{{ m.role[0] }}{% if loop.last %}<think>{% endif %}{{ m.content }}{% endfor %}";
+    let turns = chat(&[("user", "a"), ("assistant", "b"), ("user", "a"), ("assistant", "b")]);
+    assert_eq!(parts(&self::template(marks), &turns).1, ["ab", "a<think>b"]);
+}
+
+#[test]
+fn a_template_that_keeps_all_thoughts_has_them_scored() {
+    let turns = thoughtful(&[("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]);
+    assert_eq!(parts(&template(THINKS), &turns).1, ["hm</think>a", "hm</think>b"]);
+}
+
 #[test]
 fn arguments_of_calls_may_be_json_text() {
     let call = |arguments: Value| {
@@ -124,10 +169,8 @@ fn what_cannot_be_told_is_refused() {
     assert!(refusal(TURNS, &answered[..1]).contains("no message is the assistant's"));
     let strict = "{{ raise_exception('roles must alternate') }}";
     assert!(refusal(strict, &answered).contains("roles must alternate (line 1 of the template)"));
-    // The last answer alone is rendered with its thoughts.
-    let thoughtful =
-        "{% for m in messages %}{{ m.role[0] }}{% if loop.last %}<think>{% endif %}{{ m.content }}{% endfor %}";
-    assert!(refusal(thoughtful, &[answered, answered].concat()).contains("message 1 is rendered otherwise"));
+    let backwards = "{% for m in messages | reverse %}{{ m.role[0] }}{{ m.content }}{% endfor %}";
+    assert!(refusal(backwards, &[answered, answered].concat()).contains("message 1 is rendered otherwise"));
     assert!(refusal(TURNS, &[("user", "\u{F0000}"), ("assistant", "b")]).contains("U+F0000"));
     assert!(refusal("{{ strftime_now('%Y') }}", &answered).contains("strftime_now"));
 }
