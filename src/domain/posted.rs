@@ -22,7 +22,7 @@ pub(super) fn read(text: &str) -> Result<PatternSpec, String> {
         return Ok(spec);
     }
     match object {
-        Some(_) => Err("it names none of index_topk_pattern, indexer_types, index_topk_freq and model_type".to_owned()),
+        Some(_) => Err("it names none of index_topk_pattern, indexer_types, index_source_layer_ids, index_topk_freq and model_type".to_owned()),
         None => list(text),
     }
 }
@@ -36,10 +36,13 @@ fn object_in(text: &str) -> Option<Map<String, Value>> {
 
 /// Returns the pattern of a config, of overrides, or of what `export` prints as JSON.
 fn of_object(object: &Map<String, Value>) -> Result<Option<PatternSpec>, String> {
-    if let Some(Value::Object(inner)) = object.get("text_config")
-        && let Some(spec) = of_object(inner)?
-    {
-        return Ok(Some(spec));
+    if let Some(Value::Object(inner)) = object.get("text_config") {
+        if let Some(spec) = of_minimax(inner) {
+            return Ok(Some(spec));
+        }
+        if let Some(spec) = of_object(inner)? {
+            return Ok(Some(spec));
+        }
     }
     let given = |key: &str| object.get(key).filter(|value| !value.is_null());
     let read = |key: &str| given(key).map(|value| of_value(value).map_err(|e| format!("in {key}, {e}"))).transpose();
@@ -49,6 +52,10 @@ fn of_object(object: &Map<String, Value>) -> Result<Option<PatternSpec>, String>
         }
         (Some(spec), _) | (None, Some(spec)) => return Ok(Some(spec)),
         (None, None) => {}
+    }
+    // DeepSeek-V4.1's map.
+    if let Some(spec) = read("index_source_layer_ids")? {
+        return Ok(Some(spec));
     }
     for (freq, offset) in FREQUENCIES {
         let number = |key: &str| given(key).and_then(Value::as_u64).map(|n| n as usize);
@@ -64,6 +71,16 @@ fn of_object(object: &Map<String, Value>) -> Result<Option<PatternSpec>, String>
         return Ok(Some(spec));
     }
     Ok(given("model_type").map(|_| PatternSpec::AllFull))
+}
+
+/// Returns the pattern that vLLM makes of MiniMax-M3's overrides, which name no pattern: its offset counts from 0, where
+/// that of other models counts from 1, over the layers that select.
+fn of_minimax(inner: &Map<String, Value>) -> Option<PatternSpec> {
+    let number = |key: &str| inner.get(key).and_then(Value::as_u64).map(|n| n as usize);
+    let says_more = ["index_topk_pattern", "indexer_types", "model_type"].iter().any(|key| inner.contains_key(*key));
+    let is_on = inner.get("use_index_cache").and_then(Value::as_bool) == Some(true) && !says_more;
+    let freq = number("index_topk_freq").filter(|&freq| freq > 0 && is_on)?;
+    Some(PatternSpec::Freq { freq, offset: number("index_skip_topk_offset").unwrap_or(0) + 1 })
 }
 
 /// Names of the frequency rule and its offset, in config.json and in megatron-core.
@@ -190,6 +207,7 @@ mod tests {
             r#"{"indexer_types": ["full","full","shared","shared","full","shared"], "index_topk_freq": 4}"#,
             r#"{"text_config": {"model_type": "m", "index_topk_pattern": "FFSSFS"}, "model_type": "wrapper"}"#,
             r#"{"index_topk_pattern": null, "indexer_types": null, "pattern": "FFSSFS"}"#,
+            r#"--json-model-override-args '{"index_source_layer_ids":[0,1,4]}'"#,
             r#"vllm serve M --hf-overrides '{"index_topk_pattern":"FFSSFS"}' --tensor-parallel-size 8"#,
             r#"--json-model-override-args "{\"index_topk_pattern\": \"FFSSFS\"}""#,
             "{'index_topk_pattern': 'FFSSFS'}",
@@ -204,6 +222,7 @@ mod tests {
         for (text, want) in [
             (r#"{"index_topk_freq": 2, "index_skip_topk_offset": 3}"#, "FFFSFS"),
             (r#"{"index_topk_freq": 4}"#, "FFSSSF"),
+            (r#"{"text_config":{"use_index_cache":true,"index_topk_freq":3,"index_skip_topk_offset":0}}"#, "FSSFSS"),
             ("dsa_indexer_topk_freq=3,\ndsa_indexer_skip_topk_offset=1,", "FSSFSS"),
             (r#"{"model_type": "glm_moe_dsa", "num_hidden_layers": 6}"#, "FFFFFF"),
         ] {
