@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     // A folder may hold a config and no weights, or weights that cannot be read here; its config is simulated anyway.
     if let Some(checkpoint) = folder.and_then(|folder| Checkpoint::open(&folder).ok()) {
         let layers = (0..served.layers).filter(|&layer| checkpoint.stores_indexer(layer));
-        served = served.clone().with_indexers(layers.collect());
+        served = served.clone().with_indexers(layers.collect()).with_copied_indexers(checkpoint.copied_indexers());
     }
     let simulation = interop::simulate(&served);
     let base = match &args.pattern {

@@ -5,7 +5,8 @@
 use serde_json::{Value, json};
 
 use super::python::{has_item, int, list, number};
-use super::served::Served;
+use super::served::{Family, Served};
+use super::sites::renamed;
 use super::strip::{Failure, Reading};
 use crate::domain::Pattern;
 
@@ -104,6 +105,11 @@ pub(super) const TRANSFORMERS: ConfigClass = ConfigClass { is_strict: true, read
 impl ConfigClass {
     /// Fills `indexer_types` from config.json: the key itself beats `index_topk_pattern` beats the frequency (V).
     pub fn fill(&self, served: &Served) -> Result<Filled, Failure> {
+        let filled = self.filled(served)?;
+        if self.is_strict { check_layer_types(served).map(|()| filled) } else { Ok(filled) }
+    }
+
+    fn filled(&self, served: &Served) -> Result<Filled, Failure> {
         if let Some(types) = given(served.file("indexer_types")) {
             self.check(types, LOAD)?;
             return Ok(Filled { types: types.clone(), rule: "indexer_types (config.json)".to_owned() });
@@ -155,6 +161,9 @@ impl ConfigClass {
 
     /// Fills `indexer_types` as the config classes of HY-V4 do: layer 0 and every (l − 1) mod 4 = 0 where it is absent.
     pub fn fill_hy_v4(&self, served: &Served) -> Result<Filled, Failure> {
+        if self.is_strict {
+            check_layer_types(served)?;
+        }
         if let Some(types) = given(served.file("indexer_types")) {
             self.check(types, LOAD)?;
             return Ok(Filled { types: types.clone(), rule: "indexer_types (config.json)".to_owned() });
@@ -163,6 +172,53 @@ impl ConfigClass {
         let types: Vec<&str> = (0..served.as_saved().layers).map(word).collect();
         let rule = "HY-V4's default: F at 0 and where (l − 1) mod 4 = 0".to_owned();
         Ok(Filled { types: json!(types), rule })
+    }
+}
+
+/// What `layer_types` may hold in transformers 5.23.0 (`configuration_utils.py`, `ALLOWED_ATTN_LAYER_TYPES`).
+const LAYER_TYPES: [&str; 14] = [
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "window_attention",
+    "indexed_attention",
+    "compressed_sparse_attention",
+    "heavily_compressed_attention",
+    "minimax_m3_sparse",
+    "conv",
+    "moe",
+    "hybrid",
+    "hybrid_sliding",
+    "reference_sliding_attention",
+    "linear_attention",
+];
+/// The same of DeepSeek-V4's class, which cuts a longer list off (`configuration_deepseek_v4.py`).
+const LAYER_TYPES_V4: [&str; 3] = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"];
+
+/// Checks `layer_types` of config.json as the classes of transformers do: known names after renaming, one per layer.
+pub(super) fn check_layer_types(served: &Served) -> Result<(), Failure> {
+    let Some(types) = given(served.file("layer_types")) else { return Ok(()) };
+    let words: Option<Vec<&str>> = types.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+    // Two classes have no such field, and check an attribute alone.
+    let class = "StrictDataclassClassValidationError";
+    let Some(words) = words else {
+        let is_field = !matches!(served.family, Family::DeepseekV3 | Family::Longcat);
+        let error = if is_field { "StrictDataclassFieldValidationError" } else { class };
+        return Err(Failure::new(error, LOAD, format!("layer_types is {types}, no list of strings")));
+    };
+    let wrong = |reason: String| Err(Failure::new(class, LOAD, reason));
+    let is_v4 = served.family == Family::DeepseekV4;
+    let known = if is_v4 { &LAYER_TYPES_V4[..] } else { &LAYER_TYPES };
+    let layers = served.file("num_hidden_layers").and_then(Value::as_u64).map(|layers| layers as usize);
+    let words = if is_v4 { &words[..words.len().min(layers.unwrap_or(words.len()))] } else { &words[..] };
+    if let Some(word) = words.iter().find(|word| !known.contains(&renamed(word))) {
+        return wrong(format!("'{word}' in layer_types is no layer type that it knows"));
+    }
+    match layers {
+        Some(layers) if layers != words.len() => {
+            wrong(format!("layer_types has {} entries for {layers} layers", words.len()))
+        }
+        _ => Ok(()),
     }
 }
 

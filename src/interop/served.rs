@@ -75,6 +75,8 @@ pub struct Served {
     pub stages: Stages,
     /// Layers whose indexer weights the checkpoint has; `None` where nobody looked.
     pub indexers: Option<LayerSet>,
+    /// Layers whose stored indexer only repeats that of their source layer.
+    pub copied: LayerSet,
     /// Keys of `overrides` that do not reach a nested config.
     pub stray: Vec<String>,
     /// Whether `overrides` hold a `text_config` for which the engine's config has no such part.
@@ -125,6 +127,7 @@ impl Served {
             nested,
             stages: Stages::one(layers),
             indexers: None,
+            copied: LayerSet::default(),
             stray: Vec::new(),
             replaces_text_config: false,
             file,
@@ -182,6 +185,12 @@ impl Served {
     /// Adds the layers whose indexer weights the checkpoint has.
     pub fn with_indexers(mut self, indexers: LayerSet) -> Self {
         self.indexers = Some(indexers);
+        self
+    }
+
+    /// Adds the layers whose stored indexer only repeats that of their source layer, which the config calls shared.
+    pub fn with_copied_indexers(mut self, layers: LayerSet) -> Self {
+        self.copied = layers;
         self
     }
 

@@ -160,6 +160,17 @@ fn general(served: &Served, strips: &[Strip]) -> Vec<Warning> {
     if !served.stray.is_empty() {
         warn(format!("overrides {} are not nested in text_config", served.stray.join(", ")), "nest them");
     }
+    if !served.copied.is_empty() {
+        let copied: Vec<usize> = served.copied.iter().collect();
+        let runs = |strip: &&Strip| copied.iter().any(|&layer| strip.marks.get(layer) == Some(&Mark::Full));
+        let engines: Vec<&str> = strips.iter().filter(runs).map(|strip| strip.engine).collect();
+        let which = if engines.is_empty() { String::new() } else { format!("; {} would run them", engines.join(", ")) };
+        warn(
+            format!("the checkpoint stores copies of the source layer's indexer in {}{which}", list(&copied)),
+            "they were not trained for these layers: serve the native pattern, as 'indexscope export MODEL --pattern \
+             native' writes it for every engine",
+        );
+    }
     match served.late("index_topk") {
         None if served.family == Family::DeepseekV32 => warn(
             "the config has no index_topk: vLLM raises AttributeError, SGLang runs dense attention".to_owned(),

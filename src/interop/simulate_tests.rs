@@ -302,3 +302,57 @@ fn configs_that_cannot_be_used_say_why() {
     assert!(matches!(glm.clone().with_overrides("4"), Err(SimulateError::Overrides(_))));
     assert!(matches!(glm.with_stages("2,3".parse().unwrap()), Err(SimulateError::Stages(_))));
 }
+
+/// Executed: the config classes of transformers 5.23.0 on these lists, with 2 layers.
+#[test]
+fn layer_types_are_checked_as_transformers_checks_them() {
+    let (indexed, field, class) =
+        ("indexed_attention", "StrictDataclassFieldValidationError", "StrictDataclassClassValidationError");
+    let glm = ["glm_moe_dsa", "glm5_next", "hy_v4", "mistral_large4", "deepseek_v32", "dots3_note", "minimax_m3_vl"];
+    let plain = ["deepseek_v3", "longcat_flash"];
+    for (types, of_fields, of_attributes) in [
+        (json!([indexed, "deepseek_sparse_attention"]), None, None),
+        (json!(null), None, None),
+        (json!([indexed, "sparse"]), Some(class), Some(class)),
+        (json!([indexed]), Some(class), Some(class)),
+        (json!([indexed, indexed, indexed]), Some(class), Some(class)),
+        (json!([]), Some(class), Some(class)),
+        (json!(indexed), Some(field), Some(class)),
+        (json!([1, 1]), Some(field), Some(class)),
+    ] {
+        for (models, want) in [(&glm[..], of_fields), (&plain[..], of_attributes)] {
+            for model in models {
+                let served = served(model, 2, &json!({ "layer_types": types, "num_hidden_layers": 2 }));
+                let failure = strip(&served, "transformers").failure.map(|failure| failure.error);
+                assert_eq!(failure, want, "{model} {types}");
+            }
+        }
+    }
+    let v4 = |types: Value| {
+        let served = served("deepseek_v4", 2, &json!({ "layer_types": types }));
+        strip(&served, "transformers").failure.map(|failure| failure.error)
+    };
+    let csa = "compressed_sparse_attention";
+    assert_eq!([v4(json!([csa, csa])), v4(json!([csa, csa, csa]))], [None, None]);
+    assert_eq!([v4(json!([csa, indexed])), v4(json!([csa]))], [Some(class); 2]);
+    // The engines that load the same class fail likewise, and an override comes after the check.
+    let glm = served("glm_moe_dsa", 2, &json!({ "layer_types": [indexed] }));
+    for engine in ["vLLM", "SGLang"] {
+        assert_eq!(strip(&glm, engine).failure.map(|failure| failure.error), Some(class), "{engine}");
+    }
+    let fewer = served("glm_moe_dsa", 2, &json!({ "layer_types": [indexed, indexed] }));
+    let fewer = fewer.with_overrides(r#"{"num_hidden_layers": 1}"#).unwrap();
+    assert_eq!(strip(&fewer, "vLLM").failure, None);
+}
+
+#[test]
+fn copies_of_indexers_are_named_with_the_engines_that_would_run_them() {
+    let keys = json!({ "indexer_types": ["full", "full", "full", "shared", "shared", "full"] });
+    let copies = served("glm_moe_dsa", 6, &keys).with_copied_indexers([3, 4].into_iter().collect());
+    let text = said(&copies);
+    assert!(text.contains("copies of the source layer's indexer in layers 3, 4; vLLM, "), "{text}");
+    let both = json!({ "indexer_types": keys["indexer_types"], "index_topk_pattern": "FFFSSF" });
+    let text = said(&served("glm_moe_dsa", 6, &both).with_copied_indexers([3, 4].into_iter().collect()));
+    assert!(!text.contains("; vLLM, ") && text.contains("in layers 3, 4"), "{text}");
+    assert!(!said(&served("glm_moe_dsa", 6, &keys)).contains("copies of"));
+}

@@ -19,7 +19,7 @@ const RENAMED: [(&str, &str); 4] = [
 ];
 
 /// Returns the present name of a layer type.
-fn renamed(word: &str) -> &str {
+pub(super) fn renamed(word: &str) -> &str {
     RENAMED.iter().find(|(old, _)| *old == word).map_or(word, |(_, new)| new)
 }
 
@@ -36,7 +36,7 @@ impl Served {
         let owns = |layer: usize| match (self.family, layer_types) {
             (Family::Glm5Next, Some(list)) => has(list, layer, &["indexed_attention", "full_attention"]),
             (Family::Glm5Next, None) => layer % 4 == 3,
-            (Family::Dots3, Some(list)) => has(list, layer, &["full_attention"]),
+            (Family::Dots3, Some(list)) => has(list, layer, &["full_attention", "indexed_attention"]),
             (Family::DeepseekV4, Some(list)) => has(list, layer, &["compressed_sparse_attention"]),
             (Family::DeepseekV4, None) if types("compress_ratios").is_some() => self.ratio(layer) == Some(4),
             (Family::DeepseekV4, None) => layer >= 2 && layer % 2 == 1,

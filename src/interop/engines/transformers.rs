@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 use super::super::Target;
 use super::super::python::item_is;
 use super::super::recipe::{Recipe, Route};
-use super::super::rules::{BUILD, Filled, LOAD, TRANSFORMERS, asked};
+use super::super::rules::{BUILD, Filled, LOAD, TRANSFORMERS, asked, check_layer_types};
 use super::super::served::{Family, Served};
 use super::super::strip::{Failure, Mark, Reading};
 use super::Reader;
@@ -28,6 +28,15 @@ pub(in super::super) const READER: Reader = Reader {
 };
 
 fn read(served: &Served) -> Reading {
+    let has_class = !matches!(served.family, Family::DeepseekV41 | Family::Other);
+    // Classes that derive indexer_types check layer_types after them.
+    let derives = matches!(served.family, Family::Glm | Family::Glm5Next | Family::MistralLarge4 | Family::HyV4);
+    if has_class
+        && !derives
+        && let Err(failure) = check_layer_types(served)
+    {
+        return Reading::fails("layer_types", failure);
+    }
     let filled = match served.family {
         Family::Glm | Family::Glm5Next | Family::MistralLarge4 => TRANSFORMERS.fill(served),
         Family::HyV4 => TRANSFORMERS.fill_hy_v4(served),
