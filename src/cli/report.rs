@@ -132,7 +132,8 @@ fn gather(args: &Args) -> Result<Report, CliError> {
     let session = Session::read(&args.session)?;
     let recorded = args.trace.as_deref().map(|path| overlap(path, &session)).transpose()?;
     let target = args.config.as_deref().map(interop::Target::of_config).transpose()?;
-    let stages = args.stages.clone().unwrap_or_else(|| Stages::one(session.pattern.len()));
+    let layers = target.as_ref().map_or(session.pattern.len(), |target| target.sites().layers());
+    let stages = args.stages.clone().unwrap_or_else(|| Stages::one(layers));
     if let Some(target) = &target {
         target.constraints.check(session.pattern)?;
     }
