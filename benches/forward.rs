@@ -88,10 +88,11 @@ fn forward(model: &Model, ids: &[u32], pattern: Pattern) -> Result<PhaseTimes> {
 /// Operations of a forward with logits for every token, attention in its latent form.
 fn flop(model: &Model, length: usize, pattern: Pattern) -> f64 {
     let geometry = geometry(model.config());
-    let step = Step { logits: length as f64, ..Step::prefill(length, geometry.topk) };
-    let work = geometry.work(step, Widths { weight: 4.0, latent: 4.0, index_key: 4.0 });
+    let work = geometry.work(Step::Prefill(length), Widths { weight: 4.0, latent: 4.0, index_key: 4.0 });
     let indexer = work.index_projections.flops + work.index_scores.flops;
-    work.products.flops + work.attention.flops + indexer * pattern.full_count() as f64
+    // A prefill has logits for its last token.
+    let other_logits = 2.0 * (geometry.hidden * geometry.vocab * (length - 1)) as f64;
+    work.products.flops + other_logits + work.attention.flops + indexer * pattern.full_count() as f64
 }
 
 /// Operations per second of square f32 products on all cores, the best of five.

@@ -2,8 +2,55 @@
 //!
 //! One multiplication and one addition are two operations. Norms, rotations, routing and softmax are not counted.
 
-/// The sizes that decide the cost of a forward; the names are those of config.json.
+/// Attention of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionSizes {
+    /// Weights of its projections.
+    pub weights: usize,
+    /// Numbers that one key leaves in the cache.
+    pub row: usize,
+    /// Multiplications for one query and one key: the score and the weighted sum, of all heads.
+    pub pair: usize,
+}
+
+/// Keys that every query of some layers reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reads {
+    /// How many layers.
+    pub layers: usize,
+    /// Tokens that one key stands for.
+    pub unit: usize,
+    /// Most keys per query; `None` for all that are visible.
+    pub most: Option<usize>,
+    /// Weights of what makes a key of several tokens.
+    pub weights: usize,
+}
+
+/// One indexer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct IndexSizes {
+    /// Layers that can own one.
+    pub sites: usize,
+    /// Weights.
+    pub weights: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Per-head width.
+    pub dim: usize,
+    /// Tokens that one index key stands for.
+    pub unit: usize,
+    /// Whether a score is the weighted sum of the heads; each head selects for itself otherwise.
+    pub sums_heads: bool,
+    /// Scores of one head that go into one score that is written: the keys of a block.
+    pub pooled: usize,
+    /// Whether engines store index keys in FP8 where the accelerator has it.
+    pub is_fp8: bool,
+    /// Units that a query selects.
+    pub topk: usize,
+}
+
+/// The sizes that decide the cost of a forward; the names are those of config.json.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Geometry {
     /// Layers with a dense MLP.
     pub dense_layers: usize,
@@ -11,18 +58,10 @@ pub struct Geometry {
     pub sparse_layers: usize,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Width of the query latent.
-    pub q_lora: usize,
-    /// Width of the key-value latent.
-    pub kv_lora: usize,
-    /// Per-head width of queries without rotation.
-    pub nope: usize,
-    /// Rotated width.
-    pub rope: usize,
-    /// Per-head width of values.
-    pub value: usize,
+    /// Every layer's attention.
+    pub attention: AttentionSizes,
+    /// What queries read, by kind of key; a layer may read several kinds.
+    pub reads: Vec<Reads>,
     /// Width of dense MLPs.
     pub dense_width: usize,
     /// Routed experts.
@@ -35,12 +74,8 @@ pub struct Geometry {
     pub shared_width: usize,
     /// Token ids.
     pub vocab: usize,
-    /// k.
-    pub topk: usize,
-    /// Indexer heads.
-    pub index_heads: usize,
-    /// Per-head width of the indexer.
-    pub index_dim: usize,
+    /// The indexers.
+    pub index: IndexSizes,
 }
 
 /// Bytes per stored number.
@@ -71,37 +106,73 @@ impl std::ops::Mul<f64> for Count {
     }
 }
 
+impl std::ops::Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
 /// One step of a model: the tokens that pass through it together.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// Tokens that pass through every layer.
-    pub tokens: f64,
-    /// Sum of keys that they see.
-    pub visible: f64,
-    /// Sum of keys that they select.
-    pub selected: f64,
-    /// Latents that attention reads from memory. In prefill every one once: neighbouring queries select much the
-    /// same keys, and caches serve the rest.
-    pub gathered: f64,
-    /// Cached tokens whose index keys are read, once per sequence.
-    pub cached: f64,
-    /// Tokens whose logits are computed.
-    pub logits: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A whole sequence of so many tokens, with logits for the last.
+    Prefill(usize),
+    /// One more token of each of several sequences.
+    Decode {
+        /// Tokens that each of them holds, the new one included.
+        context: usize,
+        /// Sequences.
+        batch: usize,
+    },
 }
 
 impl Step {
-    /// Returns the prefill of one sequence of `context` tokens, with logits for the last.
-    pub fn prefill(context: usize, topk: usize) -> Self {
-        let (t, k) = (context as f64, context.min(topk) as f64);
-        let selected = k * (k + 1.0) / 2.0 + (t - k) * k;
-        Self { tokens: t, visible: t * (t + 1.0) / 2.0, selected, gathered: t, cached: t, logits: 1.0 }
+    /// Returns the tokens that pass through every layer.
+    fn tokens(self) -> f64 {
+        match self {
+            Self::Prefill(context) => context as f64,
+            Self::Decode { batch, .. } => batch as f64,
+        }
     }
 
-    /// Returns one decode step of `batch` sequences that each hold `context` tokens.
-    pub fn decode(context: usize, topk: usize, batch: usize) -> Self {
-        let (t, b) = (context as f64, batch as f64);
-        let selected = b * context.min(topk) as f64;
-        Self { tokens: b, visible: b * t, selected, gathered: selected, cached: b * t, logits: b }
+    /// Returns the tokens whose logits are computed.
+    fn logits(self) -> f64 {
+        if let Self::Decode { batch, .. } = self { batch as f64 } else { 1.0 }
+    }
+
+    /// Returns the pairs of a query and a key of `unit` tokens, where a query reads at most `most` of the complete ones.
+    fn pairs(self, unit: usize, most: Option<usize>) -> f64 {
+        match self {
+            Self::Prefill(context) => {
+                let (t, u) = (context as f64, unit as f64);
+                // Units up to which the number that a query sees grows.
+                let n = most.map_or(context / unit, |most| most.min(context / unit)) as f64;
+                u * n * (n - 1.0) / 2.0 + n * (t - n * u + 1.0)
+            }
+            Self::Decode { context, batch } => {
+                let seen = context / unit;
+                (batch * most.map_or(seen, |most| most.min(seen))) as f64
+            }
+        }
+    }
+
+    /// Returns the keys of `unit` tokens that attention reads from memory. In prefill every one once: neighbouring
+    /// queries select much the same keys, and caches serve the rest.
+    fn gathered(self, unit: usize, most: Option<usize>) -> f64 {
+        match self {
+            Self::Prefill(context) => (context / unit) as f64,
+            Self::Decode { .. } => self.pairs(unit, most),
+        }
+    }
+
+    /// Returns the cached index keys of `unit` tokens, which are read once per sequence.
+    fn cached(self, unit: usize) -> f64 {
+        match self {
+            Self::Prefill(context) => (context / unit) as f64,
+            Self::Decode { context, batch } => (batch * (context / unit)) as f64,
+        }
     }
 }
 
@@ -131,61 +202,52 @@ impl Geometry {
 
     /// Counts one step.
     pub fn work(&self, step: Step, widths: Widths) -> Work {
-        let keys = step.visible * self.index_heads as f64 * self.index_dim as f64;
-        let written = step.visible * SCORE_BYTES;
-        let latent = (self.kv_lora + self.rope) as f64;
-        let layers = self.layers() as f64;
-        let pair = self.heads as f64 * (latent + self.kv_lora as f64);
+        let IndexSizes { weights, heads, dim, unit, sums_heads, pooled, .. } = self.index;
+        let visible = step.pairs(unit, None);
+        let sums = if sums_heads { 2.0 * visible * heads as f64 } else { 0.0 };
+        let scores = if sums_heads { visible } else { visible * heads as f64 / pooled as f64 };
+        let written = scores * SCORE_BYTES;
+        let attention = self.reads.iter().map(|reads| {
+            let rows = step.gathered(reads.unit, reads.most) * self.attention.row as f64;
+            let flops = 2.0 * step.pairs(reads.unit, reads.most) * self.attention.pair as f64;
+            Count { flops, bytes: rows * widths.latent } * reads.layers as f64
+        });
         Work {
-            index_projections: products(self.index_weights(), self.index_weights(), step.tokens, widths),
-            // Every score is a weighted sum over heads of rectified dot products.
+            index_projections: products(weights as f64, weights as f64, step.tokens(), widths),
             index_scores: Count {
-                flops: 2.0 * keys + 2.0 * step.visible * self.index_heads as f64,
-                bytes: written + step.cached * self.index_dim as f64 * widths.index_key,
+                flops: 2.0 * visible * (heads * dim) as f64 + sums,
+                bytes: written + step.cached(unit) * dim as f64 * widths.index_key,
             },
             topk: Count { flops: 0.0, bytes: written },
             products: self.products(step, widths),
-            attention: Count { flops: 2.0 * step.selected * pair, bytes: step.gathered * latent * widths.latent }
-                * layers,
+            attention: attention.fold(Count::default(), |sum, one| sum + one),
         }
     }
 
     /// Returns the bytes of index keys that one token leaves in the KV cache, per Full layer.
     pub fn index_key_bytes(&self, widths: Widths) -> f64 {
-        self.index_dim as f64 * widths.index_key
-    }
-
-    /// Weights of one indexer.
-    fn index_weights(&self) -> f64 {
-        (self.q_lora * self.index_heads * self.index_dim + self.hidden * (self.index_dim + self.index_heads)) as f64
-    }
-
-    /// Weights of one layer's attention in its latent form.
-    fn attention_weights(&self) -> f64 {
-        let queries = self.hidden * self.q_lora + self.q_lora * self.heads * (self.nope + self.rope);
-        let keys = self.hidden * (self.kv_lora + self.rope);
-        let absorbed = self.heads * self.kv_lora * (self.nope + self.value);
-        (queries + keys + absorbed + self.heads * self.value * self.hidden) as f64
+        self.index.dim as f64 * widths.index_key / self.index.unit as f64
     }
 
     fn products(&self, step: Step, widths: Widths) -> Count {
         let mlp = |width: usize| 3.0 * (self.hidden * width) as f64;
         let router = (self.hidden * self.experts) as f64;
         // Experts that at least one token is routed to, if every expert is as likely.
-        let idle = (1.0 - self.experts_per_token as f64 / self.experts.max(1) as f64).powf(step.tokens);
+        let idle = (1.0 - self.experts_per_token as f64 / self.experts.max(1) as f64).powf(step.tokens());
         let touched = self.experts as f64 * (1.0 - idle);
         let shared = mlp(self.shared_width) + router;
         let sparse_used = shared + mlp(self.expert_width) * self.experts_per_token as f64;
         let sparse_read = shared + mlp(self.expert_width) * touched;
         let layer = |mlp_used: f64, mlp_read: f64| {
-            let attention = self.attention_weights();
-            products(attention + mlp_used, attention + mlp_read, step.tokens, widths)
+            let attention = self.attention.weights as f64;
+            products(attention + mlp_used, attention + mlp_read, step.tokens(), widths)
         };
         let head = (self.hidden * self.vocab) as f64;
         let dense = layer(mlp(self.dense_width), mlp(self.dense_width)) * self.dense_layers as f64;
         let sparse = layer(sparse_used, sparse_read) * self.sparse_layers as f64;
-        let head = products(head, head, step.logits, widths);
-        Count { flops: dense.flops + sparse.flops + head.flops, bytes: dense.bytes + sparse.bytes + head.bytes }
+        let head = products(head, head, step.logits(), widths);
+        let makers = self.reads.iter().map(|reads| (reads.layers * reads.weights) as f64).sum();
+        dense + sparse + head + products(makers, makers, step.tokens(), widths)
     }
 }
 
@@ -199,43 +261,48 @@ pub(super) mod tests {
     use super::*;
 
     /// A model small enough to count by hand.
-    const SMALL: Geometry = Geometry {
-        dense_layers: 1,
-        sparse_layers: 2,
-        hidden: 10,
-        heads: 2,
-        q_lora: 4,
-        kv_lora: 6,
-        nope: 3,
-        rope: 2,
-        value: 5,
-        dense_width: 20,
-        experts: 4,
-        experts_per_token: 1,
-        expert_width: 7,
-        shared_width: 7,
-        vocab: 100,
-        topk: 3,
-        index_heads: 2,
-        index_dim: 4,
-    };
+    fn small() -> Geometry {
+        Geometry {
+            dense_layers: 1,
+            sparse_layers: 2,
+            hidden: 10,
+            attention: AttentionSizes { weights: 356, row: 8, pair: 2 * (8 + 6) },
+            reads: vec![Reads { layers: 3, unit: 1, most: Some(3), weights: 0 }],
+            dense_width: 20,
+            experts: 4,
+            experts_per_token: 1,
+            expert_width: 7,
+            shared_width: 7,
+            vocab: 100,
+            index: IndexSizes {
+                sites: 3,
+                weights: 92,
+                heads: 2,
+                dim: 4,
+                unit: 1,
+                sums_heads: true,
+                pooled: 1,
+                is_fp8: true,
+                topk: 3,
+            },
+        }
+    }
 
     const WIDTHS: Widths = Widths { weight: 2.0, latent: 2.0, index_key: 1.0 };
 
     #[test]
     fn prefill_of_a_small_model_as_counted_by_hand() {
         // Five tokens see 1 + 2 + 3 + 4 + 5 keys and select 1 + 2 + 3 + 3 + 3.
-        let step = Step::prefill(5, 3);
-        assert_eq!((step.visible, step.selected), (15.0, 12.0));
-        let work = SMALL.work(step, WIDTHS);
+        let step = Step::Prefill(5);
+        assert_eq!((step.pairs(1, None), step.pairs(1, Some(3))), (15.0, 12.0));
+        let work = small().work(step, WIDTHS);
         // 2 heads × 4 wide, and the weighted sum of 2 heads; 15 scores of 4 bytes written, 5 keys of 4 bytes read.
         assert_eq!(work.index_scores, Count { flops: (2 * 15 * 8 + 2 * 15 * 2) as f64, bytes: (60 + 20) as f64 });
         assert_eq!(work.topk, Count { flops: 0.0, bytes: 60.0 });
-        // 4·8 of the queries, 10·4 of the key, 10·2 of the heads' weights.
         assert_eq!(work.index_projections, Count { flops: (2 * 5 * 92) as f64, bytes: 184.0 });
         // 12 pairs × 2 heads × (8 for the score + 6 for the sum), 5 latents of 8 numbers, in each of 3 layers.
         assert_eq!(work.attention, Count { flops: (3 * 2 * 12 * 2 * 14) as f64, bytes: (3 * 5 * 8 * 2) as f64 });
-        // Attention 10·4 + 4·2·5 + 10·8 + 2·6·(3 + 5) + 2·5·10 = 356; dense 3·10·20; expert 3·10·7; router 10·4.
+        // Attention 356; dense 3·10·20; expert 3·10·7; router 10·4.
         let flops = 2 * 5 * (356 + 600) + 2 * 2 * 5 * (356 + 210 + 210 + 40) + 2 * 1000;
         assert_eq!(work.products.flops, f64::from(flops));
         let touched = 4.0 * (1.0 - 0.75f64.powi(5));
@@ -245,17 +312,51 @@ pub(super) mod tests {
 
     #[test]
     fn a_decode_step_reads_every_index_key_and_k_latents() {
-        let work = SMALL.work(Step::decode(50, 3, 2), WIDTHS);
+        let work = small().work(Step::Decode { context: 50, batch: 2 }, WIDTHS);
         assert_eq!(work.index_scores.bytes, (2 * 50 * 4 + 2 * 50 * 4) as f64);
         assert_eq!(work.attention.bytes, (3 * 2 * 3 * 8 * 2) as f64);
-        assert_eq!(SMALL.index_key_bytes(WIDTHS), 4.0);
-        assert_eq!(SMALL.layers(), 3);
+        assert_eq!(small().index_key_bytes(WIDTHS), 4.0);
+        assert_eq!(small().layers(), 3);
     }
 
     #[test]
     fn up_to_k_tokens_every_visible_key_is_selected() {
-        let step = Step::prefill(3, 8);
-        assert_eq!((step.visible, step.selected), (6.0, 6.0));
-        assert_eq!(Step::decode(5, 8, 1).selected, 5.0);
+        let step = Step::Prefill(3);
+        assert_eq!((step.pairs(1, None), step.pairs(1, Some(8))), (6.0, 6.0));
+        assert_eq!(Step::Decode { context: 5, batch: 1 }.pairs(1, Some(8)), 5.0);
+    }
+
+    #[test]
+    fn keys_of_several_tokens_count_once_they_are_complete() {
+        // Queries 1 … 10 see 0 0 0 1 1 1 1 2 2 2 entries of 4 tokens.
+        let step = Step::Prefill(10);
+        assert_eq!((step.pairs(4, None), step.pairs(4, Some(1))), (10.0, 7.0));
+        assert_eq!((step.gathered(4, Some(1)), step.cached(4)), (2.0, 2.0));
+        assert_eq!(Step::Decode { context: 10, batch: 3 }.pairs(4, None), 6.0);
+        let entries = Geometry { index: IndexSizes { unit: 4, ..small().index }, ..small() };
+        let work = entries.work(step, WIDTHS);
+        assert_eq!(work.index_scores, Count { flops: (2 * 10 * 8 + 2 * 10 * 2) as f64, bytes: (40 + 8) as f64 });
+        assert_eq!(entries.index_key_bytes(WIDTHS), 1.0);
+    }
+
+    #[test]
+    fn heads_that_select_for_themselves_write_one_score_per_block() {
+        let index = IndexSizes { sums_heads: false, pooled: 5, ..small().index };
+        let work = Geometry { index, ..small() }.work(Step::Prefill(5), WIDTHS);
+        // 15 pairs of 2 heads, a fifth of which is written at 4 bytes; 5 keys of 4 bytes.
+        assert_eq!(work.index_scores, Count { flops: (2 * 15 * 8) as f64, bytes: (24 + 20) as f64 });
+        assert_eq!(work.topk.bytes, 24.0);
+    }
+
+    #[test]
+    fn layers_that_read_several_kinds_of_keys_do_the_work_of_all() {
+        let reads = vec![
+            Reads { layers: 3, unit: 1, most: Some(2), weights: 0 },
+            Reads { layers: 2, unit: 4, most: None, weights: 7 },
+        ];
+        let both = Geometry { reads, ..small() }.work(Step::Decode { context: 9, batch: 1 }, WIDTHS);
+        assert_eq!(both.attention.flops, (2 * 28 * (3 * 2 + 2 * 2)) as f64);
+        let one = small().work(Step::Decode { context: 9, batch: 1 }, WIDTHS);
+        assert_eq!(both.products.flops - one.products.flops, (2 * 2 * 7) as f64);
     }
 }

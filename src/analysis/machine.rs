@@ -104,20 +104,25 @@ impl Machine {
     /// Returns the bytes per stored number.
     pub fn widths(&self) -> Widths {
         let weight = if self.weights == Weights::Fp8 { 1.0 } else { 2.0 };
-        let scaled = 1.0 + SCALE_BYTES / self.geometry.index_dim as f64;
-        Widths { weight, latent: 2.0, index_key: if self.gpu.fp8_tflops.is_some() { scaled } else { 2.0 } }
+        let scaled = 1.0 + SCALE_BYTES / self.geometry.index.dim as f64;
+        Widths { weight, latent: 2.0, index_key: if self.index_fp8().is_some() { scaled } else { 2.0 } }
+    }
+
+    /// Returns the FP8 rate where index keys are stored in FP8.
+    fn index_fp8(&self) -> Option<f64> {
+        self.gpu.fp8_tflops.filter(|_| self.geometry.index.is_fp8)
     }
 
     /// Predicts the prefill of one sequence with `full` Full layers.
     pub fn prefill(&self, context: usize, full: usize) -> Seconds {
-        let work = self.geometry.work(Step::prefill(context, self.geometry.topk), self.widths());
+        let work = self.geometry.work(Step::Prefill(context), self.widths());
         let seconds = self.seconds(work, full, self.efficiency.bandwidth);
         Seconds { other: seconds.rest * self.efficiency.other, ..seconds }
     }
 
     /// Predicts one decode step of `batch` sequences with `full` Full layers.
     pub fn decode(&self, context: usize, batch: usize, full: usize) -> Seconds {
-        let work = self.geometry.work(Step::decode(context, self.geometry.topk, batch), self.widths());
+        let work = self.geometry.work(Step::Decode { context, batch }, self.widths());
         self.seconds(work, full, self.efficiency.index_bandwidth)
     }
 
@@ -130,7 +135,7 @@ impl Machine {
             (count.flops / (tflops * 1e12)).max(count.bytes / (self.gpu.bandwidth_gbs * 1e9 * share))
         };
         let indexer = roof(work.index_projections, weights * products, bandwidth)
-            + roof(work.index_scores, fp8 * index_scores, index_bandwidth)
+            + roof(work.index_scores, self.index_fp8().unwrap_or(bf16) * index_scores, index_bandwidth)
             + roof(work.topk, fp8, index_bandwidth)
             + indexer_us * 1e-6;
         let rest = roof(work.products, weights * products, bandwidth)

@@ -12,7 +12,7 @@ use crate::checkpoint::{CONFIG_FILE, Config};
 use crate::domain::{Role, SelectionUnit};
 use crate::engine::geometry;
 use crate::input;
-use crate::interop::INDEX_KEYS;
+use crate::interop::{IndexKeys, index_keys};
 
 /// The sheets that come with the program.
 const SHEETS: &str = include_str!("../../assets/hardware.toml");
@@ -63,6 +63,10 @@ struct Question {
     /// Full layers of the checkpoint as it is; savings are against these.
     native: usize,
     retentions: Vec<Retention>,
+    /// What an index stands for.
+    unit: SelectionUnit,
+    /// Engines that hold index keys of Full layers only.
+    freed_by: Vec<IndexKeys>,
 }
 
 /// Predicted time of a workload.
@@ -85,22 +89,18 @@ pub fn run(args: Args) -> Result<(), CliError> {
         return Err(CliError::run(format!("'{}' is of type {kind}, which has no indexers to share", path.display()))
             .hint("give the config.json of a DSA model, such as DeepSeek-V3.2 or GLM-5"));
     }
-    if config.unit() != SelectionUnit::Token {
-        let kind = config.family.model_type();
-        return Err(CliError::run(format!("what sharing saves is not predicted for models of type {kind} yet"))
-            .hint("measure it: indexscope bench, with the checkpoint"));
-    }
     let (sheet, gpu) = hardware(&args.hardware)?;
     let weights = if args.weights == WeightsArg::Fp8 { Weights::Fp8 } else { Weights::Bf16 };
     let machine = Machine { gpu, efficiency: sheet.efficiency, weights, geometry: geometry(&config) };
     let native = config.roles.iter().filter(|&&role| role == Role::Full).count().max(1);
     let keep = |n: usize| {
         let name = if n == 1 { "all".to_owned() } else { format!("1/{n}") };
-        Retention { name, full: config.num_hidden_layers.div_ceil(n).min(native) }
+        Retention { name, full: config.sites().len().div_ceil(n).min(native) }
     };
     let mut retentions: Vec<Retention> = KEEP.into_iter().map(keep).collect();
     retentions.push(Retention { name: "ceiling".to_owned(), full: 1 });
-    let question = Question { machine, batch: args.batch.get(), native, retentions };
+    let (unit, freed_by) = (config.unit(), index_keys(config.family.model_type()));
+    let question = Question { machine, batch: args.batch.get(), native, retentions, unit, freed_by };
     let workload = args.workload.as_deref().map(|path| Ok::<_, CliError>(question.workload(&requests(path)?)));
     let workload = workload.transpose()?;
     let model = path.display().to_string();
@@ -206,7 +206,7 @@ impl Question {
             json!({
                 "keep": r.name,
                 "full": r.full,
-                "shared": machine.geometry.layers() - r.full,
+                "shared": machine.geometry.index.sites - r.full,
                 "shortest_context": {"saving": LEAST, "prefill": prefill, "decode": decode},
                 "contexts": contexts().map(|t| at(r.full, t)).collect::<Vec<_>>(),
             })
@@ -224,12 +224,14 @@ impl Question {
             "weights": if machine.weights == Weights::Fp8 { "fp8" } else { "bf16" },
             "batch": self.batch,
             "layers": machine.geometry.layers(),
+            "sites": machine.geometry.index.sites,
             "native_full": self.native,
-            "index_topk": machine.geometry.topk,
+            "index_topk": machine.geometry.index.topk,
+            "unit": self.unit,
             "indexer_share": share.collect::<Vec<_>>(),
             "results": results.collect::<Vec<_>>(),
             "index_key_bytes_per_token_and_layer": machine.geometry.index_key_bytes(machine.widths()),
-            "index_keys_freed_by": INDEX_KEYS,
+            "index_keys_freed_by": self.freed_by,
         });
         if let Some(w) = workload {
             let of = |(r, &(seconds, saving)): (&Retention, &(f64, f64))| json!({"keep": r.name, "full": r.full, "seconds": seconds, "saving": saving});
@@ -289,9 +291,12 @@ impl Question {
                 machine.gpu.name
             ),
             format!(
-                "against the {} Full of {} layers that config.json has; 'ceiling' keeps layer 0 only; decode of {} sequence(s)",
+                "against the {} Full of {} layers that select {} {} in config.json; 'ceiling' keeps the first only; decode \
+                 of {} sequence(s)",
                 self.native,
-                machine.geometry.layers(),
+                machine.geometry.index.sites,
+                machine.geometry.index.topk,
+                self.unit.plural(),
                 self.batch
             ),
         ];
@@ -308,11 +313,16 @@ impl Question {
                 LEAST * 100.0
             ));
         }
-        let frees: Vec<String> = INDEX_KEYS.iter().map(|one| format!("{} ({})", one.engine, one.version)).collect();
-        notes.push(format!(
-            "'saved MiB' is memory that these engines give back, as they hold index keys of Full layers only: {}",
-            frees.join(", ")
-        ));
+        let frees: Vec<String> = self.freed_by.iter().map(|one| format!("{} ({})", one.engine, one.version)).collect();
+        notes.push(if frees.is_empty() {
+            "'saved MiB' is memory of index keys that no layer reads: no engine is known to give it back for this model"
+                .to_owned()
+        } else {
+            format!(
+                "'saved MiB' is memory that these engines give back, as they hold index keys of Full layers only: {}",
+                frees.join(", ")
+            )
+        });
         notes
     }
 }
@@ -357,6 +367,31 @@ mod tests {
         let decode = LENGTHS.map(|t| machine.decode(t, 1, 47).total() / machine.decode(t, 1, 12).total());
         for (speedup, paper) in decode.into_iter().zip([91.0 / 73.5, 89.5 / 67.0, 88.0 / 63.0, 86.0 / 58.0]) {
             assert!((speedup / paper - 1.0).abs() < 0.05, "{decode:?}");
+        }
+    }
+
+    #[test]
+    fn in_other_families_only_indexers_of_their_sites_can_be_saved() {
+        let (sheet, gpu) = hardware("H200").unwrap();
+        let ratios: Vec<usize> = (0..43).map(|l| [4, 128][l % 2] * usize::from(l >= 2)).collect();
+        let v4 = format!(r#"{{"model_type": "deepseek_v4", "compress_ratios": {ratios:?}}}"#);
+        let sparse: Vec<usize> = (0..60).map(|l| usize::from(l >= 3)).collect();
+        let m3 = format!(
+            r#"{{"model_type": "minimax_m3_vl", "text_config": {{"num_hidden_layers": 60,
+            "rope_parameters": {{"rope_theta": 5e6, "partial_rotary_factor": 0.5}},
+            "sparse_attention_config": {{"sparse_attention_freq": {sparse:?}}}}}}}"#
+        );
+        for (json, bytes) in [(v4, 33.0), (m3, 256.0)] {
+            let config = Config::parse(&json).unwrap();
+            let efficiency = sheet.efficiency;
+            let machine = Machine { gpu: gpu.clone(), efficiency, weights: Weights::Fp8, geometry: geometry(&config) };
+            // FP8 keys of 128 and their scale, a quarter per token; bf16 keys.
+            assert_eq!(machine.geometry.index_key_bytes(machine.widths()), bytes);
+            let sites = machine.geometry.index.sites;
+            let share = |t: usize| machine.decode(t, 1, sites).share();
+            assert!(share(1 << 12) < share(1 << 16) && share(1 << 16) < share(1 << 20) && share(1 << 20) < 1.0);
+            let saved = |full| saving(machine.prefill(1 << 17, full).total(), machine.prefill(1 << 17, sites).total());
+            assert!(saved(sites) == 0.0 && saved(sites / 2) > 0.0 && saved(sites / 4) > saved(sites / 2));
         }
     }
 

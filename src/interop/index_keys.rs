@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::engines::{sglang, transformers, vllm, vllm_ascend};
+use super::served::Family;
 
 /// An engine whose layers that reuse indices hold no index keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,8 +16,18 @@ pub struct IndexKeys {
     pub how: &'static str,
 }
 
-/// Engines that are known to allocate index keys only for layers that run their indexer; of others it is not known.
-pub const INDEX_KEYS: [IndexKeys; 7] = [
+/// Returns the engines that are known to allocate index keys only for layers that run their indexer, for models of this
+/// type; of others it is not known.
+///
+/// For DeepSeek-V4 and MiniMax-M3, which few engines share indices of, it is known of none.
+pub fn index_keys(model_type: &str) -> Vec<IndexKeys> {
+    let family = Family::of(model_type);
+    // The one of them that shares indices of GLM alone.
+    let shares = |one: &IndexKeys| family == Family::Glm || one.engine != transformers::READER.name;
+    INDEX_KEYS.into_iter().filter(|one| family.is_plain() && shares(one)).collect()
+}
+
+const INDEX_KEYS: [IndexKeys; 7] = [
     IndexKeys {
         engine: "vLLM",
         version: vllm::VERSION,
@@ -41,3 +52,16 @@ pub const INDEX_KEYS: [IndexKeys; 7] = [
         how: "merged; by the roles that the GGUF file names",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_engines_that_share_can_give_memory_back() {
+        let names = |model_type| index_keys(model_type).into_iter().map(|one| one.engine).collect::<Vec<_>>();
+        assert!(names("glm_moe_dsa").contains(&"transformers") && names("glm_moe_dsa").contains(&"vLLM"));
+        assert!(!names("deepseek_v32").contains(&"transformers") && names("deepseek_v32").contains(&"SGLang"));
+        assert!(names("deepseek_v4").is_empty() && names("minimax_m3_vl").is_empty());
+    }
+}

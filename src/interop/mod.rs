@@ -30,7 +30,7 @@ mod target;
 pub use config::write_config;
 pub use error::ExportError;
 pub use export::{Engine, Export, FilePatch, export};
-pub use index_keys::{INDEX_KEYS, IndexKeys};
+pub use index_keys::{IndexKeys, index_keys};
 pub use prune::{Pruned, prune, prune_retrained, prune_with};
 pub use retrained::{Retrained, can_retrain};
 pub use served::{Family, Served};

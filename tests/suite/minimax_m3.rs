@@ -337,12 +337,10 @@ fn what_does_not_carry_over_is_refused_by_name_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let (model, tokens) = (folder().display().to_string(), tokens(dir.path()));
     let out = dir.path().join("out").display().to_string();
-    let config = folder().join("config.json").display().to_string();
     for arguments in [
         &["eval", &model, "--pattern", "native", "--tokens", &tokens, "--index", "oracle"][..],
         &["eval", &model, "--pattern", "native", "--chat", &tokens],
         &["record", &model, "--tokens", &tokens, "--out", &out, "--mass-recall", "4"],
-        &["worth", &config],
         &["train", "indexers", &model, "--tokens", &tokens, "--seq-len", "50", "--out", &out],
     ] {
         let output = run(arguments);

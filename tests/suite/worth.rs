@@ -83,3 +83,28 @@ fn a_folder_is_enough_and_errors_name_what_is_wrong() {
     refused(1, "'TPU'", &[CONFIG, "--hardware", "TPU"]);
     refused(2, "--batch", &[CONFIG, "--batch", "0"]);
 }
+
+#[test]
+fn families_with_units_of_several_tokens_are_predicted_over_their_sites() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ratios: Vec<usize> = (0..43).map(|l| [4, 128][l % 2] * usize::from(l >= 2)).collect();
+    let sparse: Vec<usize> = (0..60).map(|l| usize::from(l >= 3)).collect();
+    let v4 = format!(r#"{{"model_type": "deepseek_v4", "compress_ratios": {ratios:?}}}"#);
+    let m3 = format!(
+        r#"{{"model_type": "minimax_m3_vl", "text_config": {{"num_hidden_layers": 60, "rope_parameters":
+        {{"rope_theta": 5e6, "partial_rotary_factor": 0.5}}, "sparse_attention_config": {{"sparse_attention_freq": {sparse:?}}}}}}}"#
+    );
+    for (name, config, sites, fulls) in
+        [("v4.json", v4, 21, [21, 11, 6, 3, 1]), ("m3.json", m3, 57, [57, 29, 15, 8, 1])]
+    {
+        let path = folder.path().join(name);
+        std::fs::write(&path, config).expect("the folder is writable");
+        let json = json_of(&[&path.display().to_string(), "--hardware", "H200"]);
+        let kept: Vec<u64> =
+            json["results"].as_array().expect("an array").iter().filter_map(|r| r["full"].as_u64()).collect();
+        assert_eq!((json["sites"].as_u64(), kept), (Some(sites), fulls.to_vec()), "{name}");
+        assert!(json["results"][2]["contexts"][10]["decode"]["saving"].as_f64().is_some_and(|saving| saving > 0.0));
+        assert_eq!(json["index_keys_freed_by"].as_array().map(Vec::len), Some(0));
+    }
+    assert!(json_of(&[CONFIG])["index_keys_freed_by"].as_array().is_some_and(|engines| !engines.is_empty()));
+}
