@@ -347,7 +347,7 @@ fn eval_gives_the_losses_of_the_reference_over_sites() {
     // The same pattern over all layers, and one that has a letter too many.
     let over_layers = json(&["eval", model, "--tokens", &tokens, "--pattern", "F-SF--S-F"]);
     assert_eq!(over_layers["results"][0]["pattern"], json!("FSFSF"));
-    let output = run(&["eval", model, "--tokens", &tokens, "--pattern", "FFFFFFFFF"]);
+    let output = run(&["eval", model, "--tokens", &tokens, "--pattern", "FFFFFF"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && error.contains("hint: "), "{error}");
 }
