@@ -7,12 +7,15 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::output::{OutputArgs, Table};
 use super::served::config_text;
+use crate::analysis::cost::Geometry;
 use crate::analysis::machine::{Gpu, Machine, Sheet, Weights, saving, threshold};
 use crate::checkpoint::{CONFIG_FILE, Config};
 use crate::domain::{Role, SelectionUnit};
 use crate::engine::geometry;
 use crate::input;
 use crate::interop::{IndexKeys, index_keys};
+
+mod described;
 
 /// The sheets that come with the program.
 const SHEETS: &str = include_str!("../../assets/hardware.toml");
@@ -50,6 +53,16 @@ enum WeightsArg {
     Bf16,
 }
 
+/// What is known of a model from its config.json.
+struct Subject {
+    geometry: Geometry,
+    /// Full layers of the checkpoint as it is.
+    native: usize,
+    /// What an index stands for.
+    unit: SelectionUnit,
+    model_type: String,
+}
+
 /// A number of Full layers, and how it is called.
 struct Retention {
     name: String,
@@ -83,28 +96,42 @@ struct Workload {
 /// Files that cannot be read, or an accelerator without a sheet.
 pub fn run(args: Args) -> Result<(), CliError> {
     let path = if args.config.is_dir() { args.config.join(CONFIG_FILE) } else { args.config.clone() };
-    let config = Config::parse(&config_text(&path)?)?;
-    if config.family.is_dense() {
-        let kind = config.family.model_type();
-        return Err(CliError::run(format!("'{}' is of type {kind}, which has no indexers to share", path.display()))
-            .hint("give the config.json of a DSA model, such as DeepSeek-V3.2 or GLM-5"));
-    }
+    let Subject { geometry, native, unit, model_type } = subject(&path)?;
     let (sheet, gpu) = hardware(&args.hardware)?;
     let weights = if args.weights == WeightsArg::Fp8 { Weights::Fp8 } else { Weights::Bf16 };
-    let machine = Machine { gpu, efficiency: sheet.efficiency, weights, geometry: geometry(&config) };
-    let native = config.roles.iter().filter(|&&role| role == Role::Full).count().max(1);
+    let sites = geometry.index.sites;
+    let machine = Machine { gpu, efficiency: sheet.efficiency, weights, geometry };
     let keep = |n: usize| {
         let name = if n == 1 { "all".to_owned() } else { format!("1/{n}") };
-        Retention { name, full: config.sites().len().div_ceil(n).min(native) }
+        Retention { name, full: sites.div_ceil(n).min(native) }
     };
     let mut retentions: Vec<Retention> = KEEP.into_iter().map(keep).collect();
     retentions.push(Retention { name: "ceiling".to_owned(), full: 1 });
-    let (unit, freed_by) = (config.unit(), index_keys(config.family.model_type()));
+    let freed_by = index_keys(&model_type);
     let question = Question { machine, batch: args.batch.get(), native, retentions, unit, freed_by };
     let workload = args.workload.as_deref().map(|path| Ok::<_, CliError>(question.workload(&requests(path)?)));
     let workload = workload.transpose()?;
     let model = path.display().to_string();
     args.output.print(&question.to_json(&model, workload.as_ref()), &question.to_table(&model, workload.as_ref()))
+}
+
+/// Reads the model's sizes from its config.
+fn subject(path: &Path) -> Result<Subject, CliError> {
+    let text = config_text(path)?;
+    if let Some(subject) = described::read(path, &text)? {
+        return Ok(subject);
+    }
+    let config = Config::parse(&text)?;
+    let model_type = config.family.model_type().to_owned();
+    if config.family.is_dense() {
+        return Err(CliError::run(format!(
+            "'{}' is of type {model_type}, which has no indexers to share",
+            path.display()
+        ))
+        .hint("give the config.json of a DSA model, such as DeepSeek-V3.2 or GLM-5"));
+    }
+    let native = config.roles.iter().filter(|&&role| role == Role::Full).count().max(1);
+    Ok(Subject { geometry: geometry(&config), native, unit: config.unit(), model_type })
 }
 
 /// Finds an accelerator by its name, whatever its case and spaces, or reads the first of a file.
