@@ -9,7 +9,7 @@ binary=${1:-$root/target/debug/indexscope}
 venv=${2:-$root/target/worker-venv}
 if [ ! -x "$venv/bin/python" ]; then
   python3 -m venv "$venv"
-  "$venv/bin/pip" install -q torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 numpy accelerate
+  "$venv/bin/pip" install -q torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6 accelerate==1.15.0
 fi
 "$binary" worker check --python "$venv/bin/python"
-"$venv/bin/python" "$root/workers/tests/check_fixtures.py" "$binary" "$venv/bin/python" "$root/tests/data/glm_dsa_tiny" "$root/tests/data/deepseek_v32_tiny"
+"$venv/bin/python" "$root/workers/tests/check_transformers.py" "$venv/bin/python" "$root/tests/data/glm_dsa_tiny" "$root/tests/data/deepseek_v32_tiny"

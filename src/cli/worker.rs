@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::output::OutputArgs;
 
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../workers/", $name)))),*] };
+}
+
 /// The files of the worker, which come with the program.
-const FILES: [(&str, &str); 7] = [
-    ("pyproject.toml", include_str!("../../workers/pyproject.toml")),
-    ("README.md", include_str!("../../workers/README.md")),
-    ("indexscope_worker/__init__.py", include_str!("../../workers/indexscope_worker/__init__.py")),
-    ("indexscope_worker/__main__.py", include_str!("../../workers/indexscope_worker/__main__.py")),
-    ("indexscope_worker/frames.py", include_str!("../../workers/indexscope_worker/frames.py")),
-    ("indexscope_worker/server.py", include_str!("../../workers/indexscope_worker/server.py")),
-    (
-        "indexscope_worker/transformers_engine.py",
-        include_str!("../../workers/indexscope_worker/transformers_engine.py"),
-    ),
+const FILES: [(&str, &str); 10] = files![
+    "pyproject.toml",
+    "README.md",
+    "indexscope_worker/__init__.py",
+    "indexscope_worker/__main__.py",
+    "indexscope_worker/frames.py",
+    "indexscope_worker/kept.py",
+    "indexscope_worker/patterns.py",
+    "indexscope_worker/server.py",
+    "indexscope_worker/switch.py",
+    "indexscope_worker/transformers_engine.py",
 ];
 
 /// Arguments of `worker`.

@@ -1,85 +1,87 @@
 """transformers as an engine: one process, several under torchrun, or one with a device map.
 
-The layers of `glm_moe_dsa` and `deepseek_v32` call `self_attn.indexer`; a wrapper in its place gives a Shared layer the
-selection of the nearest earlier Full layer. Attention of transformers is full and masked: losses are right, times are no
-serving speed.
+The layers of `glm_moe_dsa` and `deepseek_v32` call `self_attn.indexer`; `Switch` stands in its place. Attention of
+transformers is full and masked: losses are right, times say nothing about a serving engine.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers.masking_utils import create_causal_mask
 
-from .server import Refused
+from .kept import Kept
+from .patterns import Route, branches, parse
+from .server import Check, Loss, Refused
+from .switch import Switch
 
 MODEL_TYPES = ("glm_moe_dsa", "deepseek_v32")
 #: Positions whose logits are held at once.
 ROWS = 512
 
-
-class Switch:
-    """Stands in for every layer's indexer; a layer's role can change between two forwards."""
-
-    def __init__(self, layers) -> None:
-        self.roles, self.shadow = "", False
-        #: What the latest Full layer selected.
-        self.topk: torch.Tensor | None = None
-        #: While recording: per layer the selection used, and the layer's own where it ran.
-        self.sets: dict[int, tuple[torch.Tensor, torch.Tensor | None]] | None = None
-        self.has = [layer.self_attn.indexer is not None for layer in layers]
-        for number, layer in enumerate(layers):
-            if self.has[number]:
-                layer.self_attn.indexer.forward = self._wrap(number, layer.self_attn.indexer.forward)
-
-    def _wrap(self, number: int, own):
-        def forward(hidden, *args, **kwargs):
-            full = self.roles[number] == "F"
-            mine = own(hidden, *args, **kwargs) if full or self.shadow else None
-            if full:
-                self.topk = mine
-            used = self.topk.to(hidden.device)
-            if self.sets is not None:
-                self.sets[number] = (used, mine)
-            return used
-
-        return forward
+State = tuple[torch.Tensor, torch.Tensor | None]
 
 
 class TransformersEngine:
     """A checkpoint in transformers, its calibration sets, and residual states kept between forwards."""
 
-    def __init__(self, path: str, *, tp: bool, device_map: str | None, offload: str | None, dtype: str, keep_bytes: int,
-                 max_memory: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        tp: bool,
+        device_map: str | None,
+        offload: str | None,
+        cpu_memory: str | None,
+        dtype: str,
+        keep_bytes: int,
+        index_bytes: int,
+    ) -> None:
         config = AutoConfig.from_pretrained(path)
         if config.model_type not in MODEL_TYPES:
             raise SystemExit(f"'{path}' is of type {config.model_type}; this worker serves {', '.join(MODEL_TYPES)}")
         options: dict[str, Any] = {}
         if tp:
             options["tp_plan"] = "auto"
-        if device_map:
-            options.update(device_map=device_map, offload_folder=offload, max_memory=max_memory)
+        elif device_map:
+            if importlib.util.find_spec("accelerate") is None:
+                raise SystemExit("a device map needs the package 'accelerate': pip install accelerate")
+            # What fits neither into devices nor into memory is read from files made here.
+            if offload is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="indexscope-offload-")
+                offload = self._folder.name
+            options.update(
+                device_map=device_map,
+                offload_folder=offload,
+                max_memory={"cpu": cpu_memory} if cpu_memory else None,
+            )
         self.model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True, **options)
+            path, dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True, **options
+        )
+        if not options and torch.cuda.is_available():
+            self.model.to("cuda")
         self.model.eval()
         if missing := sorted(report["missing_keys"]):
-            raise SystemExit(f"'{path}' lacks {len(missing)} tensors, which transformers would fill at random: {missing[:3]}")
+            raise SystemExit(f"'{path}' lacks {len(missing)} tensors, which would be random: {', '.join(missing[:3])}")
         self.path, self.config = Path(path), self.model.config
         self.layers = self.model.model.layers
-        self.switch = Switch(self.layers)
+        self.switch = Switch(self.layers, index_bytes)
         types = getattr(config, "indexer_types", None) or ["full"] * len(self.layers)
         self.native = "".join("S" if kind == "shared" else "F" for kind in types)
         self.sets: dict[str, list[list[int]]] = {}
-        self.kept: dict[tuple[str, int, str], tuple[torch.Tensor, torch.Tensor]] = {}
-        self.kept_bytes, self.keep_bytes = 0, keep_bytes
+        self.kept: Kept[State] = Kept(keep_bytes)
 
     def describe(self) -> dict[str, Any]:
-        ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        can = ["losses", "top1", "kl", "record", "shadow", "resume", "dense", "window", "decode"]
         return {
             "engine": f"transformers {transformers.__version__}",
             "model_type": self.config.model_type,
@@ -92,13 +94,18 @@ class TransformersEngine:
             "index_heads": self.config.index_n_heads,
             "native": self.native,
             "locked_shared": [n for n, has in enumerate(self.switch.has) if not has],
-            "dtype": str(self.model.dtype).split(".")[1],
-            "devices": sorted({str(p.device) for p in self.model.parameters() if p.device.type != "meta"}),
-            "ranks": ranks,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "devices": self._devices(),
+            "ranks": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
             "fingerprint": self._fingerprint(),
             "modes": ["skip"],
-            "can": ["losses", "record", "shadow", "resume", "dense"],
+            "can": can + (["memory"] if self.memory() else []),
         }
+
+    def _devices(self) -> list[str]:
+        devices = {str(p.device) for p in self.model.parameters() if p.device.type != "meta"}
+        placed = getattr(self.model, "hf_device_map", None) or {}
+        return sorted(devices | {"disk" for place in placed.values() if place == "disk"})
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True, default=str).encode())
@@ -108,11 +115,24 @@ class TransformersEngine:
             digest.update(str(file.stat().st_size).encode())
         return digest.hexdigest()[:16]
 
+    def memory(self) -> tuple[int, int] | None:
+        if not torch.cuda.is_available():
+            return None
+        devices = [torch.cuda.mem_get_info(n) for n in range(torch.cuda.device_count())]
+        return sum(free for free, _ in devices), sum(total for _, total in devices)
+
     def calibrate(self, name: str, sequences: list[list[int]]) -> None:
+        vocabulary = self.config.vocab_size
+        for n, ids in enumerate(sequences):
+            if not all(0 <= token < vocabulary for token in ids):
+                raise Refused("failed", f"sequence {n} has ids beyond the {vocabulary} of the model")
+        self.kept.drop(name)
         self.sets[name] = sequences
-        for key in [key for key in self.kept if key[0] == name]:
-            state, topk = self.kept.pop(key)
-            self.kept_bytes -= state.nbytes + topk.nbytes
+
+    def forget(self) -> None:
+        for name in self.sets:
+            self.kept.drop(name)
+        self.sets.clear()
 
     def _ids(self, name: str, sequence: int) -> list[int]:
         try:
@@ -120,97 +140,138 @@ class TransformersEngine:
         except (KeyError, IndexError):
             raise Refused("failed", f"set '{name}' has no sequence {sequence}", "calibrate first") from None
 
-    def _roles(self, pattern: str) -> str:
-        if pattern == "dense":
-            return pattern
-        if len(pattern) != len(self.layers) or set(pattern) - {"F", "S"} or pattern[0] != "F":
-            raise Refused("bad_pattern", f"'{pattern}' is no pattern of {len(self.layers)} layers that starts Full")
-        for number, role in enumerate(pattern):
-            if role == "F" and not self.switch.has[number]:
-                raise Refused("bad_pattern", f"layer {number} is Full, but has no indexer")
-        return pattern
-
     @torch.no_grad()
-    def _hidden(self, name: str, sequence: int, pattern: str, resume: bool, check) -> tuple[torch.Tensor, int]:
-        """Returns the residual stream after the last layer, and how many layers ran."""
-        from transformers.masking_utils import create_causal_mask
-
+    def _layers(
+        self,
+        ids: list[int],
+        route: Route,
+        check: Check,
+        cache: DynamicCache | None = None,
+        start: tuple[int, State] | None = None,
+        keep: Callable[[int, State], None] | None = None,
+    ) -> torch.Tensor:
+        """Runs ids that follow those of the cache, from a layer on; `keep` gets the state after each layer."""
         switch, body = self.switch, self.model.model
-        ids = torch.tensor([self._ids(name, sequence)], device=body.embed_tokens.weight.device)
-        x = body.embed_tokens(ids)
-        positions = torch.arange(ids.shape[1], device=x.device)[None]
-        mask = create_causal_mask(config=self.config, inputs_embeds=x, attention_mask=None, past_key_values=None,
-                                  position_ids=positions, allow_is_causal_skip=False)
+        tokens = torch.tensor([ids], device=body.embed_tokens.weight.device if not self._offloaded() else None)
+        x = body.embed_tokens(tokens)
+        past = cache.get_seq_length() if cache is not None else 0
+        positions = torch.arange(past, past + len(ids), device=x.device)[None]
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=x,
+            attention_mask=None,
+            past_key_values=cache,
+            position_ids=positions,
+            allow_is_causal_skip=False,
+        )
         rope = body.rotary_emb(x, position_ids=positions)
-        start = 0
-        if resume:
-            for layer in range(len(self.layers) - 1, 0, -1):
-                if (known := self.kept.get((name, sequence, pattern[:layer]))) is not None:
-                    (x, switch.topk), start = known, layer
-                    break
-        switch.roles = pattern
-        for layer in range(start, len(self.layers)):
+        switch.begin(route, len(ids), past + len(ids), x.device)
+        first = 0
+        if start is not None:
+            first, (x, topk) = start
+            switch.topk = topk if route.selects else switch.topk
+        for number in range(first, len(self.layers)):
             check()
-            extra = {"prev_topk_indices": switch.topk} if self.config.model_type == "glm_moe_dsa" else {}
-            out = self.layers[layer](x, attention_mask=mask, position_embeddings=rope, position_ids=positions,
-                                     past_key_values=None, use_cache=False, **extra)
+            reused = {"prev_topk_indices": switch.topk} if self.config.model_type == "glm_moe_dsa" else {}
+            out = self.layers[number](
+                x,
+                attention_mask=mask,
+                position_embeddings=rope,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **reused,
+            )
             x = out[0] if isinstance(out, tuple) else out
-            self._keep((name, sequence, pattern[: layer + 1]), x, resume and layer + 1 < len(self.layers))
-        return x, len(self.layers) - start
+            if keep is not None:
+                keep(number + 1, (x, switch.topk))
+        return x
 
-    def _keep(self, key: tuple[str, int, str], x: torch.Tensor, wanted: bool) -> None:
-        size = x.nbytes + self.switch.topk.nbytes
-        if wanted and key not in self.kept and self.kept_bytes + size <= self.keep_bytes:
-            self.kept[key] = (x, self.switch.topk)
-            self.kept_bytes += size
+    def _offloaded(self) -> bool:
+        return bool(self.model.model.embed_tokens.weight.device.type == "meta")
+
+    def _last(
+        self, name: str, sequence: int, pattern: Any, resume: bool, needed: set[int], check: Check
+    ) -> tuple[torch.Tensor, int]:
+        """Returns the residual stream after the last layer, and how many layers ran.
+
+        A forward of letters goes on from the deepest layer whose state was kept; states at the depths `needed`, at
+        which later forwards leave this pattern, are kept before all others.
+        """
+        ids, route, depth = self._ids(name, sequence), parse(pattern, self.switch.has), len(self.layers)
+        if not route.selects or not resume:
+            return self._layers(ids, route, check), depth
+        first, start = 0, None
+        for layer in range(depth, 0, -1):
+            if (known := self.kept.get((name, sequence, pattern[:layer]))) is not None:
+                first, start = layer, (layer, known)
+                break
+
+        def keep(layer: int, state: State) -> None:
+            # The state after the last layer is of use to the same pattern only, as the reference of KL.
+            if layer < depth or layer in needed:
+                x, topk = state
+                size = x.nbytes + (0 if topk is None else topk.nbytes)
+                self.kept.put((name, sequence, pattern[:layer]), state, size, layer in needed)
+
+        return self._layers(ids, route, check, start=start, keep=keep), depth - first
+
+    def _logits(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yields the logits of states after the last layer, some positions at a time."""
+        for rows in self.model.model.norm(x)[0].split(ROWS):
+            yield self.model.lm_head(rows[None])[0].float()
 
     @torch.no_grad()
-    def _dense(self, name: str, sequence: int, check) -> torch.Tensor:
-        """Returns the residual stream where every visible key takes part: k is made as long as the sequence."""
-        indexers = [layer.self_attn.indexer for layer in self.layers if layer.self_attn.indexer is not None]
-        before = [indexer.index_topk for indexer in indexers]
-        try:
-            for indexer in indexers:
-                indexer.index_topk = len(self._ids(name, sequence))
-            first = "".join("F" if has else "S" for has in self.switch.has)
-            return self._hidden(name, sequence, first, False, check)[0]
-        finally:
-            for indexer, topk in zip(indexers, before):
-                indexer.index_topk = topk
+    def losses(self, name: str, units: list[tuple[Any, int]], at: int, options: dict[str, Any], check: Check) -> Loss:
+        pattern, sequence = units[at]
+        resume, depth = options.get("resume", True), len(self.layers)
+        against = options.get("kl")
+        needed, known, ran = branches(units, at), None, 0
+        if against is not None and pattern != against:
+            known, ran = self._last(name, sequence, against, resume, needed | {depth}, check)
+        mine = needed | ({depth} if pattern == against else set())
+        x, layers = self._last(name, sequence, pattern, resume, mine, check)
+        ids = torch.tensor(self._ids(name, sequence)[1:])
+        references = self._logits(known[:, :-1]) if known is not None else None
+        nll, top1, kl = [], [], []
+        for logits, wanted in zip(self._logits(x[:, :-1]), ids.split(ROWS), strict=True):
+            wanted = wanted.to(logits.device)
+            nll.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none").cpu())
+            if options.get("top1"):
+                top1.append(logits.argmax(-1).to(torch.int32).cpu())
+            if references is not None:
+                p, q = next(references).log_softmax(-1), logits.log_softmax(-1)
+                kl.append((p.exp() * (p - q)).sum(-1).clamp(min=0).cpu())
+            elif against is not None:
+                kl.append(torch.zeros(len(wanted)))
+        return Loss(
+            _bytes(nll, "<f4"),
+            layers + ran,
+            _bytes(top1, "<i4") if options.get("top1") else None,
+            _bytes(kl, "<f4") if against is not None else None,
+        )
 
-    @torch.no_grad()
-    def losses(self, name: str, pattern: str, sequence: int, resume: bool, check) -> tuple[bytes, int]:
-        if self._roles(pattern) == "dense":
-            x, ran = self._dense(name, sequence, check), len(self.layers)
-        else:
-            x, ran = self._hidden(name, sequence, pattern, resume, check)
-        x, parts = self.model.model.norm(x)[0, :-1], []
-        wanted = torch.tensor(self._ids(name, sequence)[1:])
-        for rows, ids in zip(x.split(ROWS), wanted.split(ROWS)):
-            logits = self.model.lm_head(rows[None])[0].float()
-            parts.append(torch.nn.functional.cross_entropy(logits, ids.to(logits.device), reduction="none").cpu())
-        return torch.cat(parts).numpy().astype("<f4").tobytes(), ran
-
-    @torch.no_grad()
-    def record(self, name: str, pattern: str, sequence: int, shadow: bool, check):
-        switch = self.switch
-        if self._roles(pattern) == "dense":
-            raise Refused("bad_pattern", "dense attention selects nothing")
+    def record(
+        self, name: str, pattern: Any, sequence: int, shadow: bool, check: Check
+    ) -> Iterator[tuple[int, bool, list[int], bytes]]:
+        switch, route = self.switch, parse(pattern, self.switch.has)
+        if not route.selects:
+            raise Refused("bad_pattern", f"no indexer selects in {pattern!r}", "record letters")
         switch.sets, switch.shadow = {}, shadow
         try:
-            self._hidden(name, sequence, pattern, False, check)
+            self._layers(self._ids(name, sequence), route, check)
             sets, last = switch.sets, None
         finally:
             switch.sets, switch.shadow = None, False
         for layer in range(len(self.layers)):
-            used, mine = sets.get(layer, (last, None))
+            used, own = sets.get(layer, (last, None))
             last = used
             yield layer, False, *self._rows(used)
-            if shadow and pattern[layer] == "S" and mine is not None:
-                yield layer, True, *self._rows(mine)
+            if own is not None and route.roles[layer] == "S":
+                yield layer, True, *self._rows(own)
 
     def _rows(self, topk: torch.Tensor) -> tuple[list[int], bytes]:
-        """Returns selections [1, T, k'] as [T, 1, k] ascending and padded with -1: keys that a query does not see go."""
+        """Returns selections [1, T, k'] as [T, 1, k]: ascending, padded with -1, without later keys."""
         topk, k = topk[0].cpu(), self.config.index_topk
         queries = torch.arange(topk.shape[0])[:, None]
         none = torch.iinfo(torch.int64).max
@@ -218,3 +279,18 @@ class TransformersEngine:
         rows = rows.masked_fill(rows == none, -1)
         rows = torch.nn.functional.pad(rows, (0, k - rows.shape[-1]), value=-1)
         return [rows.shape[0], 1, k], rows.numpy().astype("<i4").tobytes()
+
+    @torch.no_grad()
+    def decode(self, name: str, pattern: Any, sequence: int, tokens: int, check: Check) -> bytes:
+        route, cache = parse(pattern, self.switch.has), DynamicCache(config=self.config)
+        ids, found = self._ids(name, sequence), []
+        for _ in range(tokens):
+            x = self._layers(ids, route, check, cache=cache)
+            ids = [int(next(self._logits(x[:, -1:])).argmax())]
+            found += ids
+        return _bytes([torch.tensor(found, dtype=torch.int32)], "<i4")
+
+
+def _bytes(parts: list[torch.Tensor], dtype: str) -> bytes:
+    """Returns the values of tensors one after the other, little-endian."""
+    return torch.cat(parts).numpy().astype(dtype).tobytes() if parts else b""
