@@ -133,16 +133,16 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
     let texts = Arc::new(texts(&checkpoint, &calibration));
     let mut files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
     let title = checkpoint.name().to_owned();
-    let worker = args.run.worker_command(&args.target)?;
+    let workers = args.run.workers(&args.target)?;
     // Refusals come before the screen is taken over; what is left for the engine's thread is reading the weights.
-    if worker.is_none() {
+    if workers.is_empty() {
         model::check_room(&checkpoint, &settings)?;
     }
     let text = training_text(args, &checkpoint)?;
     let (handle, updates) = spawn(move || {
-        if let Some(command) = &worker {
+        if !workers.is_empty() {
             let name = checkpoint.name();
-            let backend = RemoteBackend::start(command, name, calibration.clone(), &Cancel::never())?;
+            let backend = RemoteBackend::start(&workers, name, calibration.clone(), &Cancel::never())?;
             return Ok(Box::new(match unseen.clone() {
                 Some(unseen) => backend.with_unseen(unseen),
                 None => backend,

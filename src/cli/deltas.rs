@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::domain::{Delta, MIN_CLUSTERS, Spread};
+use crate::engine::ModelInfo;
 
 /// Adds a difference to a JSON object: `name`, `name_se`, `name_se_blocks`, its interval and its clusters.
 ///
@@ -37,6 +38,15 @@ pub fn note(deltas: impl IntoIterator<Item = Option<Delta>>) -> Option<String> {
     Some(format!(
         "(within): within-document only, over blocks of 128 targets: {} independent sequences or documents say nothing about other text, {MIN_CLUSTERS} do",
         few.clusters
+    ))
+}
+
+/// Returns what low precision alone moves, where that was measured.
+pub fn noise(info: &ModelInfo) -> Option<String> {
+    let noise = info.noise?;
+    Some(format!(
+        "near-ties of {}: the reference run again differs from itself by {:+.4} nats on {} eligible targets",
+        info.dtype, noise.delta, noise.targets
     ))
 }
 

@@ -181,6 +181,9 @@ fn to_json(
     if let Some(index) = &args.reference_index {
         json["reference"]["index"] = json!(index);
     }
+    if let Some(noise) = info.noise {
+        json["noise"] = json!({"delta": noise.delta, "targets": noise.targets});
+    }
     json["results"] = Value::Array(results);
     json
 }
@@ -249,6 +252,7 @@ fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Tabl
         base.loss
     ));
     table.notes.extend(deltas::note(results.iter().map(|e| e.delta)));
+    table.notes.extend(deltas::noise(info));
     table
 }
 

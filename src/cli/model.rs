@@ -8,7 +8,7 @@ use crate::checkpoint::{Checkpoint, MlpKind, ModelFolder, Sidecar};
 use crate::domain::{PatternSource, Subject};
 use crate::engine::{
     Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, RemoteBackend, Settings,
-    devices,
+    WorkerAddress, devices,
 };
 use crate::mapped;
 use crate::model::Ops;
@@ -133,18 +133,29 @@ impl RunArgs {
         output: &OutputArgs,
         cancel: &Cancel,
     ) -> Result<Option<RemoteBackend>, CliError> {
-        let Some(command) = self.worker.command(model)? else { return Ok(None) };
+        let workers = self.worker.addresses(model)?;
+        if workers.is_empty() {
+            return Ok(None);
+        }
         warn(checkpoint, calibration, output);
-        output.note(&format!("starting the worker: {}", command.join(" ")));
-        Ok(Some(RemoteBackend::start(&command, checkpoint.name(), calibration.clone(), cancel)?))
+        for worker in &workers {
+            output.note(&match worker {
+                WorkerAddress::Command(command) => format!("starting the worker: {}", command.join(" ")),
+                WorkerAddress::Socket(path) => format!("connecting with the worker at '{path}'"),
+            });
+        }
+        let mut backend = RemoteBackend::start(&workers, checkpoint.name(), calibration.clone(), cancel)?;
+        let warnings = output.clone();
+        backend.on_loss(move |what| warnings.warn(what));
+        Ok(Some(backend))
     }
 
-    /// Returns the command of the worker; `None` where the model runs in this process.
+    /// Returns where the workers are found; none where the model runs in this process.
     ///
     /// # Errors
-    /// As [`WorkerArgs::command`].
-    pub fn worker_command(&self, model: &str) -> Result<Option<Vec<String>>, CliError> {
-        self.worker.command(model)
+    /// As [`WorkerArgs::addresses`].
+    pub fn workers(&self, model: &str) -> Result<Vec<WorkerAddress>, CliError> {
+        self.worker.addresses(model)
     }
 
     /// Returns the device asked for.

@@ -140,12 +140,12 @@ fn record_in_worker(
         return Err(CliError::usage("a worker records all queries under the reference pattern, without mass recall")
             .hint("leave --pattern, --queries and --mass-recall out"));
     }
-    let mut progress = Progress::new(&args.output);
-    let trace = backend.record(cancel, &mut |share| progress.tell("recording", share))?;
-    drop(progress);
     if args.out.extension().is_some_and(|e| e == "json") {
         return Err(CliError::usage("a worker's sets are written as a trace").hint("name it *.trace or *.safetensors"));
     }
+    let mut progress = Progress::new(&args.output);
+    let trace = backend.record(cancel, &mut |share| progress.tell("recording", share))?;
+    drop(progress);
     write_trace(&args.out, &trace)?;
     let json = json!({
         "schema": 1, "trace": args.out.display().to_string(), "pattern": reference.to_string(),

@@ -119,6 +119,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
     let cancel = cancel_on_interrupt();
     if let Some(backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
+        check_set(&args, &backend, unseen.as_ref())?;
         let mut backend = match unseen {
             Some(unseen) => backend.with_unseen(unseen),
             None => backend,
@@ -127,6 +128,18 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     let backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
     let mut backend = backend.judged_on(unseen.clone());
+    check_set(&args, &backend, unseen.as_ref())?;
+    if args.plan {
+        return plan::run(&args, &settings, &space, &mut backend, &cancel);
+    }
+    if let Some(methods) = &args.compare {
+        return compare::run(&args, methods, &checkpoint, &calibration, unseen.as_ref(), &backend, &cancel);
+    }
+    on_backend(&args, &checkpoint, &settings, &space, &mut backend, &cancel)
+}
+
+/// Refuses calibration text that cannot carry the search, and warns of what little of it says.
+fn check_set(args: &Args, backend: &dyn Backend, unseen: Option<&Calibration>) -> Result<(), CliError> {
     if args.data.is_random() {
         args.output.warn("the tokens are random: losses say nothing about text");
     }
@@ -144,20 +157,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if unseen.is_none() {
         args.output.warn("no sequence is left to judge the result on: it is judged on nothing that it has not seen");
     }
-    let judged = unseen.as_ref().map_or(0, Calibration::clusters);
+    let judged = unseen.map_or(0, Calibration::clusters);
     if args.max_delta.is_some() && !args.plan && judged < FIRST_LOOK {
         return Err(CliError::run(format!(
             "a budget needs {FIRST_LOOK} sequences or documents that the search does not see, and there are {judged}"
         ))
         .hint("give more text, a smaller --sequences, or --keep for a number of Full layers"));
     }
-    if args.plan {
-        return plan::run(&args, &settings, &space, &mut backend, &cancel);
-    }
-    if let Some(methods) = &args.compare {
-        return compare::run(&args, methods, &checkpoint, &calibration, unseen.as_ref(), &backend, &cancel);
-    }
-    on_backend(&args, &checkpoint, &settings, &space, &mut backend, &cancel)
+    Ok(())
 }
 
 /// Searches on a backend with a journal, and prints what was found.

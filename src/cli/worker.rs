@@ -1,9 +1,11 @@
 //! `indexscope worker`: the Python side of backends whose model runs elsewhere, and how a worker is started.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::output::OutputArgs;
+use crate::engine::WorkerAddress;
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../workers/", $name)))),*] };
@@ -47,7 +49,7 @@ enum What {
 }
 
 /// Which Python runs the worker.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct PythonArgs {
     /// The Python that runs the worker, such as that of a virtual environment.
     #[arg(long, value_name = "PATH", env = "INDEXSCOPE_PYTHON", default_value = "python3", hide_env = true)]
@@ -55,16 +57,20 @@ pub struct PythonArgs {
 }
 
 /// Where the model runs instead of in this process.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct WorkerArgs {
-    /// Run the model in a worker: 'transformers', or the command of one, such as 'ssh HOST indexscope-worker MODEL'.
-    #[arg(long, value_name = "ENGINE|COMMAND")]
-    worker: Option<String>,
+    /// Run the model in a worker: 'transformers', the command of one, such as 'ssh HOST indexscope-worker MODEL', or
+    /// unix:PATH where one listens; may be repeated, for workers that share the work.
+    #[arg(long = "worker", value_name = "ENGINE|COMMAND|unix:PATH")]
+    workers: Vec<String>,
+    /// Workers that are started of each --worker and share the work.
+    #[arg(long, value_name = "N", requires = "workers")]
+    parallel: Option<NonZeroUsize>,
     /// Processes that the model is split over, started by torchrun; of --worker transformers.
-    #[arg(long, value_name = "N", requires = "worker")]
-    tp: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", requires = "workers")]
+    tp: Option<NonZeroUsize>,
     /// Place the layers on devices, such as auto; of --worker transformers.
-    #[arg(long, value_name = "MAP", requires = "worker", conflicts_with = "tp")]
+    #[arg(long, value_name = "MAP", requires = "workers", conflicts_with = "tp")]
     device_map: Option<String>,
     #[command(flatten)]
     python: PythonArgs,
@@ -73,31 +79,62 @@ pub struct WorkerArgs {
 impl WorkerArgs {
     /// Returns whether the model runs in a worker.
     pub fn is_given(&self) -> bool {
-        self.worker.is_some()
+        !self.workers.is_empty()
     }
 
-    /// Returns the command that starts the worker for a model; `None` where the model runs in this process.
+    /// Returns where the workers for a model are found; none where it runs in this process.
     ///
     /// # Errors
-    /// A command that no shell would understand; files of the worker that cannot be written.
-    pub fn command(&self, model: &str) -> Result<Option<Vec<String>>, CliError> {
-        let Some(worker) = &self.worker else { return Ok(None) };
-        if worker != "transformers" {
-            if self.tp.is_some() || self.device_map.is_some() {
-                return Err(CliError::usage("--tp and --device-map are of --worker transformers")
-                    .hint("write them into the worker's own command"));
+    /// A command that no shell would understand; options that do not fit; files of the worker that cannot be written.
+    pub fn addresses(&self, model: &str) -> Result<Vec<WorkerAddress>, CliError> {
+        let all = self.workers.len() * self.copies();
+        let mut addresses = Vec::new();
+        for worker in &self.workers {
+            for _ in 0..self.copies() {
+                addresses.push(self.address(worker, model, addresses.len(), all)?);
             }
-            let words = shlex::split(worker).filter(|words| !words.is_empty());
-            return words.map(Some).ok_or_else(|| {
-                CliError::usage(format!("--worker '{worker}' is no command: its quotes do not match"))
-                    .hint("give 'transformers', or a command such as 'ssh HOST indexscope-worker MODEL'")
-            });
         }
-        let place = unpacked()?;
-        let mut command = vec!["env".to_owned(), format!("PYTHONPATH={}", place.display()), self.python.python.clone()];
+        Ok(addresses)
+    }
+
+    fn copies(&self) -> usize {
+        self.parallel.map_or(1, NonZeroUsize::get)
+    }
+
+    /// Returns where worker `number` of `all` is found.
+    fn address(&self, worker: &str, model: &str, number: usize, all: usize) -> Result<WorkerAddress, CliError> {
+        if worker == "transformers" {
+            return Ok(WorkerAddress::Command(self.transformers(model, (all > 1).then_some(number))?));
+        }
+        if self.tp.is_some() || self.device_map.is_some() {
+            return Err(CliError::usage("--tp and --device-map are of --worker transformers")
+                .hint("write them into the worker's own command"));
+        }
+        if let Some(path) = worker.strip_prefix("unix:") {
+            if self.copies() > 1 {
+                return Err(CliError::usage(format!("one worker listens at '{worker}', --parallel starts several"))
+                    .hint("repeat --worker for each socket"));
+            }
+            return Ok(WorkerAddress::Socket(path.to_owned()));
+        }
+        let words = shlex::split(worker).filter(|words| !words.is_empty());
+        words.map(WorkerAddress::Command).ok_or_else(|| {
+            CliError::usage(format!("--worker '{worker}' is no command: its quotes do not match"))
+                .hint("give 'transformers', or a command such as 'ssh HOST indexscope-worker MODEL'")
+        })
+    }
+
+    /// Returns the command of the worker on transformers; `slot` is its number among several.
+    fn transformers(&self, model: &str, slot: Option<usize>) -> Result<Vec<String>, CliError> {
+        let path = std::env::join_paths(
+            std::iter::once(unpacked()?).chain(std::env::var_os("PYTHONPATH").iter().flat_map(std::env::split_paths)),
+        );
+        let path = path.map_err(|e| CliError::run(format!("the worker's folder cannot be in PYTHONPATH: {e}")))?;
+        let path = format!("PYTHONPATH={}", path.display());
+        let mut command = vec!["env".to_owned(), path, self.python.python.clone()];
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         if let Some(tp) = self.tp {
-            command.extend(words(&format!("-m torch.distributed.run --nproc-per-node {tp}")));
+            command.extend(words(&format!("-m torch.distributed.run --standalone --nproc-per-node {tp}")));
         }
         command.extend(words("-m indexscope_worker"));
         command.push(model.to_owned());
@@ -105,7 +142,8 @@ impl WorkerArgs {
         if let Some(map) = &self.device_map {
             command.extend(["--device-map".to_owned(), map.clone()]);
         }
-        Ok(Some(command))
+        command.extend(slot.into_iter().flat_map(|slot| ["--slot".to_owned(), slot.to_string()]));
+        Ok(command)
     }
 }
 
@@ -170,19 +208,22 @@ pub fn run(args: Args) -> Result<(), CliError> {
 mod tests {
     use super::*;
 
-    fn args(worker: Option<&str>) -> WorkerArgs {
+    fn args(workers: &[&str]) -> WorkerArgs {
         let python = PythonArgs { python: "py".to_owned() };
-        WorkerArgs { worker: worker.map(str::to_owned), tp: None, device_map: None, python }
+        WorkerArgs { workers: workers.iter().map(|&w| w.to_owned()).collect(), python, ..WorkerArgs::default() }
     }
 
     #[test]
     fn commands_are_split_as_a_shell_does() {
-        assert_eq!(args(None).command("m").unwrap(), None);
-        let command = args(Some("ssh host 'indexscope-worker /models/my model'")).command("m").unwrap().unwrap();
-        assert_eq!(command, ["ssh", "host", "indexscope-worker /models/my model"]);
-        assert!(args(Some("a 'b")).command("m").is_err());
-        let tp = WorkerArgs { tp: std::num::NonZeroUsize::new(2), ..args(Some("my-worker")) };
-        assert!(tp.command("m").is_err());
+        assert_eq!(args(&[]).addresses("m").unwrap(), []);
+        let found = args(&["ssh host 'indexscope-worker /models/my model'", "unix:/run/w"]).addresses("m").unwrap();
+        let command = ["ssh", "host", "indexscope-worker /models/my model"].map(str::to_owned);
+        assert_eq!(found, [WorkerAddress::Command(command.to_vec()), WorkerAddress::Socket("/run/w".to_owned())]);
+        assert!(args(&["a 'b"]).addresses("m").is_err());
+        let two = NonZeroUsize::new(2);
+        assert!(WorkerArgs { tp: two, ..args(&["my-worker"]) }.addresses("m").is_err());
+        assert!(WorkerArgs { parallel: two, ..args(&["unix:/run/w"]) }.addresses("m").is_err());
+        assert_eq!(WorkerArgs { parallel: two, ..args(&["a", "b"]) }.addresses("m").unwrap().len(), 4);
     }
 
     #[test]

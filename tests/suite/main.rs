@@ -34,4 +34,5 @@ mod resume;
 mod search;
 mod signals;
 mod stream;
+mod worker;
 mod worth;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Args;
 use super::split::Split;
 use crate::cli::CliError;
-use crate::cli::deltas::{self, text as delta};
+use crate::cli::deltas::{self, noise, text as delta};
 use crate::cli::output::Table;
 use crate::domain::{Confirmation, FIRST_LOOK, Goal, SearchRecord, Trial, Verdict};
 use crate::engine::ModelInfo;
@@ -169,6 +169,7 @@ fn to_table(info: &ModelInfo, space: &Space, record: &SearchRecord, split: Optio
         Goal::MaxDelta(most) => format!("delta at most {most} nats, confirmed on unseen text (95 %)"),
     };
     note.push(format!("{} for {goal}, seed {}", record.settings.method, record.settings.seed));
+    note.extend(noise(info));
     for swap in &record.swaps {
         let full = swap.full.map_or(String::new(), |layer| format!("L{layer} Full, "));
         note.push(format!("swap: {full}L{} Shared: delta {}", swap.shared, delta(Some(swap.delta))));

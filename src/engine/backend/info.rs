@@ -43,6 +43,7 @@ impl ModelInfo {
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),
             training: Vec::new(),
+            noise: None,
         })
     }
 

@@ -15,8 +15,8 @@ pub use self::local::{
     GEOMETRIES, LayerTime, LocalBackend, NoRoom, RandomModel, Recorded, Recording, Settings, Sink, StepSpeed, Steps,
     Streamed, TrainingText, stream,
 };
-pub use self::remote::RemoteBackend;
 pub(crate) use self::remote::converse;
+pub use self::remote::{RemoteBackend, WorkerAddress};
 pub use self::search::Evaluator;
 
 use std::path::Path;
@@ -79,6 +79,17 @@ pub struct ModelInfo {
     pub data: String,
     /// Name and tokens of each text that indexers can be trained on.
     pub training: Vec<(String, usize)>,
+    /// What low precision alone moves; `None` where that was not measured.
+    pub noise: Option<Noise>,
+}
+
+/// How far the reference is from itself when it is run again: near-ties of low precision fall differently.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Mean difference of the loss, nats per eligible target.
+    pub delta: f64,
+    /// Eligible targets that it was measured on.
+    pub targets: usize,
 }
 
 /// How much of its own selection a layer finds in the set that it uses, measured under one pattern.

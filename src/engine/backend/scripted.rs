@@ -56,6 +56,7 @@ impl Fake {
             calibration: "fake".into(),
             data: "invented".into(),
             training: vec![("invented".into(), 100)],
+            noise: None,
         };
         Self { info, gate: None, panic_on: None }
     }

@@ -40,6 +40,7 @@ pub fn model(layers: usize, locked: &[usize]) -> ModelInfo {
         can: Capabilities::all(),
         data: "calibration text".into(),
         training: vec![("training text".into(), 131_072)],
+        noise: None,
         sequences: 20,
         targets: 10_240,
         eligible: 9_812,

@@ -7,7 +7,7 @@ use ratatui::style::Style;
 use super::{bars, write};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{IndexSource, Speed};
-use crate::engine::Job;
+use crate::engine::{Capability, Job};
 use crate::tui::app::{App, Indexers};
 use crate::tui::format;
 use crate::tui::shown::{self, Fresh};
@@ -40,6 +40,7 @@ fn label(app: &App, text: &str) -> (String, Style) {
 fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
     let mut lines: Vec<Line> = indexers(app, width).into_iter().collect();
     lines.extend(loss(app, width));
+    lines.extend(noise(app, width));
     lines.push(kept(app, width));
     let (fresh, speeds) = shown::speed(app);
     for speed in speeds.iter().take(2) {
@@ -49,6 +50,9 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
         let text = match fresh {
             Fresh::Failed => "✗ failed",
             _ if app.model.is_none() => "needs a model",
+            _ if app.model.as_ref().is_some_and(|m| !m.can.has(Capability::Timed)) => {
+                "not timed: the worker lacks 'timed'"
+            }
             _ if app.indexers == Indexers::Trained => "not timed with this pattern",
             _ if app.progress.is_some_and(|p| p.job == Job::Speed) => "being timed",
             _ => "measured when the keys rest",
@@ -139,6 +143,16 @@ fn loss(app: &App, width: usize) -> Vec<Line> {
     let over =
         long.filter(|text| text.chars().count() + LABEL <= width).unwrap_or_else(|| format!("{n} eligible, {of}"));
     vec![first, second, vec![label(app, "over"), (over, theme.role(Role::Dim))]]
+}
+
+/// Says what low precision alone moves, beside the Δ that it blurs.
+fn noise(app: &App, width: usize) -> Option<Line> {
+    let noise = app.model.as_ref()?.noise?;
+    let mut line =
+        vec![label(app, "noise"), (format!("{:>7} ", format::delta(noise.delta)), app.theme.role(Role::Dim))];
+    let again = format!("the reference again, {} targets", format::count(noise.targets));
+    add_if_fits(&mut line, (again, app.theme.role(Role::Dim)), width);
+    Some(line)
 }
 
 fn kept(app: &App, width: usize) -> Line {

@@ -114,6 +114,7 @@ impl LocalBackend {
             calibration: calibration.hash(),
             data: calibration.data().to_owned(),
             training: Vec::new(),
+            noise: None,
         };
         let source = RandomSource { device: placement.device.clone() };
         let built = Model::new(config.clone(), &source, &placement.device, placement.dtype)?;

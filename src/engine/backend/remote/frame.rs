@@ -17,8 +17,9 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Reads a frame with at most `most` bytes behind its line; `None` at the end of the stream.
-    pub(super) fn read(from: &mut impl BufRead, most: u64) -> io::Result<Option<Self>> {
+    /// Reads a frame with at most `most()` bytes behind its line, asked once the line is there; `None` at the end of the
+    /// stream.
+    pub(super) fn read(from: &mut impl BufRead, most: impl Fn() -> u64) -> io::Result<Option<Self>> {
         let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut line = Vec::new();
         (&mut *from).take(LINE).read_until(b'\n', &mut line)?;
@@ -37,8 +38,8 @@ impl Frame {
         }
         let bytes = match &head["bytes"] {
             Value::Null => 0,
-            n => n.as_u64().filter(|n| *n <= most).ok_or_else(|| {
-                wrong(format!("a frame announces {n} bytes, and at most {most} can follow this request"))
+            n => n.as_u64().filter(|n| *n <= most()).ok_or_else(|| {
+                wrong(format!("a frame announces {n} bytes, and at most {} can follow this request", most()))
             })?,
         };
         let mut body = Vec::new();
@@ -98,9 +99,9 @@ mod tests {
         frames.iter().for_each(|frame| frame.clone().write(&mut stream).unwrap());
         let mut from = stream.as_slice();
         for frame in frames {
-            assert_eq!(Frame::read(&mut from, 4).unwrap(), Some(frame));
+            assert_eq!(Frame::read(&mut from, || 4).unwrap(), Some(frame));
         }
-        assert_eq!(Frame::read(&mut from, 4).unwrap(), None);
+        assert_eq!(Frame::read(&mut from, || 4).unwrap(), None);
     }
 
     #[test]
@@ -113,7 +114,7 @@ mod tests {
             ("{\"bytes\":-1}\n", "announces -1 bytes"),
             ("{\"bytes\":8}\nabc", "announces 8 bytes and has 3"),
         ] {
-            let error = Frame::read(&mut text.as_bytes(), 16).unwrap_err().to_string();
+            let error = Frame::read(&mut text.as_bytes(), || 16).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
     }

@@ -94,9 +94,36 @@ pub(super) fn read(hello: &Value, name: &str, calibration: &Calibration) -> Resu
         calibration: String::new(),
         data: String::new(),
         training: Vec::new(),
+        noise: None,
     };
     info.describe(calibration);
     Ok(info)
+}
+
+/// Returns the description of a model that several workers serve.
+///
+/// # Errors
+/// [`BackendError::Failed`] where two of them differ in anything but their devices: losses of different engines, dtypes
+/// and splits are never mixed.
+pub(super) fn agreed(infos: Vec<ModelInfo>) -> Result<ModelInfo, BackendError> {
+    let mut infos = infos.into_iter();
+    let Some(first) = infos.next() else { return Err(failed("there is no worker", Some("name one with --worker"))) };
+    for (n, other) in infos.enumerate() {
+        if (ModelInfo { device: first.device.clone(), ..other.clone() }) != first {
+            return Err(failed(
+                &format!(
+                    "worker {} serves {} ({}), the first one {} ({})",
+                    n + 2,
+                    other.name,
+                    other.fingerprint,
+                    first.name,
+                    first.fingerprint
+                ),
+                Some("start all workers with the same model, engine version, dtype and number of ranks"),
+            ));
+        }
+    }
+    Ok(first)
 }
 
 #[cfg(test)]

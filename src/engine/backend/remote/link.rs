@@ -1,4 +1,4 @@
-//! A worker's process: requests go to its standard input, replies come from its standard output.
+//! The connection with a worker: a process, whose standard input and output it uses, or a Unix socket.
 
 use std::io::{BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -11,16 +11,27 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::frame::Frame;
-use crate::engine::{BackendError, Cancel};
+use crate::engine::BackendError;
 
 /// How often a waiting request looks whether it is still wanted.
 const TICK: Duration = Duration::from_millis(10);
-/// How long a worker may take to answer a cancel before it is killed.
+/// How long a worker may take to answer a cancel at most.
 const CANCEL_WITHIN: Duration = Duration::from_secs(60);
+/// Signs of life that may be missing in a row before a worker counts as lost.
+const MISSING: f64 = 12.0;
 /// Bytes of the worker's log that an error quotes at most.
 const LOG_TAIL: usize = 1500;
 /// Most bytes behind a frame's line before anything was asked for.
 const FEW: u64 = 1 << 16;
+
+/// Where a worker is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkerAddress {
+    /// The command that starts it: its program and its arguments.
+    Command(Vec<String>),
+    /// The Unix socket at which it listens.
+    Socket(String),
+}
 
 /// A worker that runs.
 pub(super) struct Link {
@@ -34,6 +45,10 @@ pub(super) struct Link {
     last: u64,
     /// What is left of a worker that is of no use any more.
     lost: Option<String>,
+    /// When the worker was last heard, and how long it may be silent, if it gives signs of life.
+    heard: Arc<Mutex<(Instant, Option<Duration>)>>,
+    /// How long a worker may take to answer a cancel before it is killed.
+    pub(super) cancel_within: Duration,
 }
 
 impl std::fmt::Debug for Link {
@@ -44,26 +59,35 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
+    /// Starts a worker, or connects with one.
+    pub(super) fn open(address: &WorkerAddress) -> Result<Self, BackendError> {
+        match address {
+            WorkerAddress::Command(command) => Self::start(command),
+            WorkerAddress::Socket(path) => Self::connect(path),
+        }
+    }
+
     /// Starts a worker by its command.
-    pub(super) fn start(command: &[String]) -> Result<Self, BackendError> {
+    fn start(command: &[String]) -> Result<Self, BackendError> {
         let [program, args @ ..] = command else {
             return Err(failed(
                 "the worker's command is empty",
                 Some("give one: --worker 'python3 my_worker.py MODEL'"),
             ));
         };
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| {
-                failed(
-                    &format!("the worker '{program}' cannot be started: {e}"),
-                    Some("give its command with --worker, such as --worker 'python3 my_worker.py MODEL'"),
-                )
-            })?;
+        let mut start = Command::new(program);
+        // Ctrl-C reaches this program only, which then cancels what the worker does and ends it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut start, 0);
+        let mut child =
+            start.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(
+                |e| {
+                    failed(
+                        &format!("the worker '{program}' cannot be started: {e}"),
+                        Some("give its command with --worker, such as --worker 'python3 my_worker.py MODEL'"),
+                    )
+                },
+            )?;
         let (Some(input), Some(out), Some(err)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(failed(
                 "the worker's pipes cannot be opened",
@@ -76,26 +100,66 @@ impl Link {
         Ok(link)
     }
 
+    /// Connects with a worker that listens at a Unix socket.
+    #[cfg(unix)]
+    fn connect(path: &str) -> Result<Self, BackendError> {
+        let connect = || {
+            let stream = std::os::unix::net::UnixStream::connect(path)?;
+            Ok((stream.try_clone()?, stream))
+        };
+        let (replies, requests) = connect().map_err(|e: std::io::Error| {
+            failed(
+                &format!("no worker listens at '{path}': {e}"),
+                Some("start one there: indexscope-worker MODEL --listen PATH"),
+            )
+        })?;
+        Ok(Self::over(Box::new(replies), Box::new(requests)))
+    }
+
+    /// Connects with a worker that listens at a Unix socket.
+    #[cfg(not(unix))]
+    fn connect(path: &str) -> Result<Self, BackendError> {
+        Err(failed(&format!("'unix:{path}': this system has no Unix sockets"), Some("give a command")))
+    }
+
     /// Speaks with a worker over a pair of streams.
     pub(super) fn over(replies_from: Box<dyn Read + Send>, input: Box<dyn Write + Send>) -> Self {
         let (sender, replies) = channel();
         let (most, log) = (Arc::new(AtomicU64::new(FEW)), Arc::new(Mutex::new(Vec::new())));
-        let limit = Arc::clone(&most);
+        let heard = Arc::new(Mutex::new((Instant::now(), None)));
+        let (limit, at) = (Arc::clone(&most), Arc::clone(&heard));
         thread::spawn(move || {
             let mut from = BufReader::new(replies_from);
             loop {
-                let frame = match Frame::read(&mut from, limit.load(Ordering::Relaxed)) {
+                let frame = match Frame::read(&mut from, || limit.load(Ordering::Acquire)) {
                     Ok(Some(frame)) => Ok(frame),
                     Ok(None) => return,
                     Err(error) => Err(error.to_string()),
                 };
+                let alive = frame.as_ref().ok().and_then(sign_of_life);
+                let mut at = at.lock().unwrap_or_else(PoisonError::into_inner);
+                *at = (Instant::now(), alive.or(at.1));
+                drop(at);
+                if alive.is_some() {
+                    continue;
+                }
                 let ends = frame.is_err();
                 if sender.send(frame).is_err() || ends {
                     return;
                 }
             }
         });
-        Self { child: None, input: Some(input), replies, log, most, last: 0, lost: None }
+        Self {
+            child: None,
+            input: Some(input),
+            replies,
+            log,
+            most,
+            last: 0,
+            lost: None,
+            heard,
+            cancel_within: CANCEL_WITHIN,
+        }
     }
 
     /// Keeps the end of what the worker logs.
@@ -113,13 +177,18 @@ impl Link {
     }
 
     /// Waits for what the worker says of itself.
-    pub(super) fn hello(&mut self, cancel: &Cancel) -> Result<Value, BackendError> {
-        let hello = self.receive(&mut || cancel.is_stale())?.ok_or(BackendError::Cancelled)?;
+    pub(super) fn hello(&mut self, stale: &dyn Fn() -> bool) -> Result<Value, BackendError> {
+        let hello = self.receive(&mut || stale())?.ok_or(BackendError::Cancelled)?;
         if hello.head["hello"] != "indexscope-worker" {
             let started = hello.head.to_string().chars().take(80).collect::<String>();
             return Err(self.lose(&format!("it began with {started}, not with its hello")));
         }
         Ok(hello.head)
+    }
+
+    /// Returns why the worker is of no use any more; `None` while it is.
+    pub(super) fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// Sends a request and hands every reply but the last to `each`; returns the last.
@@ -131,23 +200,22 @@ impl Link {
         mut request: Value,
         body: Vec<u8>,
         most: usize,
-        cancel: &Cancel,
+        stale: &dyn Fn() -> bool,
         each: &mut dyn FnMut(Frame) -> Result<(), BackendError>,
     ) -> Result<Value, BackendError> {
         self.last += 1;
         let id = self.last;
         request["id"] = id.into();
-        self.most.store((most as u64).max(FEW), Ordering::Relaxed);
+        self.most.store((most as u64).max(FEW), Ordering::Release);
         self.send(Frame { head: request, body })?;
         let mut cancelled: Option<Instant> = None;
         let mut refused = None;
         loop {
-            let wants = |at: Option<Instant>| at.is_none() && cancel.is_stale();
-            let Some(frame) =
-                self.receive(&mut || wants(cancelled) || cancelled.is_some_and(|at| at.elapsed() > CANCEL_WITHIN))?
-            else {
+            let within = self.cancel_within;
+            let mut give_up = || cancelled.map_or_else(stale, |at| at.elapsed() > within);
+            let Some(frame) = self.receive(&mut give_up)? else {
                 if cancelled.is_some() {
-                    return Err(self.lose("it did not answer a cancel within a minute"));
+                    return Err(self.lose(&format!("it did not answer a cancel within {} s", within.as_secs_f64())));
                 }
                 cancelled = Some(Instant::now());
                 self.send(Frame { head: json!({"do": "cancel", "of": id}), body: Vec::new() })?;
@@ -188,7 +256,13 @@ impl Link {
                 Ok(Err(what)) => return Err(self.lose(&what)),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.lose("it ended")),
                 Err(RecvTimeoutError::Timeout) if give_up() => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let (heard, silence) = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(silence) = silence.filter(|silence| heard.elapsed() > *silence) {
+                        let seconds = silence.as_secs_f64();
+                        return Err(self.lose(&format!("it has given no sign of life for {seconds} s")));
+                    }
+                }
             }
         }
     }
@@ -240,6 +314,13 @@ impl Drop for Link {
         self.input = None;
         self.end(Duration::from_secs(2));
     }
+}
+
+/// Returns how long a worker may be silent after this frame, if that is a sign of life: `{"alive": seconds until the
+/// next}`, which answers nothing.
+fn sign_of_life(frame: &Frame) -> Option<Duration> {
+    let seconds = frame.head["alive"].as_f64().filter(|seconds| (0.001..=3600.0).contains(seconds));
+    seconds.filter(|_| frame.head.get("hello").is_none()).map(|seconds| Duration::from_secs_f64(seconds * MISSING))
 }
 
 /// Returns a worker's error as the program's.

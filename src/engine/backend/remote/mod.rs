@@ -6,30 +6,32 @@
 mod frame;
 mod hello;
 mod link;
+mod pool;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use self::frame::{Frame, floats, ints};
+pub use self::link::WorkerAddress;
 use self::link::{Link, clean, failed};
+use self::pool::{Piece, Pool};
 use super::not_finite;
 use super::queries::head;
 use super::search::{Baseline, Evaluator, measured, part_of};
-use super::{Backend, BackendError, Capability, Coverage, LayerCoverage, ModelInfo, Training, Weights, tally};
-use crate::analysis::tally::{Row, Scored};
+use super::{Backend, BackendError, Capability, Coverage, LayerCoverage, ModelInfo, Noise, Training, Weights, tally};
+use crate::analysis::tally::{Row, Scored, Tally};
 use crate::domain::{
     Confirmation, Estimate, Evaluation, LeftTraining, Pattern, QuerySampling, Selection, Site, Speed, Subject, Trace,
     TrainingSettings, Validation, intersection_len,
 };
-use crate::engine::Calibration;
-use crate::engine::Cancel;
+use crate::engine::{Calibration, Cancel, Sequence};
 use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit, confirm};
 
 /// Tokens that are enough for a mean overlap per layer; whole sequences are run.
@@ -46,21 +48,41 @@ struct Losses {
     sequence: usize,
     /// −log p of every token but the first, nats.
     nll: Vec<f32>,
+    /// The most likely token in place of each, from workers that tell it.
+    top1: Option<Vec<i32>>,
+    /// KL(reference ‖ subject) of each, nats, where it was asked for.
+    kl: Option<Vec<f32>>,
     /// Layers that were run, and seconds.
     cost: (usize, f64),
 }
 
-/// A worker with a calibration set.
+/// How losses are asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// Whether the worker may go on from cached states.
+    resume: bool,
+    /// Whether the divergence from the reference is asked for, too.
+    kl: bool,
+}
+
+/// What the reference has on one sequence.
+#[derive(Clone, Debug)]
+struct Known {
+    nll: Vec<f32>,
+    top1: Option<Vec<i32>>,
+}
+
+/// One or more workers with a calibration set.
 #[derive(Debug)]
 pub struct RemoteBackend {
     info: ModelInfo,
-    /// One worker serves the calibration set and the text that patterns are validated on.
-    link: Arc<Mutex<Link>>,
+    /// The same workers serve the calibration set and the text that patterns are validated on.
+    pool: Arc<Mutex<Pool>>,
     /// The worker's name of the calibration set.
     set: String,
     calibration: Calibration,
-    /// −log p of every token but the first under the reference, sequence by sequence.
-    reference: Vec<Option<Vec<f32>>>,
+    /// What is known of the reference, sequence by sequence.
+    reference: Vec<Option<Known>>,
     evaluations: HashMap<Subject, Evaluation>,
     coverages: HashMap<Pattern, Coverage>,
     unseen: Option<Calibration>,
@@ -68,22 +90,63 @@ pub struct RemoteBackend {
 }
 
 impl RemoteBackend {
-    /// Starts a worker by its command and sends it the calibration set; `name` is the model's name for people.
+    /// Starts workers, or connects with them, and sends them the calibration set; `name` is the model's name for people.
     ///
     /// # Errors
-    /// [`BackendError::Failed`] where the worker cannot be started, does not speak the protocol, or lacks what it needs.
+    /// [`BackendError::Failed`] where a worker cannot be started, does not speak the protocol, lacks what it needs, or
+    /// serves another model than the first.
     pub fn start(
-        command: &[String],
+        workers: &[WorkerAddress],
         name: &str,
         calibration: Calibration,
         cancel: &Cancel,
     ) -> Result<Self, BackendError> {
-        Self::over(Link::start(command)?, name, calibration, cancel)
+        // All of them load at the same time.
+        let links = workers.iter().map(Link::open).collect::<Result<Vec<_>, _>>()?;
+        Self::over(links, name, calibration, cancel)
     }
 
-    fn over(mut link: Link, name: &str, calibration: Calibration, cancel: &Cancel) -> Result<Self, BackendError> {
-        let info = hello::read(&link.hello(cancel)?, name, &calibration)?;
-        Self::with_set(info, Arc::new(Mutex::new(link)), "main".to_owned(), calibration)
+    fn over(mut links: Vec<Link>, name: &str, calibration: Calibration, cancel: &Cancel) -> Result<Self, BackendError> {
+        let mut infos = Vec::new();
+        for link in &mut links {
+            infos.push(hello::read(&link.hello(&|| cancel.is_stale())?, name, &calibration)?);
+        }
+        let info = hello::agreed(infos)?;
+        let mut backend = Self::with_set(info, Arc::new(Mutex::new(Pool::new(links))), "main".to_owned(), calibration)?;
+        backend.repeat_reference(cancel)?;
+        Ok(backend)
+    }
+
+    /// Runs `report` for each worker that is lost while others take over its work.
+    pub fn on_loss(&mut self, report: impl Fn(&str) + Send + 'static) {
+        self.pool().on_loss(report);
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Measures how much low precision alone moves losses: near-ties of scores fall differently from run to run.
+    fn repeat_reference(&mut self, cancel: &Cancel) -> Result<(), BackendError> {
+        if ["f32", "float32", "f64", "float64"].contains(&self.info.dtype.as_str()) || self.info.eligible == 0 {
+            return Ok(());
+        }
+        let topk = self.info.topk();
+        let counts = |s: &Sequence| s.queries().any(|p| topk.counts(p));
+        let Some(n) = self.calibration.sequences().iter().position(counts) else { return Ok(()) };
+        let mut runs = Vec::new();
+        for resume in [true, false] {
+            let unit = (Subject::Pattern(self.info.reference), n);
+            self.nll(&[unit], Asked { resume, kl: false }, cancel, &mut |backend, losses| {
+                let Losses { nll, top1, .. } = losses;
+                runs.push(backend.split(n, &nll).1);
+                backend.reference[n].get_or_insert(Known { nll, top1 });
+            })?;
+        }
+        let [first, second] = &runs[..] else { return Ok(()) };
+        let sum: f64 = second.iter().zip(first).map(|(again, before)| again - before).sum();
+        self.info.noise = Some(Noise { delta: sum / first.len() as f64, targets: first.len() });
+        Ok(())
     }
 
     /// Adds text that no search sees, for validation.
@@ -101,36 +164,25 @@ impl RemoteBackend {
         let mut info = self.info.clone();
         info.describe(&calibration);
         let set = format!("{}+", self.set);
-        Self::with_set(info, Arc::clone(&self.link), set, calibration)
+        Self::with_set(info, Arc::clone(&self.pool), set, calibration)
     }
 
     fn with_set(
         info: ModelInfo,
-        link: Arc<Mutex<Link>>,
+        pool: Arc<Mutex<Pool>>,
         set: String,
         calibration: Calibration,
     ) -> Result<Self, BackendError> {
         let reference = vec![None; calibration.sequences().len()];
         let (evaluations, coverages) = (HashMap::new(), HashMap::new());
-        let mut backend =
-            Self { info, link, set, calibration, reference, evaluations, coverages, unseen: None, judge: None };
+        let backend =
+            Self { info, pool, set, calibration, reference, evaluations, coverages, unseen: None, judge: None };
         let lengths: Vec<usize> = backend.calibration.sequences().iter().map(|s| s.ids.len()).collect();
         let ids = backend.calibration.sequences().iter().flat_map(|s| &s.ids);
-        let body = ids.flat_map(|id| (*id as i32).to_le_bytes()).collect();
+        let body: Vec<u8> = ids.flat_map(|id| (*id as i32).to_le_bytes()).collect();
         let request = json!({"do": "calibrate", "set": backend.set, "lengths": lengths});
-        backend.ask(request, body, 0, &Cancel::never(), &mut |_| Ok(()))?;
+        backend.pool().tell(&request, &body, &|| false)?;
         Ok(backend)
-    }
-
-    fn ask(
-        &mut self,
-        request: Value,
-        body: Vec<u8>,
-        most: usize,
-        cancel: &Cancel,
-        each: &mut dyn FnMut(Frame) -> Result<(), BackendError>,
-    ) -> Result<Value, BackendError> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).ask(request, body, most, cancel, each)
     }
 
     /// Refuses what the worker has not listed.
@@ -148,6 +200,7 @@ impl RemoteBackend {
     fn nll(
         &mut self,
         units: &[(Subject, usize)],
+        asked: Asked,
         cancel: &Cancel,
         each: &mut dyn FnMut(&mut Self, Losses),
     ) -> Result<(), BackendError> {
@@ -157,36 +210,72 @@ impl RemoteBackend {
         if units.iter().any(|(subject, _)| *subject == Subject::Dense) {
             self.needs(Capability::Dense)?;
         }
-        let named: Vec<Value> = units.iter().map(|(subject, n)| json!([subject.to_string(), n])).collect();
-        let request = json!({"do": "losses", "set": self.set, "units": named, "resume": true});
-        let link = Arc::clone(&self.link);
-        let mut next = units.iter();
-        let most = 4 * self.info.context;
-        let mut link = link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.ask(request, Vec::new(), most, cancel, &mut |frame| {
-            let Frame { head, body } = frame;
-            let (Some(&(subject, n)), Some(unit)) = (next.next(), head.get("unit")) else {
-                return Err(malformed("a reply that was not asked for", &head));
+        let (set, reference) = (self.set.clone(), self.info.reference.to_string());
+        let top1 = self.info.can.has(Capability::Top1);
+        let request = |share: &[usize]| {
+            let named: Vec<Value> = share.iter().map(|&n| json!([units[n].0.to_string(), units[n].1])).collect();
+            let mut request = json!({"do": "losses", "set": set, "units": named, "resume": asked.resume});
+            if top1 {
+                request["top1"] = json!(true);
+            }
+            if asked.kl {
+                request["kl"] = json!(reference);
+            }
+            request
+        };
+        let tokens = |n: usize| self.calibration.sequences()[n].ids.len();
+        let pieces: Vec<Piece> = units.iter().map(|&(_, n)| Piece { sequence: n, tokens: tokens(n) }).collect();
+        let most = 12 * self.info.context;
+        // Several workers answer at the same time; results are handed over in the order of the units all the same.
+        let mut early: Vec<Option<Losses>> = units.iter().map(|_| None).collect();
+        let mut next = 0;
+        let pool = Arc::clone(&self.pool);
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.spread(&set, &pieces, &request, most, &|| cancel.is_stale(), &mut |share, nth, frame| {
+            let Some(&unit) = share.get(nth) else {
+                return Err(malformed("a reply that was not asked for", &frame.head));
             };
-            let wanted = self.calibration.sequences()[n].ids.len() - 1;
-            if *unit != json!([subject.to_string(), n]) || head["dtype"] != "f32" || body.len() != 4 * wanted {
-                return Err(malformed(&format!("not the {wanted} losses of {subject} on sequence {n}"), &head));
+            early[unit] = Some(self.read_losses(units[unit], top1, asked.kl, frame)?);
+            while let Some(losses) = early.get_mut(next).and_then(Option::take) {
+                each(self, losses);
+                next += 1;
             }
-            let values = floats(&body);
-            let sequence = &self.calibration.sequences()[n];
-            if let Some(position) = sequence.queries().find(|&p| !values[p].is_finite()) {
-                return Err(not_finite(subject, n, position));
-            }
-            let cost = (head["layers"].as_u64().unwrap_or(0) as usize, head["seconds"].as_f64().unwrap_or(0.0));
-            each(self, Losses { subject, sequence: n, nll: values, cost });
-            Ok(())
+            Ok(true)
         })?;
-        match next.next() {
+        match units.get(next) {
             None => Ok(()),
             Some((subject, n)) => {
                 Err(failed(&format!("the worker left out {subject} on sequence {n}"), Some(OUR_WORKER)))
             }
         }
+    }
+
+    /// Reads the reply to one unit.
+    fn read_losses(
+        &self,
+        (subject, n): (Subject, usize),
+        top1: bool,
+        kl: bool,
+        Frame { head, body }: Frame,
+    ) -> Result<Losses, BackendError> {
+        let sequence = &self.calibration.sequences()[n];
+        let wanted = sequence.ids.len() - 1;
+        let has = |field: &str, asked: bool| (head[field] == true) == asked;
+        let parts = 1 + usize::from(top1) + usize::from(kl);
+        let right = head["unit"] == json!([subject.to_string(), n]) && head["dtype"] == "f32";
+        if !right || !has("top1", top1) || !has("kl", kl) || body.len() != 4 * wanted * parts {
+            return Err(malformed(&format!("not the {wanted} losses of {subject} on sequence {n}"), &head));
+        }
+        let mut parts = body.chunks_exact(4 * wanted.max(1));
+        let nll = floats(parts.next().unwrap_or_default());
+        let top1 = top1.then(|| ints(parts.next().unwrap_or_default()));
+        let kl = kl.then(|| floats(parts.next().unwrap_or_default()));
+        let finite = |p: usize| nll[p].is_finite() && kl.as_ref().is_none_or(|kl| kl[p].is_finite());
+        if let Some(position) = sequence.queries().find(|&p| !finite(p)) {
+            return Err(not_finite(subject, n, position));
+        }
+        let cost = (head["layers"].as_u64().unwrap_or(0) as usize, head["seconds"].as_f64().unwrap_or(0.0));
+        Ok(Losses { subject, sequence: n, nll, top1, kl, cost })
     }
 
     /// Returns the units that are missing for `subject` on `sequence`, the reference's first.
@@ -216,43 +305,53 @@ impl RemoteBackend {
         cancel: &Cancel,
         each: &mut dyn FnMut(usize, Site, bool, Selection) -> Result<(), BackendError>,
     ) -> Result<(), BackendError> {
-        let all: Vec<usize> = (0..sequences).collect();
-        let request = json!({
-            "do": "record", "set": self.set, "pattern": pattern.to_string(), "sequences": all, "queries": "all",
-            "shadow": shadow,
-        });
+        let request = |share: &[usize]| {
+            json!({
+                "do": "record", "set": self.set, "pattern": pattern.to_string(), "sequences": share, "queries": "all",
+                "shadow": shadow,
+            })
+        };
         let (k, groups, topk, sites) =
             (self.info.index_topk, self.info.groups, self.info.topk(), self.info.constraints.sites);
         let lengths: Vec<usize> = self.calibration.sequences().iter().map(|s| s.ids.len()).collect();
+        let pieces: Vec<Piece> = (0..sequences).map(|n| Piece { sequence: n, tokens: lengths[n] }).collect();
         let bytes = |queries: usize| queries.saturating_mul(4 * groups).saturating_mul(k);
         let most = bytes(self.info.context);
-        self.ask(request, Vec::new(), most, cancel, &mut |Frame { head, body }| {
-            let sequence = head["sequence"].as_u64().map(|n| n as usize).filter(|n| *n < sequences);
-            let site = head["layer"].as_u64().and_then(|layer| sites.site(layer as usize));
-            let (Some(sequence), Some(site)) = (sequence, site) else {
-                return Err(malformed("sets of no layer that selects, or of no sequence", &head));
-            };
-            let queries = lengths[sequence];
-            let right = head["shape"] == json!([queries, groups, k]) && head["dtype"] == "i32";
-            if !right || body.len() != bytes(queries) {
-                return Err(malformed(&format!("not i32 sets of shape [{queries}, {groups}, {k}]"), &head));
-            }
-            let mut sets = Selection::with_capacity(queries * groups, k);
-            for (row, keys) in ints(&body).chunks_exact(k).enumerate() {
-                let visible = topk.unit.visible(row / groups);
-                let end = keys.iter().rposition(|key| *key != -1).map_or(0, |last| last + 1);
-                let keys: Option<Vec<u32>> = keys[..end].iter().map(|key| u32::try_from(*key).ok()).collect();
-                let fits = |keys: &Vec<u32>| {
-                    keys.windows(2).all(|w| w[0] < w[1]) && keys.last().is_none_or(|key| (*key as usize) < visible)
+        // A worker that is lost is asked for nothing more, so its sequences are recorded again.
+        self.pool().spread(
+            &self.set,
+            &pieces,
+            &request,
+            most,
+            &|| cancel.is_stale(),
+            &mut |_, _, Frame { head, body }| {
+                let sequence = head["sequence"].as_u64().map(|n| n as usize).filter(|n| *n < sequences);
+                let site = head["layer"].as_u64().and_then(|layer| sites.site(layer as usize));
+                let (Some(sequence), Some(site)) = (sequence, site) else {
+                    return Err(malformed("sets of no layer that selects, or of no sequence", &head));
                 };
-                let keys = keys.filter(fits).ok_or_else(|| {
-                    malformed(&format!("a set of query {} that is not ascending or beyond it", row / groups), &head)
-                })?;
-                sets.push(&keys);
-            }
-            each(sequence, site, head["own"] == true, sets)
-        })?;
-        Ok(())
+                let queries = lengths[sequence];
+                let right = head["shape"] == json!([queries, groups, k]) && head["dtype"] == "i32";
+                if !right || body.len() != bytes(queries) {
+                    return Err(malformed(&format!("not i32 sets of shape [{queries}, {groups}, {k}]"), &head));
+                }
+                let mut sets = Selection::with_capacity(queries * groups, k);
+                for (row, keys) in ints(&body).chunks_exact(k).enumerate() {
+                    let visible = topk.unit.visible(row / groups);
+                    let end = keys.iter().rposition(|key| *key != -1).map_or(0, |last| last + 1);
+                    let keys: Option<Vec<u32>> = keys[..end].iter().map(|key| u32::try_from(*key).ok()).collect();
+                    let fits = |keys: &Vec<u32>| {
+                        keys.windows(2).all(|w| w[0] < w[1]) && keys.last().is_none_or(|key| (*key as usize) < visible)
+                    };
+                    let keys = keys.filter(fits).ok_or_else(|| {
+                        malformed(&format!("a set of query {} that is not ascending or beyond it", row / groups), &head)
+                    })?;
+                    sets.push(&keys);
+                }
+                each(sequence, site, head["own"] == true, sets)?;
+                Ok(false)
+            },
+        )
     }
 }
 
@@ -262,7 +361,7 @@ impl RemoteBackend {
 /// [`BackendError`] as soon as they are no answer.
 pub(crate) fn converse(replies: Vec<u8>, calibration: Calibration) -> Result<(), BackendError> {
     let (link, cancel) = (Link::over(Box::new(io::Cursor::new(replies)), Box::new(io::sink())), Cancel::never());
-    let mut backend = RemoteBackend::over(link, "m", calibration, &cancel)?;
+    let mut backend = RemoteBackend::over(vec![link], "m", calibration, &cancel)?;
     let pattern = backend.info.reference;
     backend.evaluate(Subject::Pattern(pattern), &cancel, &mut |_| {})?;
     backend.record(&cancel, &mut |_| {})?;
@@ -296,36 +395,50 @@ impl Backend for RemoteBackend {
         let units: Vec<(Subject, usize)> = (0..all).flat_map(|n| self.missing(subject, n)).collect();
         let mut tally = tally::begin(subject, &self.info, &self.calibration);
         let layers = self.info.constraints.sites.layers();
-        let add = |backend: &Self, tally: &mut crate::analysis::tally::Tally, n: usize, ours: &[f32]| {
+        let agrees = self.info.can.has(Capability::Top1) && self.info.can.has(Capability::Kl);
+        let finish = |tally: &Tally| {
+            let evaluation = tally.evaluation(started.elapsed().as_secs_f64());
+            // Losses of single tokens tell neither KL nor which token was most likely.
+            let agreement = evaluation.agreement.filter(|_| agrees);
+            Evaluation { agreement, ..evaluation }
+        };
+        let add = |backend: &Self, tally: &mut Tally, n: usize, ours: &Known, kl: Option<&[f32]>| {
             let Some(theirs) = &backend.reference[n] else { return };
             let row = |position: usize| Row {
                 position,
-                nll: f64::from(ours[position]),
-                reference: f64::from(theirs[position]),
-                kl: 0.0,
-                same_top: false,
+                nll: f64::from(ours.nll[position]),
+                reference: f64::from(theirs.nll[position]),
+                kl: kl.map_or(0.0, |kl| f64::from(kl[position])),
+                same_top: ours.top1.as_ref().zip(theirs.top1.as_ref()).is_some_and(|(a, b)| a[position] == b[position]),
             };
             let rows = backend.calibration.sequences()[n].queries().map(row).collect();
             tally.scored.push(Scored { index: n, rows });
         };
         if subject == reference {
             for n in (0..all).filter(|&n| self.reference[n].is_some()) {
-                let known = self.reference[n].clone().unwrap_or_default();
-                add(self, &mut tally, n, &known);
+                let Some(known) = self.reference[n].clone() else { continue };
+                add(self, &mut tally, n, &known, None);
             }
         }
-        self.nll(&units, cancel, &mut |backend, Losses { subject: of, sequence: n, nll, cost: (ran, _) }| {
-            tally.resumed_from = tally.resumed_from.min(layers.saturating_sub(ran));
-            tally.layer_forwards += ran as f64 / all as f64;
-            if of == reference {
-                backend.reference[n] = Some(nll.clone());
-            }
-            if of == subject {
-                add(backend, &mut tally, n, &nll);
-                partial(&without_agreement(tally.evaluation(started.elapsed().as_secs_f64())));
-            }
-        })?;
-        let evaluation = without_agreement(tally.evaluation(started.elapsed().as_secs_f64()));
+        let asked = Asked { resume: true, kl: agrees && subject != reference };
+        self.nll(
+            &units,
+            asked,
+            cancel,
+            &mut |backend, Losses { subject: of, sequence: n, nll, top1, kl, cost: (ran, _) }| {
+                tally.resumed_from = tally.resumed_from.min(layers.saturating_sub(ran));
+                tally.layer_forwards += ran as f64 / all as f64;
+                let known = Known { nll, top1 };
+                if of == reference {
+                    backend.reference[n] = Some(known.clone());
+                }
+                if of == subject {
+                    add(backend, &mut tally, n, &known, kl.as_deref());
+                    partial(&finish(&tally));
+                }
+            },
+        )?;
+        let evaluation = finish(&tally);
         self.evaluations.insert(subject, evaluation.clone());
         Ok(evaluation)
     }
@@ -363,7 +476,7 @@ impl Backend for RemoteBackend {
         self.info.check(Subject::Pattern(pattern))?;
         let (topk, groups) = (self.info.topk(), self.info.groups);
         let mut tokens = 0;
-        let enough = |s: &&crate::engine::Sequence| {
+        let enough = |s: &&Sequence| {
             let more = tokens < COVERAGE_TOKENS;
             tokens += s.ids.len();
             more
@@ -455,7 +568,7 @@ impl Backend for RemoteBackend {
 
     fn layout(&self) -> Layout {
         let topk = self.info.topk();
-        let of = |s: &crate::engine::Sequence| {
+        let of = |s: &Sequence| {
             let (eligible, fixed): (Vec<usize>, Vec<usize>) = s.queries().partition(|&p| topk.counts(p));
             part_of(fixed.len(), &[(eligible.len(), s.cluster)])
         };
@@ -477,18 +590,19 @@ impl Backend for RemoteBackend {
         let wants = |pattern: Pattern, part: usize| units.contains(&(pattern, part));
         // The reference where it is known already.
         for &(pattern, part) in units.iter().filter(|(pattern, _)| *pattern == reference) {
-            if let Some(nll) = &self.reference[part] {
-                let (fixed, eligible) = self.split(part, nll);
+            if let Some(known) = &self.reference[part] {
+                let (fixed, eligible) = self.split(part, &known.nll);
                 let baseline = Baseline { eligible: vec![eligible.clone()], fixed };
                 done(measured((pattern, part), &[eligible], &baseline, true, (0, 0.0)));
             }
         }
         let mut before = (0, 0.0);
-        self.nll(&asked, cancel, &mut |backend, Losses { subject, sequence: part, nll, cost }| {
+        let how = Asked { resume: true, kl: false };
+        self.nll(&asked, how, cancel, &mut |backend, Losses { subject, sequence: part, nll, top1, cost, .. }| {
             let Subject::Pattern(pattern) = subject else { return };
             let (fixed, eligible) = backend.split(part, &nll);
             if pattern == reference {
-                backend.reference[part] = Some(nll);
+                backend.reference[part] = Some(Known { nll, top1 });
                 if wants(pattern, part) {
                     let baseline = Baseline { eligible: vec![eligible.clone()], fixed };
                     done(measured((pattern, part), &[eligible], &baseline, true, cost));
@@ -497,8 +611,8 @@ impl Backend for RemoteBackend {
                 }
                 return;
             }
-            let theirs = backend.reference[part].clone().unwrap_or_default();
-            let (fixed, eligible_theirs) = backend.split(part, &theirs);
+            let Some(theirs) = &backend.reference[part] else { return };
+            let (fixed, eligible_theirs) = backend.split(part, &theirs.nll);
             let baseline = Baseline { eligible: vec![eligible_theirs], fixed };
             let (layers, seconds) = std::mem::take(&mut before);
             done(measured((pattern, part), &[eligible], &baseline, false, (cost.0 + layers, cost.1 + seconds)));
@@ -529,9 +643,4 @@ impl Backend for RemoteBackend {
         self.needs(Capability::Affinity)?;
         Err(failed("this version does not ask workers for affinities yet", Some(IN_PROCESS)))
     }
-}
-
-/// Losses of single tokens tell neither KL nor which token was most likely.
-fn without_agreement(evaluation: Evaluation) -> Evaluation {
-    Evaluation { agreement: None, ..evaluation }
 }

@@ -1,134 +1,38 @@
-//! The remote backend against a worker of a test: every message, and the ways to die.
+//! The remote backend against workers of the tests: every message, every error, and the ways to die.
 
-use std::io::{BufReader, PipeReader, PipeWriter, Write, pipe};
+mod worker;
+
 use std::thread;
+use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::frame::{Frame, ints};
-use super::link::Link;
+use self::worker::{Fault, Script};
 use super::*;
-use crate::engine::{Evaluator, Generation, Sequence};
+use crate::engine::{Evaluator, Generation};
 use crate::search::Evaluate;
 
-/// k of the worker's model.
-const K: usize = 4;
-
-/// What a worker does wrong.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    None,
-    /// Ends in the middle of an answer.
-    Dies,
-    /// A loss that is no number.
-    NotFinite,
-    /// A loss too few.
-    Short,
-    /// A line of a library's log among the frames.
-    Prints,
-    /// More bytes announced than any answer can have.
-    Huge,
-    /// A key that the query does not see.
-    Beyond,
-    /// Answers nothing but a cancel.
-    Waits,
+fn calibration() -> Calibration {
+    let sequence = |n: u32| Sequence::of((0..n).collect());
+    Calibration::new(vec![sequence(20), sequence(12)], "ids", 64).unwrap()
 }
 
-/// −log p of token `p` + 1 of a sequence: 0.01 more per Shared layer where more than k keys are seen.
-fn nll(pattern: &str, sequence: usize, p: usize) -> f32 {
-    let shared = pattern.chars().filter(|c| *c == 'S').count();
-    2.0 + sequence as f32 + if p >= K { 0.01 * shared as f32 } else { 0.0 }
-}
-
-/// The last k keys; a Shared layer's own indexer would have taken the one before its last.
-fn set(position: usize, own: bool) -> Vec<i32> {
-    let end = position as i32 + 1;
-    let mut row: Vec<i32> = ((end - K as i32).max(0)..end).collect();
-    if own && position > K {
-        row[0] -= 1;
-    }
-    row.resize(K, -1);
-    row
-}
-
-fn serve(from: PipeReader, mut to: PipeWriter, fault: Fault) {
-    let mut from = BufReader::new(from);
-    let hello = json!({"hello": "indexscope-worker", "protocol": [1, 1], "engine": "scripted 1", "layers": 3, "sites": [0, 1, 2],
-        "unit": {"kind": "token"}, "groups": 1, "index_topk": K, "index_heads": 1, "native": "FFF", "locked_shared": [],
-        "dtype": "f32", "devices": ["cpu"], "ranks": 1, "fingerprint": "x", "can": ["losses", "record", "shadow"]});
-    let send = |to: &mut PipeWriter, head: Value, body: Vec<u8>| Frame { head, body }.write(to).is_ok();
-    send(&mut to, hello, Vec::new());
-    let mut lengths: Vec<usize> = Vec::new();
-    while let Ok(Some(Frame { head, body })) = Frame::read(&mut from, 1 << 20) {
-        let id = head["id"].clone();
-        match head["do"].as_str().unwrap_or_default() {
-            "calibrate" => {
-                lengths = serde_json::from_value(head["lengths"].clone()).unwrap();
-                assert_eq!(ints(&body).len(), lengths.iter().sum::<usize>());
-            }
-            "losses" if fault == Fault::Waits => {
-                let Ok(Some(cancel)) = Frame::read(&mut from, 0) else { return };
-                assert_eq!((&cancel.head["do"], &cancel.head["of"]), (&json!("cancel"), &id));
-                send(&mut to, json!({"id": id, "error": {"code": "cancelled", "message": "cancelled"}}), Vec::new());
-                continue;
-            }
-            "losses" => {
-                for (n, unit) in head["units"].as_array().unwrap().iter().enumerate() {
-                    let (pattern, sequence) = (unit[0].as_str().unwrap(), unit[1].as_u64().unwrap() as usize);
-                    let mut values: Vec<f32> = (0..lengths[sequence] - 1).map(|p| nll(pattern, sequence, p)).collect();
-                    match fault {
-                        Fault::Dies if n == 1 => return,
-                        Fault::NotFinite => values[7] = f32::NAN,
-                        Fault::Short => drop(values.pop()),
-                        Fault::Prints => to.write_all(b"100%|####| 3/3\n").unwrap(),
-                        Fault::Huge => to.write_all(b"{\"id\":2,\"bytes\":9999999999}\n").unwrap(),
-                        _ => {}
-                    }
-                    let head = json!({"id": id, "unit": unit, "layers": 3, "seconds": 0.5, "dtype": "f32"});
-                    if !send(&mut to, head, values.into_iter().flat_map(f32::to_le_bytes).collect()) {
-                        return;
-                    }
-                }
-            }
-            "record" => {
-                let pattern = head["pattern"].as_str().unwrap().to_owned();
-                for sequence in head["sequences"].as_array().unwrap() {
-                    let queries = lengths[sequence.as_u64().unwrap() as usize];
-                    for (layer, role) in pattern.chars().enumerate() {
-                        let shown = |own: bool| -> Vec<u8> {
-                            let mut rows: Vec<i32> = (0..queries).flat_map(|p| set(p, own)).collect();
-                            if fault == Fault::Beyond {
-                                rows[0] = 5;
-                            }
-                            rows.into_iter().flat_map(i32::to_le_bytes).collect()
-                        };
-                        let head = json!({"id": id, "sequence": sequence, "layer": layer, "shape": [queries, 1, K], "dtype": "i32"});
-                        send(&mut to, head.clone(), shown(false));
-                        if role == 'S' {
-                            let mut head = head;
-                            head["own"] = json!(true);
-                            send(&mut to, head, shown(true));
-                        }
-                    }
-                }
-            }
-            _ => return,
-        }
-        send(&mut to, json!({"id": id, "done": true}), Vec::new());
-    }
+/// Returns a backend on workers.
+fn on(scripts: &[&Script]) -> RemoteBackend {
+    let links = scripts.iter().map(|script| script.link()).collect();
+    RemoteBackend::over(links, "m", calibration(), &Cancel::never()).unwrap()
 }
 
 fn backend(fault: Fault) -> RemoteBackend {
-    let ((requests, to_worker), (replies, to_us)) = (pipe().unwrap(), pipe().unwrap());
-    thread::spawn(move || serve(requests, to_us, fault));
-    let link = Link::over(Box::new(replies), Box::new(to_worker));
-    let sequence = |n: u32| Sequence::of((0..n).collect());
-    let set = Calibration::new(vec![sequence(20), sequence(12)], "ids", 64).unwrap();
-    RemoteBackend::over(link, "m", set, &Cancel::never()).unwrap()
+    on(&[&Script::new(fault)])
 }
 
 fn subject(letters: &str) -> Subject {
     Subject::Pattern(letters.parse().unwrap())
+}
+
+fn evaluate(backend: &mut RemoteBackend, letters: &str) -> Result<Evaluation, BackendError> {
+    backend.evaluate(subject(letters), &Cancel::never(), &mut |_| ())
 }
 
 #[test]
@@ -189,22 +93,176 @@ fn sets_become_a_recording_and_a_coverage() {
 #[test]
 fn what_a_worker_does_wrong_is_said() {
     for (fault, want) in [
-        (Fault::Dies, "the worker is lost: it ended"),
+        (Fault::Dies, "the worker is lost: it ended; it left no log"),
+        (Fault::DiesInABody, "the worker is lost: a frame announces 76 bytes and has 3"),
+        (Fault::DiesInALine, "the worker is lost: a frame's line ends after 6 bytes"),
         (Fault::NotFinite, "is not finite at position 7 of sequence 0"),
         (Fault::Short, "not the 19 losses of FFF on sequence 0"),
+        (Fault::Other, "not the 19 losses of FFF on sequence 0"),
+        (Fault::LeavesOut, "the worker left out FSF on sequence 1"),
+        (Fault::Adds, "a reply that was not asked for"),
         (Fault::Prints, "the worker is lost: a line is no JSON object"),
+        (Fault::List, "the worker is lost: a line is no JSON object but a list"),
         (Fault::Huge, "announces 9999999999 bytes"),
+        (Fault::Silent, "the worker is lost: it has given no sign of life for 0.024 s"),
+        (Fault::Refuses("failed"), "the worker says: it  went wrong"),
+        (Fault::Refuses("unsupported"), "the worker says: it  went wrong"),
+        (Fault::Refuses("bad_pattern"), "the worker says: it  went wrong"),
+        (Fault::Refuses("out_of_memory"), "the worker says: it  went wrong (out of memory)"),
     ] {
         let mut backend = backend(fault);
-        let error = backend.evaluate(subject("FSF"), &Cancel::never(), &mut |_| ()).unwrap_err();
+        let error = evaluate(&mut backend, "FSF").unwrap_err();
         assert!(error.to_string().contains(want), "{fault:?}: {error}");
-        if want.contains("lost") {
-            let again = backend.evaluate(subject("FSF"), &Cancel::never(), &mut |_| ()).unwrap_err();
-            assert!(again.to_string().contains("the worker is lost"), "{again}");
+        if let (Fault::Refuses(_), BackendError::Failed { hint, .. }) = (fault, &error) {
+            assert_eq!(hint.as_deref(), Some("do better"));
         }
+        let again = evaluate(&mut backend, "FSF").unwrap_err();
+        // What is lost stays lost; what was refused can be asked again.
+        assert_eq!(
+            again.to_string().contains("the worker is lost"),
+            want.contains("lost") || fault == Fault::Huge,
+            "{again}"
+        );
     }
     let error = backend(Fault::Beyond).record(&Cancel::never(), &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("a set of query 0"), "{error}");
+}
+
+#[test]
+fn replies_to_something_else_are_no_answers() {
+    let quiet = evaluate(&mut backend(Fault::None), "FSF").unwrap();
+    let chatty = evaluate(&mut backend(Fault::Chats), "FSF").unwrap();
+    assert_eq!(Evaluation { seconds: 0.0, ..quiet }, Evaluation { seconds: 0.0, ..chatty });
+}
+
+#[test]
+fn top_tokens_and_divergence_become_an_agreement() {
+    let script = Script { can: vec!["losses", "top1", "kl"], ..Script::new(Fault::None) };
+    let mut backend = on(&[&script]);
+    let agreement = evaluate(&mut backend, "FSF").unwrap().agreement.unwrap();
+    // Eligible are the positions from 4: 15 and 7 targets; every second token is another.
+    assert_eq!((agreement.kl, agreement.kl_p99), (0.25, 0.25));
+    let changed = |last: usize| (5..=last).filter(|p| p.is_multiple_of(2)).count() as f64;
+    assert_eq!(agreement.same_top, 1.0 - (changed(19) + changed(11)) / 22.0);
+    let all = evaluate(&mut backend, "FFF").unwrap().agreement.unwrap();
+    assert_eq!((all.kl, all.same_top), (0.0, 1.0));
+    // A worker that lists one of the two tells no agreement.
+    let half = Script { can: vec!["losses", "top1"], ..Script::new(Fault::None) };
+    assert!(evaluate(&mut on(&[&half]), "FSF").unwrap().agreement.is_none());
+}
+
+#[test]
+fn the_noise_of_low_precision_is_measured_once() {
+    let script = Script { dtype: "bfloat16", noise: 0.5, ..Script::new(Fault::None) };
+    let mut backend = on(&[&script]);
+    assert_eq!(backend.describe().noise, Some(Noise { delta: 0.5, targets: 15 }));
+    evaluate(&mut backend, "FSF").unwrap();
+    let unit = |pattern: &str, n: u64| (pattern.to_owned(), n);
+    // The reference's first run is not thrown away.
+    assert_eq!(script.units(), [unit("FFF", 0), unit("FFF", 0), unit("FSF", 0), unit("FFF", 1), unit("FSF", 1)]);
+    assert_eq!(on(&[&Script::new(Fault::None)]).describe().noise, None);
+}
+
+#[test]
+fn several_workers_answer_as_one() {
+    let (one, two) = (Script::new(Fault::None), Script::new(Fault::None));
+    let (mut single, mut pool) = (backend(Fault::None), on(&[&one, &two]));
+    let cancel = Cancel::never();
+    let units: Vec<Unit> =
+        ["FSS", "FFF", "FSF"].iter().flat_map(|p| [1, 0].map(|part| (p.parse().unwrap(), part))).collect();
+    let measured = |backend: &mut RemoteBackend| {
+        let mut found = Vec::new();
+        Evaluator::new(backend, &cancel).measure(&units, &mut |m| found.push(m)).unwrap();
+        found
+    };
+    // In the same order, too: the journals of searches are the same.
+    assert_eq!(measured(&mut single), measured(&mut pool));
+    assert_eq!(evaluate(&mut single, "FSF").unwrap().delta, evaluate(&mut pool, "FSF").unwrap().delta);
+    let (ours, theirs) = [&mut single, &mut pool].map(|b| b.record(&cancel, &mut |_| ()).unwrap()).into();
+    assert_eq!(ours, theirs);
+    // A sequence stays with one worker.
+    let sequences = |script: &Script| script.units().into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+    assert!(sequences(&one).iter().all(|n| *n == 0) && sequences(&two).iter().all(|n| *n == 1));
+    assert!(!sequences(&one).is_empty() && !sequences(&two).is_empty());
+}
+
+#[test]
+fn others_take_over_what_a_lost_worker_has_not_answered() {
+    let whole = backend(Fault::None);
+    for fault in [Fault::Dies, Fault::DiesInABody, Fault::Prints, Fault::Silent] {
+        for first in [true, false] {
+            let (good, bad) = (Script::new(Fault::None), Script::new(fault));
+            let mut pool = on(if first { [&bad, &good] } else { [&good, &bad] }.as_slice());
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let reports = Arc::clone(&told);
+            pool.on_loss(move |what| reports.lock().unwrap().push(what.to_owned()));
+            let found = evaluate(&mut pool, "FSS").unwrap();
+            assert_eq!((found.targets, found.eligible), (30, 22));
+            assert!((found.delta.unwrap().value - 0.02).abs() < 1e-6);
+            let told = told.lock().unwrap();
+            assert!(told.len() == 1 && told[0].contains("1 of 2 take over"), "{told:?}");
+        }
+    }
+    let mut dying = on(&[&Script::new(Fault::Dies), &Script::new(Fault::None)]);
+    let mut whole = whole;
+    assert_eq!(
+        dying.record(&Cancel::never(), &mut |_| ()).unwrap(),
+        whole.record(&Cancel::never(), &mut |_| ()).unwrap()
+    );
+    let mut none = on(&[&Script::new(Fault::Dies), &Script::new(Fault::Prints)]);
+    assert!(evaluate(&mut none, "FSS").unwrap_err().to_string().contains("the worker is lost"));
+}
+
+#[test]
+fn what_one_worker_refuses_stops_the_others() {
+    let mut pool = on(&[&Script::new(Fault::Refuses("failed")), &Script::new(Fault::Waits)]);
+    let error = evaluate(&mut pool, "FSS").unwrap_err();
+    assert!(error.to_string().contains("went wrong"), "{error}");
+}
+
+#[test]
+fn workers_of_different_models_are_no_pool() {
+    let (one, two) = (Script::new(Fault::None), Script { dtype: "bfloat16", ..Script::new(Fault::None) });
+    let links = [&one, &two].map(Script::link).into();
+    let error = RemoteBackend::over(links, "m", calibration(), &Cancel::never()).unwrap_err().to_string();
+    assert!(error.contains("worker 2 serves m (scripted 1/bfloat16/1/x)"), "{error}");
+}
+
+#[test]
+fn a_worker_that_ignores_a_cancel_is_ended() {
+    let mut link = Script::new(Fault::Hangs).link();
+    link.cancel_within = Duration::from_millis(20);
+    link.hello(&|| false).unwrap();
+    let began = Instant::now();
+    let request = json!({"do": "losses", "set": "main", "units": []});
+    let error = link.ask(request, Vec::new(), 0, &|| true, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("did not answer a cancel within 0.02 s"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(20) && link.lost().is_some());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_worker_at_a_unix_socket_is_a_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket").to_str().unwrap().to_owned();
+    let nobody = Link::open(&WorkerAddress::Socket(path.clone())).unwrap_err().to_string();
+    assert!(nobody.contains(&format!("no worker listens at '{path}'")), "{nobody}");
+    let door = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut link = Link::open(&WorkerAddress::Socket(path)).unwrap();
+    let (mut stream, _) = door.accept().unwrap();
+    Frame { head: json!({"hello": "indexscope-worker"}), body: Vec::new() }.write(&mut stream).unwrap();
+    assert_eq!(link.hello(&|| false).unwrap()["hello"], "indexscope-worker");
+    drop(stream);
+    assert!(link.ask(json!({"do": "memory"}), Vec::new(), 0, &|| false, &mut |_| Ok(())).is_err());
+}
+
+#[test]
+fn a_reply_may_be_as_large_as_what_was_asked_for() {
+    // The first reply waits for its line under the limit of the request before.
+    let long = Calibration::new(vec![Sequence::of((0..20_000).collect())], "ids", 20_000).unwrap();
+    let links = vec![Script::new(Fault::None).link()];
+    let mut backend = RemoteBackend::over(links, "m", long, &Cancel::never()).unwrap();
+    assert_eq!(evaluate(&mut backend, "FFF").unwrap().targets, 19_999);
 }
 
 #[test]
@@ -214,7 +272,7 @@ fn a_cancel_reaches_the_worker_and_leaves_it_usable() {
         let generation = Generation::default();
         let cancel = generation.advance();
         thread::spawn(move || {
-            thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
             generation.advance();
         });
         let ended = backend.evaluate(subject("FSF"), &cancel, &mut |_| ());
@@ -242,7 +300,7 @@ fn a_process_that_is_no_worker_is_named_with_its_log() {
     let start = |command: &[&str]| {
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         let set = Calibration::new(vec![Sequence::of(vec![1, 2, 3])], "ids", 64).unwrap();
-        RemoteBackend::start(&command, "m", set, &Cancel::never()).unwrap_err().to_string()
+        RemoteBackend::start(&[WorkerAddress::Command(command)], "m", set, &Cancel::never()).unwrap_err().to_string()
     };
     assert!(start(&["/no/such/program"]).contains("'/no/such/program' cannot be started"));
     let died = start(&["sh", "-c", "echo 'No module named torch' >&2; exit 3"]);

@@ -1,9 +1,10 @@
 //! What is done on the History screen.
 
 use crate::domain::Pattern;
-use crate::engine::Command;
+use crate::engine::{Capability, Command};
 use crate::tui::app::{App, Engine, Question, Tone};
 use crate::tui::msg::Effect;
+use crate::tui::refuse::lack;
 use crate::tui::update::edit;
 use crate::tui::update::overlay::ask;
 
@@ -12,6 +13,10 @@ pub fn next_axes(app: &mut App) -> Vec<Effect> {
     app.screens.history.axes = app.screens.history.axes.next();
     let missing =
         app.screens.history.axes.affinity().filter(|kind| app.known.affinities.iter().all(|(known, _)| known != kind));
+    if let Some(why) = missing.and_then(|_| lack(app, Capability::Affinity)) {
+        app.say(Tone::Warn, why);
+        return Vec::new();
+    }
     match missing.filter(|_| app.engine == Engine::Ready) {
         Some(kind) => {
             app.say(
