@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::index::IndexArgs;
+use super::interrupt::cancel_on_interrupt;
 use super::output::{OutputArgs, Table};
 use super::target;
+use super::worker::WorkerArgs;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, layer_of};
 use crate::domain::{IndexSource, LayerSet, SelectionUnit, Site};
+use crate::engine::RemoteBackend;
 use crate::interop::{Target, indexer_rope_warning};
 
 /// Arguments of `info`.
@@ -20,6 +23,8 @@ pub struct Args {
     model: String,
     #[command(flatten)]
     index: IndexArgs,
+    #[command(flatten)]
+    worker: WorkerArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -47,7 +52,20 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(warning) = indexer_rope_warning(&Target::of(&checkpoint)) {
         args.output.warn(&format!("{}; {}", warning.what, warning.advice));
     }
-    args.output.print(&to_json(&checkpoint)?, &to_table(&checkpoint)?)
+    let (mut json, mut table) = (to_json(&checkpoint)?, to_table(&checkpoint)?);
+    let workers = args.worker.addresses(&args.model)?;
+    if !workers.is_empty() {
+        let info = RemoteBackend::ask_about(&workers, checkpoint.name(), &cancel_on_interrupt())?;
+        let (can, lacks) = info.can.names();
+        json["worker"] = json!({
+            "engine": info.ops, "dtype": info.dtype, "device": info.device, "workers": workers.len(),
+            "fingerprint": info.fingerprint, "can": can, "lacks": lacks,
+        });
+        let workers = if workers.len() == 1 { String::new() } else { format!("{} workers, ", workers.len()) };
+        table.notes.push(format!("worker: {workers}{}, {} on {}", info.ops, info.dtype, info.device));
+        table.notes.push(format!("the worker can: {}; it lacks: {}", can.join(", "), lacks.join(", ")));
+    }
+    args.output.print(&json, &table)
 }
 
 fn to_json(checkpoint: &Checkpoint) -> Result<Value, CliError> {

@@ -19,7 +19,7 @@ use super::theme::Theme;
 use super::update::Click;
 use crate::analysis::OverlapMatrix;
 use crate::domain::{Constraints, Pattern, Site, Sites, Trace};
-use crate::engine::{Job, ModelInfo, Progress};
+use crate::engine::{Capability, Job, ModelInfo, Progress};
 use crate::interop::Target;
 
 pub use known::{After, Engine, Indexers, Known, Results};
@@ -211,13 +211,16 @@ impl App {
         }
     }
 
-    /// Returns whether all that is measured of the current pattern is there: loss, coverage and speed, or what the trained
-    /// indexers of now change.
+    /// Returns whether all that is measured of the current pattern is there: loss, coverage and speed, as far as the
+    /// model's backend measures them, or what the trained indexers of now change.
     pub fn is_settled(&self) -> bool {
+        let lacks = |capability| self.model.as_ref().is_some_and(|model| !model.can.has(capability));
         match self.indexers {
-            Indexers::Before => {
-                self.current().is_some_and(|r| r.evaluation.is_some() && r.coverage.is_some() && !r.speed.is_empty())
-            }
+            Indexers::Before => self.current().is_some_and(|r| {
+                r.evaluation.is_some()
+                    && (r.coverage.is_some() || lacks(Capability::Shadow))
+                    && (!r.speed.is_empty() || lacks(Capability::Timed))
+            }),
             Indexers::Trained => {
                 let after = self.pattern().and_then(|pattern| self.screens.train.after(pattern));
                 after.is_some_and(|after| after.steps == self.screens.train.done())

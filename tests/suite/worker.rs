@@ -160,6 +160,9 @@ fn losses_of_a_worker_are_evaluated_as_those_of_this_process() {
     let found = json_of(&[&["eval", MODEL, "--worker", &worker][..], &DATA, &patterns].concat());
     assert_eq!((&found["attention"], &found["dtype"]), (&"scripted 1".into(), &"float32".into()));
     assert_eq!((&found["reference"]["pattern"], &found["noise"]), (&"FFFFFF".into(), &Value::Null));
+    let info = json_of(&["info", MODEL, "--worker", &worker, "--json"]);
+    assert_eq!((&info["worker"]["engine"], &info["layers"]), (&"scripted 1".into(), &6.into()));
+    assert_eq!(info["worker"]["can"], json!(["top1", "kl", "shadow", "dense"]));
     let delta = |n: usize| found["results"][n]["delta"].as_f64().unwrap();
     assert!((delta(0) - 0.04).abs() < 1e-6 && (delta(1) + 0.005).abs() < 1e-6, "{found}");
     assert_eq!((&found["results"][0]["same_top"], &found["results"][0]["kl"]), (&1.0.into(), &0.0.into()));
@@ -209,6 +212,9 @@ fn a_search_on_several_workers_finds_what_it_finds_on_one() {
     assert_eq!(one["pattern"], "FSSSFF", "{one}");
     let (two, _) = search(&[&sockets[1], &sockets[2]], "two.toml");
     assert_eq!(one, two);
+    let journal = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(journal("one.journal").lines().count() > 10);
+    assert_eq!(journal("one.journal"), journal("two.journal"));
     // One of two ends in mid-search.
     let dying = Script { lives: 7, ..USUAL }.listen(folder.path(), "d");
     let (rest, stderr) = search(&[&dying, &sockets[0]], "rest.toml");
@@ -228,7 +234,9 @@ fn the_dashboard_on_a_worker_greys_what_it_lacks() {
     let output = run(&asked);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let svg = std::fs::read_to_string(&picture).unwrap();
-    assert!(svg.contains("not timed"), "{svg}");
+    // One element per letter, and none per space.
+    let letters: String = svg.lines().filter_map(|l| Some(l.strip_suffix("</text>")?.rsplit_once('>')?.1)).collect();
+    assert!(letters.contains("nottimed:theworkerlacks"), "{letters}");
 }
 
 #[test]

@@ -87,6 +87,13 @@ impl Capabilities {
         Capability::ALL.into_iter().filter(|c| names.contains(&c.name())).collect()
     }
 
+    /// Returns the names of those that the set holds, and of those that it lacks.
+    pub fn names(self) -> (Vec<&'static str>, Vec<&'static str>) {
+        let (has, lacks): (Vec<_>, Vec<_>) = Capability::ALL.into_iter().partition(|c| self.has(*c));
+        let names = |all: Vec<Capability>| all.into_iter().map(Capability::name).collect();
+        (names(has), names(lacks))
+    }
+
     /// Returns whether the set holds one.
     pub fn has(self, capability: Capability) -> bool {
         self.0 >> capability as u16 & 1 == 1
@@ -101,7 +108,7 @@ impl FromIterator<Capability> for Capabilities {
 
 impl fmt::Debug for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(Capability::ALL.into_iter().filter(|c| self.has(*c)).map(Capability::name)).finish()
+        f.debug_set().entries(self.names().0).finish()
     }
 }
 

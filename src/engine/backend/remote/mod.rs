@@ -106,12 +106,31 @@ impl RemoteBackend {
         Self::over(links, name, calibration, cancel)
     }
 
+    /// Returns what workers say of themselves and their model, without text to measure on.
+    ///
+    /// # Errors
+    /// As [`RemoteBackend::start`].
+    pub fn ask_about(workers: &[WorkerAddress], name: &str, cancel: &Cancel) -> Result<ModelInfo, BackendError> {
+        let mut links = workers.iter().map(Link::open).collect::<Result<Vec<_>, _>>()?;
+        // It is not sent anywhere.
+        let none =
+            Calibration::new(vec![Sequence::of(vec![0, 0])], "nothing", 2).map_err(|e| failed(&e, Some(OUR_WORKER)))?;
+        Self::greet(&mut links, name, &none, cancel)
+    }
+
+    /// Waits for what every worker says of itself.
+    fn greet(
+        links: &mut [Link],
+        name: &str,
+        calibration: &Calibration,
+        cancel: &Cancel,
+    ) -> Result<ModelInfo, BackendError> {
+        let read = |link: &mut Link| hello::read(&link.hello(&|| cancel.is_stale())?, name, calibration);
+        hello::agreed(links.iter_mut().map(read).collect::<Result<_, _>>()?)
+    }
+
     fn over(mut links: Vec<Link>, name: &str, calibration: Calibration, cancel: &Cancel) -> Result<Self, BackendError> {
-        let mut infos = Vec::new();
-        for link in &mut links {
-            infos.push(hello::read(&link.hello(&|| cancel.is_stale())?, name, &calibration)?);
-        }
-        let info = hello::agreed(infos)?;
+        let info = Self::greet(&mut links, name, &calibration, cancel)?;
         let mut backend = Self::with_set(info, Arc::new(Mutex::new(Pool::new(links))), "main".to_owned(), calibration)?;
         backend.repeat_reference(cancel)?;
         Ok(backend)
@@ -377,6 +396,14 @@ fn malformed(what: &str, head: &Value) -> BackendError {
 impl Backend for RemoteBackend {
     fn describe(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn memory(&self) -> Option<(u64, u64)> {
+        if !self.info.can.has(Capability::Memory) {
+            return None;
+        }
+        let told = self.pool().tell(&json!({"do": "memory"}), &[], &|| false).ok()?;
+        Some((told["free"].as_u64()?, told["total"].as_u64()?))
     }
 
     fn evaluate(
