@@ -324,10 +324,7 @@ fn signals(events: Sender<Event>) -> io::Result<()> {
     for signal in [SIGQUIT, SIGABRT, SIGUSR1, SIGUSR2] {
         let restore = move || {
             terminal::restore();
-            // After an abort the program ends by itself.
-            if signal != SIGABRT {
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
-            }
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
         };
         // SAFETY: both are async-signal-safe.
         #[allow(unsafe_code)]
