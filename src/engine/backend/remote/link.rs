@@ -128,7 +128,8 @@ impl Link {
         let (most, log) = (Arc::new(AtomicU64::new(FEW)), Arc::new(Mutex::new(Vec::new())));
         let heard = Arc::new(Mutex::new((Instant::now(), None)));
         let (limit, at) = (Arc::clone(&most), Arc::clone(&heard));
-        thread::spawn(move || {
+        // Where no thread can be started, the sender is dropped, and the worker is lost at the first request.
+        let _ = thread::Builder::new().name("worker's replies".into()).spawn(move || {
             let mut from = BufReader::new(replies_from);
             loop {
                 let frame = match Frame::read(&mut from, || limit.load(Ordering::Acquire)) {
@@ -165,7 +166,7 @@ impl Link {
     /// Keeps the end of what the worker logs.
     fn keep_log(&self, mut err: impl Read + Send + 'static) {
         let log = Arc::clone(&self.log);
-        thread::spawn(move || {
+        let _ = thread::Builder::new().name("worker's log".into()).spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(n @ 1..) = err.read(&mut piece) {
                 let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
