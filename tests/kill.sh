@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Kills the program (kill -9) at random moments of nine kinds of work, and looks at what is there afterwards.
-#   tests/kill.sh [KILLS]        200 by default; INDEXSCOPE names the program, target/debug/indexscope by default
+#   tests/kill.sh [KILLS [KIND…]]   200 and all kinds by default; INDEXSCOPE names the program, target/debug/indexscope by default
 # Prints, per kind of work: kills, files that cannot be read (unreadable), and measurements or steps that an earlier kill had
 # left and this one took away (lost). Fails unless both are 0, and unless all work can be finished in the end.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 program=${INDEXSCOPE:-target/debug/indexscope}
 kills=${1:-200}
+kinds=(search train-indexers train-distill record-trace record-matrix export import report demo)
+[ $# -lt 2 ] || kinds=("${@:2}")
 data=tests/data
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -68,14 +70,14 @@ start() {
 
 failed=0
 printf '%-16s %6s %11s %5s\n' work kills unreadable lost
-for kind in search train-indexers train-distill record-trace record-matrix export import report demo; do
+for kind in "${kinds[@]}"; do
   clear_done "$kind"
   begin=$(date +%s%N)
   start "$kind"
   wait $! || { echo "$kind fails without a kill:"; cat "$out/said"; exit 1; }
   took=$((($(date +%s%N) - begin) / 1000000))
   clear_done "$kind"
-  unreadable=0 lost=0 count=$(((kills + 8) / 9)) before=0
+  unreadable=0 lost=0 count=$(((kills + ${#kinds[@]} - 1) / ${#kinds[@]})) before=0
   for ((n = 0; n < count; n++)); do
     start "$kind"
     pid=$!
