@@ -19,6 +19,7 @@ mod run;
 mod screens;
 mod setup;
 mod shown;
+mod study;
 mod svg;
 mod terminal;
 mod theme;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
+use super::study::{Findings, Study};
 use super::{Opened, Problem, Work};
 use crate::analysis::{Metric, OverlapMatrix};
 use crate::domain::{Pattern, PatternSource, Sites, Stages, Trace};
@@ -30,6 +31,8 @@ pub enum Msg {
     Disconnected,
     /// A matrix of this recording is computed.
     Matrix(Arc<Trace>, Arc<OverlapMatrix>),
+    /// A study of this recording is done, or not possible.
+    Studied(Arc<Trace>, Result<Findings, Problem>),
     /// The session files there are.
     Sessions(Vec<PathBuf>),
     /// A session was written, or not.
@@ -51,6 +54,8 @@ pub enum Effect {
     Send(Command),
     /// Compute the matrix of a recording beside the screen.
     Compare(Arc<Trace>, Metric),
+    /// Study a recording beside the screen.
+    Study(Arc<Trace>, Study),
     /// Write a session.
     Save {
         /// Where; `None` for the session's own file.

@@ -195,6 +195,15 @@ impl Shell {
                     };
                     let _ = thread::Builder::new().spawn(compare)?;
                 }
+                Effect::Study(trace, study) => {
+                    let events = self.events.clone();
+                    let found = move || {
+                        let findings = study.of(&trace);
+                        // The loop may have ended meanwhile.
+                        let _ = events.send(Event::Msg(Msg::Studied(trace, findings)));
+                    };
+                    let _ = thread::Builder::new().spawn(found)?;
+                }
                 Effect::Save { path, work } => {
                     self.errand(move |files| Msg::Saved(files.save(path.as_deref(), &work)));
                 }

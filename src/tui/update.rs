@@ -11,7 +11,7 @@ use super::app::{App, Overlay, Tone};
 use super::keys;
 use super::msg::{Effect, Msg};
 use super::screens::train::Leaving;
-use super::screens::{SHOW, Screen, search, train};
+use super::screens::{SHOW, Screen, overlap, search, train};
 use crate::engine::Command;
 use ratatui::crossterm::event::KeyEvent;
 
@@ -50,6 +50,7 @@ fn take_in(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Update(update) => engine::update(app, update),
         Msg::Disconnected => engine::disconnected(app),
         Msg::Matrix(trace, matrix) => engine::matrix(app, &trace, matrix),
+        Msg::Studied(trace, result) => overlap::update::studied(app, &trace, result),
         Msg::Sessions(found) => files::sessions(app, found),
         Msg::Saved(result) => files::saved(app, result),
         Msg::Autosaved(result) => files::autosaved(app, result),

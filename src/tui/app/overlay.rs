@@ -16,6 +16,8 @@ pub enum Question {
     GoTo,
     /// A position, or text to find.
     Token,
+    /// Another recording.
+    Recording,
     /// Where to save.
     SaveAs,
     /// A name for the entry looked at.

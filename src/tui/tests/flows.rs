@@ -421,3 +421,34 @@ fn measured_coverage_and_speed_belong_to_their_pattern() {
     scene.worker(Update::Measured(speeds(pattern)));
     assert_eq!(shown::speed(&scene.app).0, Fresh::Measured);
 }
+
+#[test]
+fn sets_are_compared_over_time_and_with_another_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = scene();
+    let answer = |scene: &mut Scene| {
+        let Some(Effect::Study(trace, study)) = scene.asked.pop() else { panic!("a study is asked for") };
+        let found = study.of(&trace);
+        scene.send(Msg::Studied(trace, found));
+    };
+    scene.type_keys("T");
+    assert!(scene.text(120, 40).contains("comparing sets"));
+    answer(&mut scene);
+    let text = scene.text(120, 40);
+    let recorded = scene.app.trace.clone().unwrap();
+    let next = crate::analysis::agreement::temporal(&recorded, 1);
+    let kept = format!("L3{:>10.3}", next.layers[3].unwrap().value);
+    assert!(text.contains("Overlap over time") && text.contains(&kept) && text.contains("after 64"), "{kept} {text}");
+    scene.type_keys("\u{1b}C");
+    assert!(scene.text(120, 40).contains("a path, such as sets.trace"));
+    let path = folder.path().join("sets.trace");
+    scene.type_keys(&format!("{}\n", path.display()));
+    answer(&mut scene);
+    assert!(scene.app.message.tone == Tone::Bad && scene.app.message.text.contains("sets.trace"));
+    crate::session::write_trace(&path, &recorded).unwrap();
+    scene.type_keys(&format!("C{}\n", path.display()));
+    answer(&mut scene);
+    let text = scene.text(120, 40);
+    assert!(text.contains("Agreement with") && text.contains("1.000 ±?"), "{text}");
+    assert!(text.contains("24 of 24 common queries"), "{text}");
+}

@@ -15,7 +15,8 @@ use crate::tui::input::{Input, fuzzy};
 use crate::tui::msg::Effect;
 use crate::tui::screens::tokens::update::{self as tokens, Sought};
 use crate::tui::screens::train::TrainingPlan;
-use crate::tui::screens::{history, search, train};
+use crate::tui::screens::{history, overlap, search, train};
+use crate::tui::study::Study;
 
 /// Bytes up to which the text that named a pattern stands for it in the history.
 const LONGEST_NAME: usize = 32;
@@ -38,6 +39,8 @@ pub enum Answer {
     Pair(Cursor),
     /// Look there in the recording.
     Token(Sought),
+    /// Compare with the recording in this file.
+    Recording(PathBuf),
     /// Save here.
     Path(PathBuf),
     /// Split the layers so; `None` for a single stage.
@@ -107,6 +110,8 @@ pub fn verdict(app: &App, question: Question, text: &str) -> Result<Answer, Stri
         }
         Question::Token if text.is_empty() => Err("a position such as 611 or 3:611, or text to find".into()),
         Question::Token => tokens::sought(app, text).map(Answer::Token),
+        Question::Recording if text.is_empty() => Err("a path, such as sets.trace".into()),
+        Question::Recording => Ok(Answer::Recording(text.into())),
         Question::SaveAs if text.is_empty() => Err("a path, such as sessions/mine.toml".into()),
         Question::SaveAs if !has_ending(text, "toml") => Err("sessions are .toml files".into()),
         Question::SaveAs => Ok(Answer::Path(text.into())),
@@ -304,6 +309,7 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
                 Vec::new()
             }
             Ok(Answer::Token(sought)) => tokens::show(app, sought),
+            Ok(Answer::Recording(path)) => overlap::update::study(app, Study::With(path)),
             Ok(Answer::Path(path)) => files::save(app, Some(path)),
             Ok(Answer::Stages(stages)) => {
                 app.screens.engines.stages = stages;

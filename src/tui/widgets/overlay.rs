@@ -105,6 +105,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
         Question::Pattern => "Pattern",
         Question::GoTo => "Go to layer",
         Question::Token => "Go to a position, or find text",
+        Question::Recording => "Compare with the recording in (a trace file)",
         Question::SaveAs => "Save as (path of a .toml file)",
         Question::Name => "Name of the pattern",
         Question::Training => "Steps of warm-up + sparse stage, rate, served or own",
@@ -119,6 +120,7 @@ fn prompt(app: &App, screen: Rect, question: Question, input: &Input, buf: &mut 
             (format!("{}/{} Full  {pattern}", pattern.full_count(), pattern.len()), Role::Good)
         }
         Ok(Answer::File { source, .. }) => (format!("reads {source}"), Role::Good),
+        Ok(Answer::Recording(path)) => (format!("reads {}", path.display()), Role::Good),
         Ok(Answer::Pair(pair)) => (format!("{} with {}", app.label(pair.row), app.label(pair.column)), Role::Good),
         Ok(Answer::Token(Sought::Query(query))) => (format!("query {} of the recording", query + 1), Role::Good),
         Ok(Answer::Token(Sought::Text(_))) => {

@@ -39,6 +39,8 @@ actions! { ACTIONS:
     "profile" ["p"] "Time this pattern at shorter contexts too, to predict others" 0 |_| "predict contexts".into(), cannot_time => update::profile;
     "pin" ["b"] "Pin this pattern as B" 0 |_| "pin as B".into(), no_pattern => update::pin;
     "show-pair" ["Enter" "t"] "Show which tokens the pair selects" 6 |_| "tokens".into(), no_recording => |app| show(app, Screen::Tokens);
+    "over-time" ["T"] "Show how much of its set each layer keeps for later queries" 0 |_| "over time".into(), no_recording => update::over_time;
+    "compare-recording" ["C"] "Compare with another recording of the same tokens" 0 |_| "compare recordings".into(), no_recording => |app| ask(app, Question::Recording, "");
 }
 
 /// Says what Space would do.

@@ -1,11 +1,15 @@
 //! What is done on the Overlap screen: a layer changes its role, the pair moves, the maps change.
 
+use std::sync::Arc;
+
 use super::Marks;
-use crate::domain::Role;
+use crate::domain::{Role, Trace};
 use crate::engine::Command;
-use crate::tui::app::{App, Cursor, Tone};
+use crate::tui::Problem;
+use crate::tui::app::{App, Cursor, Overlay, Tone};
 use crate::tui::layout::{MapView, Wanted};
 use crate::tui::msg::Effect;
+use crate::tui::study::{Findings, Study};
 use crate::tui::update::edit;
 
 /// Switches the layer between Full and Shared.
@@ -58,6 +62,30 @@ pub fn pin(app: &mut App) -> Vec<Effect> {
 pub fn profile(app: &mut App) -> Vec<Effect> {
     app.say(Tone::Info, "timing shorter contexts, to predict others");
     app.pattern().map(|p| Effect::Send(Command::Profile(p))).into_iter().collect()
+}
+
+/// Has the overlap of queries with later ones computed.
+pub fn over_time(app: &mut App) -> Vec<Effect> {
+    study(app, Study::OverTime)
+}
+
+/// Has a study of the recording made.
+pub fn study(app: &mut App, study: Study) -> Vec<Effect> {
+    app.overlay = Overlay::None;
+    app.say(Tone::Info, "comparing sets");
+    app.trace.iter().map(|trace| Effect::Study(trace.clone(), study.clone())).collect()
+}
+
+/// A study is done; that of an older recording is dropped.
+pub fn studied(app: &mut App, trace: &Arc<Trace>, result: Result<Findings, Problem>) -> Vec<Effect> {
+    if app.trace.as_ref().is_some_and(|now| Arc::ptr_eq(now, trace)) {
+        match result {
+            Ok(_) if app.overlay != Overlay::None => app.say(Tone::Info, "sets are compared; ask again to see them"),
+            Ok(Findings { title, body }) => app.overlay = Overlay::Text { title, body, scroll: 0 },
+            Err(problem) => app.say(Tone::Bad, problem.to_string()),
+        }
+    }
+    Vec::new()
 }
 
 /// Moves the pair by so many cells of the map that is drawn.
