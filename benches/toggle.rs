@@ -13,7 +13,8 @@ use anyhow::{Context, Result};
 use indexscope::checkpoint::Checkpoint;
 use indexscope::domain::{Pattern, Role, Subject, median_mad};
 use indexscope::engine::{
-    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
+    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, Placement, Runtime, Sequence, Settings,
+    Source,
 };
 use indexscope::model::{At, Entry, Forward, Model, ModelError, Ops, Order, Ran, Walk, Weights};
 
@@ -48,7 +49,9 @@ fn main() -> Result<()> {
     for round in 0..ROUNDS {
         let placement = Placement::open(DeviceChoice::Cpu, None)?;
         let model = Model::load(&checkpoint, &placement.device, placement.dtype)?;
-        let mut backend = LocalBackend::load(&checkpoint, calibration.clone(), Settings::new(placement))?;
+        let mut backend =
+            Source::new(checkpoint.clone(), calibration.clone(), Runtime::Process(Settings::new(placement)))
+                .open(&Cancel::never())?;
         let mut evaluate = |pattern| -> Result<f64> {
             let began = Instant::now();
             backend.evaluate(Subject::Pattern(pattern), &Cancel::never(), &mut |_| {})?;
@@ -69,7 +72,7 @@ fn main() -> Result<()> {
             let pattern = Pattern::from_fn(layers, |l| {
                 if l == 1 || (l > 1 && bits >> (l - 2) & 1 == 1) { Role::Shared } else { Role::Full }
             })?;
-            waits.extend(stopped(&mut backend, pattern, whole * stop as f64 / (STOPS + 1) as f64)?);
+            waits.extend(stopped(backend.as_mut(), pattern, whole * stop as f64 / (STOPS + 1) as f64)?);
         }
     }
     for (layer, times) in seconds.iter().enumerate().skip(1) {
@@ -113,7 +116,7 @@ fn tail(model: &Model, ids: &[u32], pattern: Pattern, from: usize) -> Result<f64
 }
 
 /// Stops an evaluation after `after` seconds and returns how long it goes on; nothing where it had ended.
-fn stopped(backend: &mut LocalBackend, pattern: Pattern, after: f64) -> Result<Option<f64>> {
+fn stopped(backend: &mut dyn Backend, pattern: Pattern, after: f64) -> Result<Option<f64>> {
     let generation = Generation::default();
     let cancel = generation.advance();
     let timer = std::thread::spawn(move || {

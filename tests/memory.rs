@@ -12,7 +12,7 @@ use candle_core::{DType, Device};
 use indexscope::checkpoint::{Checkpoint, Config, IndexerShape, Sidecar, demands, indexer_tensors};
 use indexscope::domain::{Subject, Targets};
 use indexscope::engine::{
-    Backend, Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, Sequence, Settings,
+    Calibration, Cancel, DeviceChoice, DtypeChoice, Placement, Runtime, Sequence, Settings, Source,
 };
 use indexscope::model::{Attend, Model, Pass};
 use indexscope::train::indexers::{IndexerRecipe, IndexerRun, Setup, SparseTarget, memory};
@@ -129,7 +129,8 @@ fn a_fast_evaluation_holds_no_square_of_its_context() {
         let calibration = Calibration::new(vec![Sequence::of(ids(t))], "test", 384).unwrap();
         let placement = Placement::open(DeviceChoice::Cpu, None::<DtypeChoice>).unwrap();
         let settings = Settings { cache_bytes: 0, ..Settings::new(placement) };
-        let mut backend = LocalBackend::load(&checkpoint, calibration, settings).unwrap();
+        let mut backend =
+            Source::new(checkpoint.clone(), calibration, Runtime::Process(settings)).open(&Cancel::never()).unwrap();
         // With logits and loss.
         counted(|| {
             let subject = Subject::Pattern("FF".parse().unwrap());

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::{CliError, gpu_check, target};
 use crate::analysis::fit::{Fit, Point};
 use crate::domain::{Pattern, PatternSource, Speed};
-use crate::engine::{Backend, LocalBackend, NoRoom, RandomModel, Settings, StepSpeed, Steps};
+use crate::engine::{Backend, Cancel, NoRoom, RandomModel, Runtime, Settings, Source, StepSpeed, Steps, open_random};
 
 /// Phases in the order in which they are timed.
 const PHASES: [&str; 2] = ["prefill", "decode"];
@@ -124,7 +124,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let steps = args.steps()?;
     let cancel = cancel_on_interrupt();
     let (mut backend, patterns, positions) = match (&args.model, &args.geometry) {
-        (Some(model), _) => of_checkpoint(&args, model, longest)?,
+        (Some(model), _) => of_checkpoint(&args, model, longest, &cancel)?,
         (None, geometry) => of_geometry(&args, geometry.as_deref().unwrap_or_default(), longest)?,
     };
     if longest > positions {
@@ -141,7 +141,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
                 args.output.note(&print::line(&speed));
                 timed.push(speed);
             };
-            speeds.extend(backend.measure_at(pattern, context, &cancel, &mut tell, &mut |speed| {
+            speeds.extend(backend.measure(pattern, Some(context), &cancel, &mut tell, &mut |speed| {
                 hear(StepSpeed { tokens: tokens(speed), batch: 1, speed: speed.clone() });
             })?);
             if !steps.is_empty() {
@@ -168,27 +168,33 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     if let Some(path) = &args.timeline {
         let pattern = patterns.first().copied().unwrap_or(backend.describe().reference);
-        let text = print::timeline(&backend.trace(pattern, longest, &cancel)?).to_string();
+        let text = print::timeline(&backend.layer_times(pattern, longest, &cancel)?).to_string();
         crate::atomic::write(path, text.as_bytes()).map_err(|e| CliError::file("cannot write", path, e))?;
     }
     print::print(&args, backend.describe(), &timed, &projections)
 }
 
 /// A model to time, the patterns asked for, and its positions.
-type Timed = (LocalBackend, Vec<Pattern>, usize);
+type Timed = (Box<dyn Backend>, Vec<Pattern>, usize);
 
-fn of_checkpoint(args: &Args, model: &str, longest: usize) -> Result<Timed, CliError> {
+fn of_checkpoint(args: &Args, model: &str, longest: usize, cancel: &Cancel) -> Result<Timed, CliError> {
     let checkpoint = args.run.open(model, args.output.quiet())?;
     let patterns = bound(&args.patterns, |spec| target::resolve(spec, &checkpoint))?;
     let data = if args.data.is_given() { args.data.clone() } else { args.data.with_random(longest, longest) };
     let calibration = data.load(&checkpoint)?;
-    let settings = args.settings()?;
-    model::check_room(&checkpoint, &settings)?;
+    let runtime = match args.run.runtime(model)? {
+        Runtime::Process(_) => Runtime::Process(args.settings()?),
+        workers @ Runtime::Workers(_) => workers,
+    };
+    if let Runtime::Process(settings) = &runtime {
+        model::check_room(&checkpoint, settings)?;
+    }
     let positions = checkpoint.config().max_position_embeddings;
-    Ok((LocalBackend::load(&checkpoint, calibration, settings)?, patterns, positions))
+    Ok((Source::new(checkpoint, calibration, runtime).open(cancel)?, patterns, positions))
 }
 
 fn of_geometry(args: &Args, geometry: &str, longest: usize) -> Result<Timed, CliError> {
+    args.run.without_worker(&[(true, "--geometry")])?;
     if args.data.is_given() {
         return Err(CliError::usage("a geometry has no tokenizer and no use for tokens")
             .hint("leave --tokens and --text away: random tokens are run"));
@@ -199,7 +205,7 @@ fn of_geometry(args: &Args, geometry: &str, longest: usize) -> Result<Timed, Cli
     let settings = args.settings()?;
     model::check_random_room(&model, &settings)?;
     let calibration = DataArgs::only_random(longest, model.config.vocab_size)?;
-    Ok((LocalBackend::random(&model, calibration, settings)?, patterns, model.config.max_position_embeddings))
+    Ok((open_random(&model, calibration, settings)?, patterns, model.config.max_position_embeddings))
 }
 
 /// Binds the patterns asked for; dense attention is none.

@@ -12,9 +12,7 @@ use super::interrupt::leave_to_dashboard;
 use super::model::{self, RunArgs};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Group, Pattern, Targets};
-use crate::engine::{
-    Backend, Calibration, Cancel, Command, Handle, LocalBackend, RemoteBackend, Settings, TrainingText, spawn,
-};
+use crate::engine::{Calibration, Cancel, Command, Handle, Runtime, Settings, Source, TrainingText, spawn};
 use crate::session::{Session, SessionModel, is_trace, read_trace, saved_path, sessions_folder, write_atomic};
 use crate::train::{demo, read_text};
 use crate::tui::{self, ColorChoice, EngineHandle, Floor, Options, Setup, Texts, ThemeChoice};
@@ -128,33 +126,23 @@ fn open_model(args: &Args) -> Result<Setup, CliError> {
         let piece = (4 * config.index_topk).max(512).min(config.max_position_embeddings);
         (args.data.with_random(RANDOM_TOKENS.max(piece), piece).load(&checkpoint)?, None)
     };
-    let settings =
-        Settings { speed_context: args.speed_context.map(Into::into), keep_selections: true, ..args.run.settings()? };
+    let runtime = match args.run.runtime(&args.target)? {
+        Runtime::Process(settings) => {
+            let speed_context = args.speed_context.map(Into::into);
+            Runtime::Process(Settings { speed_context, keep_selections: true, ..settings })
+        }
+        workers @ Runtime::Workers(_) => workers,
+    };
     let texts = Arc::new(texts(&checkpoint, &calibration));
     let mut files = SessionFiles::of_model(&checkpoint, calibration.hash(), sessions_folder(args.sessions.as_deref()));
     let title = checkpoint.name().to_owned();
-    let workers = args.run.workers(&args.target)?;
     // Refusals come before the screen is taken over; what is left for the engine's thread is reading the weights.
-    if workers.is_empty() {
-        model::check_room(&checkpoint, &settings)?;
+    if let Runtime::Process(settings) = &runtime {
+        model::check_room(&checkpoint, settings)?;
     }
-    let text = training_text(args, &checkpoint)?;
-    let (handle, updates) = spawn(move || {
-        if !workers.is_empty() {
-            let name = checkpoint.name();
-            let backend = RemoteBackend::start(&workers, name, calibration.clone(), &Cancel::never())?;
-            return Ok(Box::new(match unseen.clone() {
-                Some(unseen) => backend.with_unseen(unseen),
-                None => backend,
-            }) as Box<dyn Backend>);
-        }
-        let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings.clone())?;
-        let backend = backend.judged_on(unseen.clone());
-        Ok(Box::new(match text.clone() {
-            Some(text) => backend.with_training(text),
-            None => backend,
-        }))
-    });
+    let training = training_text(args, &checkpoint)?;
+    let source = Source { checkpoint, calibration, unseen, training, runtime };
+    let (handle, updates) = spawn(move || source.open(&Cancel::never()));
     // A picture leaves nothing behind.
     let (usual, notice) = args.picture.is_none().then(|| files.settle()).unzip();
     Ok(Setup {

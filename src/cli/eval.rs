@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{CliError, bytes, deltas};
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, PatternSource, Subject};
-use crate::engine::{Backend, Calibration, Cancel, LocalBackend, ModelInfo, stream};
+use crate::engine::{Backend, Calibration, Cancel, ModelInfo, Source, stream};
 use crate::session::write_atomic;
 
 /// Arguments of `eval`.
@@ -61,32 +61,28 @@ pub fn run(args: Args) -> Result<(), CliError> {
         return run_streamed(&args, &checkpoint, &calibration, &subjects, &cancel);
     }
     let documents = calibration.documents();
-    if let Some(mut backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
-        let reference = backend.describe().reference;
-        let (base, results) = evaluate(&args, &mut backend, reference, &subjects, &cancel)?;
-        let info = backend.describe();
-        return args.output.print(&to_json(&args, info, documents, &base, &results), &to_table(info, &base, &results));
-    }
-    let reference = Subject::Pattern(checkpoint.constraints().reference()?);
-    let mut backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
+    let runtime = args.run.runtime(&args.model)?;
+    let source = Source::new(checkpoint, calibration, runtime);
+    let mut backend = load(&source, &args.output, &cancel)?;
     warn_of_random(&args);
     let mut progress = Progress::new(&args.output);
     let mut tell = |partial: &Evaluation| {
         let (done, all) = partial.sequences;
         progress.tell(&format!("{}: {done}/{all} sequences", partial.subject), done as f64 / all as f64);
     };
+    let reference = Subject::Pattern(backend.describe().reference);
     let base = match &args.reference_index {
         None => backend.evaluate(reference, &cancel, &mut tell)?,
         Some(index) => {
-            let other = args.run.open_with(&args.model, index, args.output.quiet())?;
-            let mut other = load(&other, calibration, args.run.settings()?, &args.output)?;
-            backend.compare_with(&mut other, &cancel, &mut tell)?
+            let checkpoint = args.run.open_with(&args.model, index, args.output.quiet())?;
+            let mut other = load(&Source { checkpoint, ..source }, &args.output, &cancel)?;
+            backend.compare_with(other.as_mut(), &cancel, &mut tell)?
         }
     };
     let results = subjects.iter().map(|&s| backend.evaluate(s, &cancel, &mut tell)).collect::<Result<Vec<_>, _>>()?;
     drop(progress);
     if let Some(path) = &args.logits {
-        write_logits(path, &mut backend, &subjects, &cancel)?;
+        write_logits(path, backend.as_mut(), &subjects, &cancel)?;
     }
     let json = to_json(&args, backend.describe(), documents, &base, &results);
     let mut table = to_table(backend.describe(), &base, &results);
@@ -94,25 +90,6 @@ pub fn run(args: Args) -> Result<(), CliError> {
         table.notes.push(format!("the reference has the indexers of '{index}'"));
     }
     args.output.print(&json, &table)
-}
-
-/// Measures the reference and every subject.
-fn evaluate(
-    args: &Args,
-    backend: &mut dyn Backend,
-    reference: Pattern,
-    subjects: &[Subject],
-    cancel: &Cancel,
-) -> Result<(Evaluation, Vec<Evaluation>), CliError> {
-    warn_of_random(args);
-    let mut progress = Progress::new(&args.output);
-    let mut tell = |partial: &Evaluation| {
-        let (done, all) = partial.sequences;
-        progress.tell(&format!("{}: {done}/{all} sequences", partial.subject), done as f64 / all as f64);
-    };
-    let base = backend.evaluate(Subject::Pattern(reference), cancel, &mut tell)?;
-    let results = subjects.iter().map(|&s| backend.evaluate(s, cancel, &mut tell)).collect::<Result<_, _>>()?;
-    Ok((base, results))
 }
 
 /// The same with one layer in memory at a time.
@@ -257,12 +234,7 @@ fn to_table(info: &ModelInfo, base: &Evaluation, results: &[Evaluation]) -> Tabl
 }
 
 /// Writes `logits.<pattern>` f32 `[N, T, vocab]` per distinct pattern; shorter sequences end in zeros.
-fn write_logits(
-    path: &Path,
-    backend: &mut LocalBackend,
-    subjects: &[Subject],
-    cancel: &Cancel,
-) -> Result<(), CliError> {
+fn write_logits(path: &Path, backend: &mut dyn Backend, subjects: &[Subject], cancel: &Cancel) -> Result<(), CliError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     for &subject in subjects {
         let name = format!("logits.{subject}");

@@ -13,7 +13,7 @@ use super::target;
 use super::worker::WorkerArgs;
 use crate::checkpoint::{Checkpoint, CheckpointError, Config, MlpKind, layer_of};
 use crate::domain::{IndexSource, LayerSet, SelectionUnit, Site};
-use crate::engine::RemoteBackend;
+use crate::engine::describe_workers;
 use crate::interop::{Target, indexer_rope_warning};
 
 /// Arguments of `info`.
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let (mut json, mut table) = (to_json(&checkpoint)?, to_table(&checkpoint)?);
     let workers = args.worker.addresses(&args.model)?;
     if !workers.is_empty() {
-        let info = RemoteBackend::ask_about(&workers, checkpoint.name(), &cancel_on_interrupt())?;
+        let info = describe_workers(&workers, checkpoint.name(), &cancel_on_interrupt())?;
         let (can, lacks) = info.can.names();
         json["worker"] = json!({
             "engine": info.ops, "dtype": info.dtype, "device": info.device, "workers": workers.len(),

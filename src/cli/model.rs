@@ -7,7 +7,7 @@ use super::{CliError, bytes, target};
 use crate::checkpoint::{Checkpoint, MlpKind, ModelFolder, Sidecar};
 use crate::domain::{PatternSource, Subject};
 use crate::engine::{
-    Calibration, Cancel, DeviceChoice, DtypeChoice, LocalBackend, Placement, RandomModel, RemoteBackend, Settings,
+    Backend, Calibration, Cancel, DeviceChoice, DtypeChoice, Placement, RandomModel, Runtime, Settings, Source,
     WorkerAddress, devices,
 };
 use crate::mapped;
@@ -121,41 +121,13 @@ impl RunArgs {
         }
     }
 
-    /// Starts the worker that was asked for with a calibration set; `None` where the model runs in this process.
+    /// Returns what is to run the model: the worker that was asked for, else this process.
     ///
     /// # Errors
-    /// A worker that cannot be started, or does not speak the protocol.
-    pub fn start_worker(
-        &self,
-        model: &str,
-        checkpoint: &Checkpoint,
-        calibration: &Calibration,
-        output: &OutputArgs,
-        cancel: &Cancel,
-    ) -> Result<Option<RemoteBackend>, CliError> {
+    /// A device that is not there, or a worker whose address cannot be made out.
+    pub fn runtime(&self, model: &str) -> Result<Runtime, CliError> {
         let workers = self.worker.addresses(model)?;
-        if workers.is_empty() {
-            return Ok(None);
-        }
-        warn(checkpoint, calibration, output);
-        for worker in &workers {
-            output.note(&match worker {
-                WorkerAddress::Command(command) => format!("starting the worker: {}", command.join(" ")),
-                WorkerAddress::Socket(path) => format!("connecting with the worker at '{path}'"),
-            });
-        }
-        let mut backend = RemoteBackend::start(&workers, checkpoint.name(), calibration.clone(), cancel)?;
-        let warnings = output.clone();
-        backend.on_loss(move |what| warnings.warn(what));
-        Ok(Some(backend))
-    }
-
-    /// Returns where the workers are found; none where the model runs in this process.
-    ///
-    /// # Errors
-    /// As [`WorkerArgs::addresses`].
-    pub fn workers(&self, model: &str) -> Result<Vec<WorkerAddress>, CliError> {
-        self.worker.addresses(model)
+        Ok(if workers.is_empty() { Runtime::Process(self.settings()?) } else { Runtime::Workers(workers) })
     }
 
     /// Returns the device asked for.
@@ -179,19 +151,27 @@ impl RunArgs {
     }
 }
 
-/// Loads a model, unless it cannot fit; warns where no pattern can differ.
+/// Loads a model where it is to run, unless it cannot fit; warns where no pattern can differ.
 ///
 /// # Errors
-/// When there is too little memory, or the checkpoint is at fault.
-pub fn load(
-    checkpoint: &Checkpoint,
-    calibration: Calibration,
-    settings: Settings,
-    output: &OutputArgs,
-) -> Result<LocalBackend, CliError> {
-    check_room(checkpoint, &settings)?;
-    warn(checkpoint, &calibration, output);
-    Ok(LocalBackend::load(checkpoint, calibration, settings)?)
+/// When there is too little memory, or the checkpoint or the worker is at fault.
+pub fn load(source: &Source, output: &OutputArgs, cancel: &Cancel) -> Result<Box<dyn Backend>, CliError> {
+    if let Runtime::Process(settings) = &source.runtime {
+        check_room(&source.checkpoint, settings)?;
+    }
+    warn(&source.checkpoint, &source.calibration, output);
+    if let Runtime::Workers(workers) = &source.runtime {
+        for worker in workers {
+            output.note(&match worker {
+                WorkerAddress::Command(command) => format!("starting the worker: {}", command.join(" ")),
+                WorkerAddress::Socket(path) => format!("connecting with the worker at '{path}'"),
+            });
+        }
+    }
+    let mut backend = source.open(cancel)?;
+    let warnings = output.clone();
+    backend.on_loss(Box::new(move |what| warnings.warn(what)));
+    Ok(backend)
 }
 
 /// Warns of sequences on which no pattern can differ, and of those that are too long for the model.

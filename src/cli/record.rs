@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::{CliError, bytes, overlap};
 use crate::atomic::Draft;
 use crate::domain::{PatternSource, QuerySampling, Selection, Subject, Trace};
-use crate::engine::{Backend, BackendError, Cancel, Recorded, Recording, Sink};
+use crate::engine::{BackendError, ModelInfo, Recorded, Recording, Runtime, Sink, Source};
 use crate::session::{is_packed, write_atomic, write_packed, write_trace};
 
 /// What runs the model and gives its sets to a sink.
@@ -78,21 +78,26 @@ pub fn run(args: Args) -> Result<(), CliError> {
     args.data.note(&args.output)?;
     let calibration = args.data.load(&checkpoint)?;
     let cancel = cancel_on_interrupt();
-    if let Some(mut backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
-        return record_in_worker(&args, &mut backend, &recording, &cancel);
-    }
-    let settings = args.run.settings()?;
-    let mut trace = recording.head(&checkpoint, &calibration, &settings)?;
+    let runtime = args.run.runtime(&args.model)?;
     let mut progress = Progress::new(&args.output);
     let mut told = |share| progress.tell("recording", share);
-    let mut run: Box<Run> = if args.stream {
-        model::check_streaming_room(&checkpoint, &calibration, &settings, 1)?;
-        model::warn(&checkpoint, &calibration, &args.output);
-        Box::new(|sink| recording.stream(&checkpoint, &calibration, &settings, &cancel, &mut told, sink))
-    } else {
-        let backend = load(&checkpoint, calibration, settings, &args.output)?;
-        Box::new(move |sink| recording.run(&backend, &cancel, &mut told, sink))
-    };
+    let (mut trace, mut run): (Trace, Box<Run>);
+    let mut engine = None;
+    match &runtime {
+        Runtime::Process(settings) if args.stream => {
+            model::check_streaming_room(&checkpoint, &calibration, settings, 1)?;
+            model::warn(&checkpoint, &calibration, &args.output);
+            trace = recording.head(&ModelInfo::of(&checkpoint, &calibration, settings)?, &calibration)?;
+            run = Box::new(|sink| recording.stream(&checkpoint, &calibration, settings, &cancel, &mut told, sink));
+        }
+        _ => {
+            let source = Source::new(checkpoint.clone(), calibration.clone(), runtime.clone());
+            let mut backend = load(&source, &args.output, &cancel)?;
+            engine = matches!(source.runtime, Runtime::Workers(_)).then(|| backend.describe().ops.clone());
+            trace = recording.head(backend.describe(), &source.calibration)?;
+            run = Box::new(move |sink| backend.record_into(&recording, &cancel, &mut told, sink));
+        }
+    }
     let recorded = write(&args.out, &mut trace, &mut run)?;
     drop(run);
     drop(progress);
@@ -117,6 +122,9 @@ pub fn run(args: Args) -> Result<(), CliError> {
         "stream": args.stream,
         "peak_anonymous_bytes": recorded.peak_anonymous_bytes,
     });
+    if let Some(engine) = engine {
+        json["engine"] = json!(engine);
+    }
     if let Some(mass) = &recorded.mass_recall {
         json["mass_recall_queries"] = json!(mass.queries);
         let note = format!("mass recall of {} queries, up to {} per sequence", mass.queries, mass.per_sequence);
@@ -125,42 +133,6 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(peak) = recorded.peak_anonymous_bytes {
         table.notes.push(format!("at most {} of memory held", bytes::show(peak)));
     }
-    args.output.print(&json, &table)
-}
-
-/// Records what the worker selects under the reference.
-fn record_in_worker(
-    args: &Args,
-    backend: &mut dyn Backend,
-    recording: &Recording,
-    cancel: &Cancel,
-) -> Result<(), CliError> {
-    let reference = backend.describe().reference;
-    if recording.pattern != reference || recording.queries != QuerySampling::All || recording.mass_recall.is_some() {
-        return Err(CliError::usage("a worker records all queries under the reference pattern, without mass recall")
-            .hint("leave --pattern, --queries and --mass-recall out"));
-    }
-    if args.out.extension().is_some_and(|e| e == "json") {
-        return Err(CliError::usage("a worker's sets are written as a trace").hint("name it *.trace or *.safetensors"));
-    }
-    let mut progress = Progress::new(&args.output);
-    let trace = backend.record(cancel, &mut |share| progress.tell("recording", share))?;
-    drop(progress);
-    write_trace(&args.out, &trace)?;
-    let json = json!({
-        "schema": 1, "trace": args.out.display().to_string(), "pattern": reference.to_string(),
-        "layers": trace.meta.layers, "sequences": trace.tokens.len(), "queries": trace.queries.len(),
-        "index_topk": trace.meta.index_topk, "stream": false, "engine": backend.describe().ops,
-    });
-    let mut table = Table::new(["trace", "pattern", "layers", "sequences", "queries", "k"]);
-    table.rows.push(vec![
-        args.out.display().to_string(),
-        reference.to_string(),
-        trace.meta.layers.to_string(),
-        trace.tokens.len().to_string(),
-        trace.queries.len().to_string(),
-        trace.meta.index_topk.to_string(),
-    ]);
     args.output.print(&json, &table)
 }
 

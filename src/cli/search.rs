@@ -19,7 +19,7 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::{
     BLOCK, FIRST_LOOK, Goal, Keep, LayerSet, MIN_BLOCKS, Method, SearchRecord, SearchSettings, SearchState, Stages,
 };
-use crate::engine::{Backend, Calibration, Cancel, Evaluator};
+use crate::engine::{Backend, Calibration, Cancel, Evaluator, Source};
 use crate::search::{Budget, Ledger, SearchError, Space, search};
 
 /// Arguments of `search`.
@@ -118,24 +118,17 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let (calibration, unseen) =
         args.data.load_pair(&checkpoint, args.validation_sequences.map(std::num::NonZeroUsize::get))?;
     let cancel = cancel_on_interrupt();
-    if let Some(backend) = args.run.start_worker(&args.model, &checkpoint, &calibration, &args.output, &cancel)? {
-        check_set(&args, &backend, unseen.as_ref())?;
-        let mut backend = match unseen {
-            Some(unseen) => backend.with_unseen(unseen),
-            None => backend,
-        };
-        return on_backend(&args, &checkpoint, &settings, &space, &mut backend, &cancel);
-    }
-    let backend = load(&checkpoint, calibration.clone(), args.run.settings()?, &args.output)?;
-    let mut backend = backend.judged_on(unseen.clone());
-    check_set(&args, &backend, unseen.as_ref())?;
+    let source = Source { unseen, ..Source::new(checkpoint, calibration, args.run.runtime(&args.model)?) };
+    let Source { checkpoint, calibration, unseen, .. } = &source;
+    let mut backend = load(&source, &args.output, &cancel)?;
+    check_set(&args, backend.as_ref(), unseen.as_ref())?;
     if args.plan {
-        return plan::run(&args, &settings, &space, &mut backend, &cancel);
+        return plan::run(&args, &settings, &space, backend.as_mut(), &cancel);
     }
     if let Some(methods) = &args.compare {
-        return compare::run(&args, methods, &checkpoint, &calibration, unseen.as_ref(), &backend, &cancel);
+        return compare::run(&args, methods, checkpoint, calibration, unseen.as_ref(), backend.as_ref(), &cancel);
     }
-    on_backend(&args, &checkpoint, &settings, &space, &mut backend, &cancel)
+    on_backend(&args, checkpoint, &settings, &space, backend.as_mut(), &cancel)
 }
 
 /// Refuses calibration text that cannot carry the search, and warns of what little of it says.

@@ -17,7 +17,7 @@ use super::{CliError, deltas, model, target, tokens};
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Delta, Evaluation, Goal, Pattern, SearchProgress, SearchSettings, Strategy, Subject, Targets};
 use crate::engine::{
-    Backend, Calibration, Cancel, DeviceChoice, Evaluator, Generation, LocalBackend, Placement, Sequence, Settings,
+    Backend, Calibration, Cancel, DeviceChoice, Evaluator, Generation, Placement, Runtime, Sequence, Settings, Source,
 };
 use crate::seal;
 use crate::search::{Ledger, Measured, Space, Watch, search};
@@ -65,7 +65,9 @@ struct Rounds<'a> {
     topk: usize,
     searched: Calibration,
     /// The first model on the text that decides what is taken over.
-    reference: LocalBackend,
+    reference: Box<dyn Backend>,
+    /// The text that decides.
+    deciding: Calibration,
     /// Text that decides nothing: what came of it all is reported on it.
     reported: Calibration,
     stop: Arc<AtomicBool>,
@@ -92,10 +94,11 @@ pub(super) fn run(begin: Begin, rounds: &RoundsArgs, args: &TrainingArgs) -> Res
         former.iter().map(|f| self::about(f, &begin, rounds, args)).chain([about.clone()]).collect();
     let _lock = lock(begin.out)?;
     let steps = open(&journal, &abouts, args.resume)?;
-    let [searched, judging, reported] = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
+    let [searched, deciding, reported] = sets(&begin, text, args.seq_len.get(), rounds.search_sequences.get())?;
     let topk = args.topk(begin.checkpoint);
-    let reference = backend(begin.checkpoint, begin.sidecar, topk, judging)?;
-    let mut all = Rounds { begin, args, topk, searched, reference, reported, stop: stop_on_interrupt(), steps };
+    let reference = backend(begin.checkpoint, begin.sidecar, topk, deciding.clone())?;
+    let mut all =
+        Rounds { begin, args, topk, searched, reference, deciding, reported, stop: stop_on_interrupt(), steps };
     while let Some((what, round)) = next(&all.steps, most) {
         let done = all.step(what, round)?;
         args.output.note(&told(&done));
@@ -184,7 +187,7 @@ impl Rounds<'_> {
         let generation = Generation::default();
         let cancel = generation.advance();
         let mut watch = Stopper { stop: &self.stop, generation: &generation };
-        let mut evaluator = Evaluator::new(&mut backend, &cancel);
+        let mut evaluator = Evaluator::new(backend.as_mut(), &cancel);
         let mut ledger = Ledger::new(&mut evaluator, &parts, &settings, space.start, Vec::new(), &mut watch);
         Ok(search(&space, &settings, &mut ledger)?.pattern)
     }
@@ -192,8 +195,8 @@ impl Rounds<'_> {
     /// Measures a pattern on the text that judges: its loss, and Δ against the first reference.
     fn judge(&mut self, pattern: Pattern, sidecar: Option<&Path>) -> Result<(f64, Option<Delta>), CliError> {
         let cancel = Cancel::never();
-        let mut backend = backend(self.begin.checkpoint, sidecar, self.topk, self.reference.calibration().clone())?;
-        backend.compare_with(&mut self.reference, &cancel, &mut |_| {})?;
+        let mut backend = backend(self.begin.checkpoint, sidecar, self.topk, self.deciding.clone())?;
+        backend.compare_with(self.reference.as_mut(), &cancel, &mut |_| {})?;
         let evaluation = backend.evaluate(Subject::Pattern(pattern), &cancel, &mut |_| {})?;
         Ok((evaluation.loss, evaluation.delta))
     }
@@ -205,7 +208,7 @@ impl Rounds<'_> {
         let cancel = Cancel::never();
         let load = |sidecar| backend(self.begin.checkpoint, sidecar, self.topk, self.reported.clone());
         let (mut first, mut last) = (load(self.begin.sidecar)?, load(best.sidecar.as_deref())?);
-        last.compare_with(&mut first, &cancel, &mut |_| {})?;
+        last.compare_with(first.as_mut(), &cancel, &mut |_| {})?;
         Ok(last.evaluate(Subject::Pattern(best.pattern), &cancel, &mut |_| {})?)
     }
 }
@@ -271,14 +274,14 @@ fn backend(
     sidecar: Option<&Path>,
     topk: usize,
     calibration: Calibration,
-) -> Result<LocalBackend, CliError> {
+) -> Result<Box<dyn Backend>, CliError> {
     let with = match sidecar {
         Some(path) => checkpoint.with_sidecar(&Sidecar::open(path)?).map_err(target::told)?,
         None => checkpoint.clone(),
     };
     let with = with.with_topk(topk).map_err(target::told)?;
     let settings = Settings::new(Placement::open(DeviceChoice::Cpu, None)?);
-    Ok(LocalBackend::load(&with, calibration, settings)?)
+    Ok(Source::new(with, calibration, Runtime::Process(settings)).open(&Cancel::never())?)
 }
 
 fn print(all: &Rounds, best: &Done, report: Option<&Evaluation>, output: &OutputArgs) -> Result<(), CliError> {

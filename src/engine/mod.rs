@@ -23,8 +23,8 @@ pub(crate) use self::backend::scripted;
 pub use crate::search::{Affinity, AffinityKind};
 pub use backend::{
     Backend, BackendError, Capabilities, Capability, Coverage, Evaluator, GEOMETRIES, LayerCoverage, LayerTime,
-    LocalBackend, ModelInfo, NoRoom, Noise, RandomModel, Recorded, Recording, RemoteBackend, Settings, Sink, StepSpeed,
-    Steps, Streamed, Training, TrainingText, Weights, WorkerAddress, stream,
+    ModelInfo, NoRoom, Noise, RandomModel, Recorded, Recording, ReferencePredictions, Runtime, Settings, Sink, Source,
+    StepSpeed, Steps, Streamed, Training, TrainingText, Weights, WorkerAddress, describe_workers, open_random, stream,
 };
 pub use cancel::{Cancel, Generation};
 pub use data::{Calibration, Sequence};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::scripted::Fake;
 use super::{
-    Backend, BackendError, Calibration, Cancel, Command, DeviceChoice, Handle, Job, LocalBackend, Placement, Sequence,
-    Settings, Training, TrainingText, Update, spawn_with,
+    BackendError, Calibration, Cancel, Command, DeviceChoice, Handle, Job, Placement, Runtime, Sequence, Settings,
+    Source, Training, TrainingText, Update, spawn_with,
 };
 use crate::checkpoint::{Checkpoint, Sidecar};
 use crate::domain::{
@@ -272,9 +272,9 @@ fn what_was_put_aside_ends_with_the_same_bits_and_belongs_to_one_model_pattern_a
     let (checkpoint, calibration, ids) = tiny();
     let load = |seed| {
         let settings = Settings::new(Placement::open(DeviceChoice::Cpu, None).unwrap());
-        let backend = LocalBackend::load(&checkpoint, calibration.clone(), settings).unwrap();
-        backend
-            .with_training(TrainingText { checkpoint: checkpoint.clone(), texts: vec![("t".into(), ids(seed, 700))] })
+        let text = TrainingText { checkpoint: checkpoint.clone(), texts: vec![("t".into(), ids(seed, 700))] };
+        let source = Source::new(checkpoint.clone(), calibration.clone(), Runtime::Process(settings));
+        Source { training: Some(text), ..source }.open(&Cancel::never()).unwrap()
     };
     let pattern = Pattern::uniform(checkpoint.config().num_hidden_layers, 2).unwrap();
     let settings = TrainingSettings { pattern, targets: Targets::Served, steps: 6, sparse_steps: 3, lr: 0.02 };
@@ -331,15 +331,19 @@ fn what_was_put_aside_ends_with_the_same_bits_and_belongs_to_one_model_pattern_a
 fn the_real_backend_trains_and_measures_before_and_after() {
     let (checkpoint, calibration, ids) = tiny();
     let placement = Placement::open(DeviceChoice::Cpu, None).unwrap();
-    let load = || LocalBackend::load(&checkpoint, calibration.clone(), Settings::new(placement.clone())).unwrap();
+    let load = |checkpoint: &Checkpoint, training: Option<TrainingText>| {
+        let runtime = Runtime::Process(Settings::new(placement.clone()));
+        let source = Source::new(checkpoint.clone(), calibration.clone(), runtime);
+        Source { training, ..source }.open(&Cancel::never()).unwrap()
+    };
     let layers = checkpoint.config().num_hidden_layers;
     let pattern = Pattern::uniform(layers, 2).unwrap();
     let settings = TrainingSettings { pattern, targets: Targets::Served, steps: 6, sparse_steps: 2, lr: 0.02 };
-    let refused = load().train(&settings, None).err().unwrap().to_string();
+    let refused = load(&checkpoint, None).train(&settings, None).err().unwrap().to_string();
     assert!(refused.contains("no text to train on"), "{refused}");
 
     let text = TrainingText { checkpoint: checkpoint.clone(), texts: vec![("t".into(), ids(5, 700))] };
-    let mut backend = load().with_training(text);
+    let mut backend = load(&checkpoint, Some(text));
     let mut training = backend.train(&settings, None).unwrap();
     let never = Cancel::never();
     let before = backend.evaluate(Subject::Pattern(pattern), &never, &mut |_| {}).unwrap();
@@ -366,7 +370,7 @@ fn the_real_backend_trains_and_measures_before_and_after() {
     let refused = training.write(&weights).unwrap_err().to_string();
     assert!(refused.contains("model.safetensors' is there already, and no sidecar"), "{refused}");
     let kept = checkpoint.with_sidecar(&Sidecar::open(&path).unwrap()).unwrap();
-    let mut kept = LocalBackend::load(&kept, calibration.clone(), Settings::new(placement)).unwrap();
+    let mut kept = load(&kept, None);
     let loss = kept.evaluate(Subject::Pattern(pattern), &never, &mut |_| {}).unwrap().loss;
     assert!((loss - after.loss).abs() < 1e-2, "{loss} is not {}", after.loss);
 }

@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use super::searching::Searching;
 use super::training::Trained;
 use super::{Backend, BackendError, Cancel, Capability, Command, Failure, Job, Update};
-use crate::domain::{Evaluation, Pattern, Speed, Subject};
+use crate::domain::{Evaluation, Pattern, QuerySampling, Speed, Subject};
 
 /// How long the hands must be still before speed is measured.
 const QUIET: Duration = Duration::from_millis(500);
@@ -158,7 +158,9 @@ impl Worker {
                 }
             }
             Task::Record => {
-                let trace = backend.record(cancel, &mut |share| outbox.progress(Job::Record, share, started));
+                let reference = backend.describe().reference;
+                let mut tell = |share| outbox.progress(Job::Record, share, started);
+                let trace = backend.record(reference, QuerySampling::All, cancel, &mut tell);
                 if matches!(trace, Err(BackendError::Cancelled)) {
                     mailbox.resume_record();
                 }
@@ -169,8 +171,8 @@ impl Worker {
                 outbox.send(Update::Covered(backend.coverage(pattern, cancel)?));
             }
             Task::Measure(pattern) => {
-                let measured =
-                    backend.measure(pattern, cancel, &mut |share| outbox.progress(Job::Speed, share, started))?;
+                let mut tell = |share| outbox.progress(Job::Speed, share, started);
+                let measured = backend.measure(pattern, None, cancel, &mut tell, &mut |_| ())?;
                 speeds.insert(pattern, measured.clone());
                 outbox.send(Update::Measured(measured));
             }

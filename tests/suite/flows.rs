@@ -8,7 +8,8 @@ use std::time::Duration;
 use indexscope::checkpoint::Checkpoint;
 use indexscope::domain::{Pattern, PatternSource, Sites, Stages};
 use indexscope::engine::{
-    BackendError, Calibration, Command, DeviceChoice, Handle, LocalBackend, Placement, Sequence, Settings, spawn,
+    BackendError, Calibration, Cancel, Command, DeviceChoice, Handle, Placement, Runtime, Sequence, Settings, Source,
+    spawn,
 };
 use indexscope::tui::{EngineHandle, Files, Opened, Options, Problem, Setup, Work, run};
 use termlens::{ExitStatus, MouseMode, Screen, Signal, Terminal, TerminalBuilder};
@@ -87,7 +88,7 @@ fn child() {
         let sequences = tokens(vocab as u32).into_iter().map(Sequence::of).collect();
         let calibration = Calibration::new(sequences, "made-up tokens", vocab).unwrap();
         let settings = Settings::new(Placement::open(DeviceChoice::Cpu, None)?);
-        Ok(Box::new(LocalBackend::load(&checkpoint, calibration, settings)?) as _)
+        Source::new(checkpoint, calibration, Runtime::Process(settings)).open(&Cancel::never())
     });
     run(Setup {
         title: "tiny".into(),

@@ -190,7 +190,10 @@ fn sets_of_a_worker_are_recorded_and_compared() {
     let overlap = json_of(&["overlap", &trace, "--json"]);
     assert_eq!(overlap["matrix"][0][LAYERS - 1], 1.0);
     let matrix = folder.path().join("t.json").display().to_string();
-    refused(2, "written as a trace", &[&["record", MODEL, "--worker", &worker, "--out", &matrix][..], &DATA].concat());
+    let some = ["--queries", "8", "--pattern", "FFSFSF", "--json"];
+    json_of(&[&["record", MODEL, "--worker", &worker, "--out", &matrix][..], &DATA, &some].concat());
+    let matrix: Value = serde_json::from_slice(&std::fs::read(matrix).unwrap()).unwrap();
+    assert_eq!((&matrix["queries"], &matrix["borrowed"]), (&32.into(), &json!([2, 4])));
 }
 
 #[test]
@@ -250,7 +253,7 @@ fn what_cannot_be_done_on_a_worker_is_refused_with_a_hint() {
     for (code, needle, arguments) in [
         (2, "--plan runs the model in this process", on(&["search", "--plan"])),
         (2, "--stream runs the model in this process", on(&["record", "--stream", "--out", "t"])),
-        (2, "a worker records all queries", on(&["record", "--queries", "8", "--out", "t"])),
+        (1, "lacks 'affinity'", on(&["record", "--mass-recall", "4", "--out", "t"])),
         (2, "--parallel starts several", on(&["eval", "--pattern", "FFFFFF", "--parallel", "2"])),
         (2, "are of --worker transformers", on(&["eval", "--pattern", "FFFFFF", "--tp", "2"])),
     ] {

@@ -11,7 +11,7 @@ use crate::cli::deltas::{self, text as delta};
 use crate::cli::output::Table;
 use crate::cli::progress::Progress;
 use crate::domain::{Delta, Evaluation, Goal, Keep, Method, Pattern, SearchSettings, Subject, Work};
-use crate::engine::{Backend, Calibration, Cancel, Evaluator, LocalBackend};
+use crate::engine::{Backend, Calibration, Cancel, Evaluator};
 use crate::search::{Ledger, Measured, Space, Watch, search};
 
 /// The methods that are compared where none are named.
@@ -40,7 +40,7 @@ pub(super) fn run(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
     unseen: Option<&Calibration>,
-    backend: &LocalBackend,
+    backend: &dyn Backend,
     cancel: &Cancel,
 ) -> Result<(), CliError> {
     let base = settings(args, checkpoint)?;
@@ -54,7 +54,7 @@ pub(super) fn run(
     for &method in methods {
         // A backend of its own, so that no method profits from what another has run.
         let mut own = backend.on(calibration.clone())?;
-        match one(args, &base, method, &keep, checkpoint, &mut own, cancel) {
+        match one(args, &base, method, &keep, checkpoint, own.as_mut(), cancel) {
             Ok(found) => rows.extend(found),
             Err(CliError::Interrupted) => return Err(CliError::Interrupted),
             Err(CliError::Told { message, .. }) => notes.push(format!("{method} is left out: {message}")),
@@ -86,7 +86,7 @@ fn one(
     method: Method,
     keep: &[usize],
     checkpoint: &Checkpoint,
-    backend: &mut LocalBackend,
+    backend: &mut dyn Backend,
     cancel: &Cancel,
 ) -> Result<Vec<Row>, CliError> {
     let mut known = Known { measured: Vec::new(), shown: Shown(Progress::new(&args.output)) };
@@ -161,7 +161,7 @@ fn to_json(row: &Row, layers: usize) -> Value {
 }
 
 fn to_table(
-    backend: &LocalBackend,
+    backend: &dyn Backend,
     unseen: Option<&Calibration>,
     rows: &[Row],
     notes: Vec<String>,

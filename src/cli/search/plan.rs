@@ -8,7 +8,7 @@ use crate::cli::output::Table;
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, deltas};
 use crate::domain::{MIN_CLUSTERS, Role, SearchProgress, SearchSettings, Strategy};
-use crate::engine::{Backend, Cancel, Evaluator, LocalBackend};
+use crate::engine::{Backend, Cancel, Evaluator};
 use crate::search::{Cost, Evaluate, Ledger, Measured, Space, Watch, costs};
 
 /// Standard errors that a difference must have to be found significant at 95 % in 80 % of repetitions.
@@ -22,7 +22,7 @@ pub(super) fn run(
     args: &Args,
     settings: &SearchSettings,
     space: &Space,
-    backend: &mut LocalBackend,
+    backend: &mut dyn Backend,
     cancel: &Cancel,
 ) -> Result<(), CliError> {
     let free: Vec<usize> = space.free().collect();

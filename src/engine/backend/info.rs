@@ -2,26 +2,33 @@
 
 use super::{BackendError, Capabilities, Capability, ModelInfo, Settings};
 use crate::checkpoint::{Checkpoint, Config, Family};
-use crate::domain::{PatternError, Subject, TopK};
+use crate::domain::{Constraints, Pattern, PatternError, Subject, TopK};
 use crate::engine::Calibration;
 
 impl ModelInfo {
-    /// Describes a checkpoint with its calibration set.
+    /// Describes a checkpoint with its calibration set, as this process runs it.
     ///
     /// # Errors
-    /// [`BackendError::Failed`] where the checkpoint's pattern is impossible.
-    pub(super) fn of(
-        checkpoint: &Checkpoint,
+    /// [`BackendError::Failed`] where the checkpoint's pattern is impossible, or the device cannot run it as asked for.
+    pub fn of(checkpoint: &Checkpoint, calibration: &Calibration, settings: &Settings) -> Result<Self, BackendError> {
+        let native =
+            checkpoint.native().map_err(|e| BackendError::Failed { message: e.to_string(), hint: e.hint() })?;
+        let (config, constraints) = (checkpoint.config(), checkpoint.constraints());
+        let info = Self::of_config(checkpoint.name(), config, (native, constraints), calibration, settings)?;
+        Ok(Self { fingerprint: checkpoint.fingerprint().to_owned(), ..info })
+    }
+
+    /// Describes a model by its config, its native pattern and what others are possible; it has no fingerprint.
+    pub(super) fn of_config(
+        name: &str,
+        config: &Config,
+        (native, constraints): (Pattern, Constraints),
         calibration: &Calibration,
         settings: &Settings,
     ) -> Result<Self, BackendError> {
-        let config = checkpoint.config();
-        let constraints = checkpoint.constraints();
-        let native =
-            checkpoint.native().map_err(|e| BackendError::Failed { message: e.to_string(), hint: e.hint() })?;
-        Ok(Self {
-            name: checkpoint.name().to_owned(),
-            fingerprint: checkpoint.fingerprint().to_owned(),
+        let mut info = Self {
+            name: name.to_owned(),
+            fingerprint: String::new(),
             model_type: config.family.model_type().to_owned(),
             index_topk: config.index_topk,
             unit: config.unit(),
@@ -36,15 +43,17 @@ impl ModelInfo {
             dtype: settings.placement.dtype_name().to_owned(),
             ops: settings.attention(config)?,
             can: capabilities(config),
-            sequences: calibration.sequences().len(),
-            targets: calibration.targets(),
-            eligible: calibration.eligible(config.topk()),
-            context: calibration.longest(),
-            calibration: calibration.hash(),
-            data: calibration.data().to_owned(),
+            sequences: 0,
+            targets: 0,
+            eligible: 0,
+            context: 0,
+            calibration: String::new(),
+            data: String::new(),
             training: Vec::new(),
             noise: None,
-        })
+        };
+        info.describe(calibration);
+        Ok(info)
     }
 
     /// Takes in what a calibration set is.
@@ -60,6 +69,24 @@ impl ModelInfo {
     /// Returns how many units a query may select.
     pub fn topk(&self) -> TopK {
         TopK { unit: self.unit, k: self.index_topk }
+    }
+
+    /// Refuses what the backend does not list.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] naming the capability.
+    pub(super) fn needs(&self, capability: Capability) -> Result<(), BackendError> {
+        if self.can.has(capability) { Ok(()) } else { Err(self.lacks(capability)) }
+    }
+
+    /// Returns the refusal of what the backend cannot do.
+    pub(super) fn lacks(&self, capability: Capability) -> BackendError {
+        BackendError::Failed {
+            message: format!("the backend ({}) cannot do this: it lacks '{}'", self.ops, capability.name()),
+            hint: Some(
+                "leave --worker out, so that the model runs in this process, or use a worker that lists it".to_owned(),
+            ),
+        }
     }
 
     /// Refuses a pattern that the model cannot have.

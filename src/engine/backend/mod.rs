@@ -3,32 +3,36 @@
 mod capability;
 mod info;
 mod local;
+mod open;
 mod queries;
 mod remote;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod search;
 mod tally;
+mod unseen;
 
 pub use self::capability::{Capabilities, Capability};
 pub use self::local::{
-    GEOMETRIES, LayerTime, LocalBackend, NoRoom, RandomModel, Recorded, Recording, Settings, Sink, StepSpeed, Steps,
-    Streamed, TrainingText, stream,
+    GEOMETRIES, LayerTime, NoRoom, RandomModel, Recorded, Recording, ReferencePredictions, Settings, Sink, StepSpeed,
+    Steps, Streamed, TrainingText, stream,
 };
+pub use self::open::{Runtime, Source, describe_workers, open_random};
+pub use self::remote::WorkerAddress;
 pub(crate) use self::remote::converse;
-pub use self::remote::{RemoteBackend, WorkerAddress};
 pub use self::search::Evaluator;
 
 use std::path::Path;
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Confirmation, Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, SelectionUnit, Speed, Subject,
-    Trace, TrainingSettings, TrainingStep, Validation,
+    Confirmation, Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, QuerySampling, SelectionUnit,
+    Speed, Subject, Trace, TrainingSettings, TrainingStep, Validation,
 };
-use crate::engine::Cancel;
-use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit};
+use crate::engine::{Calibration, Cancel};
+use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit, confirm};
 
 /// What is known of a loaded model and its calibration set.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +146,14 @@ fn not_finite(subject: Subject, sequence: usize, position: usize) -> BackendErro
     }
 }
 
+/// Returns the error of a recording that its sink did not take.
+fn unwritable(error: std::io::Error) -> BackendError {
+    BackendError::Failed {
+        message: format!("the recording cannot be written: {error}"),
+        hint: Some(crate::input::hint(&error).to_owned()),
+    }
+}
+
 /// Indexers under training, or trained.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
@@ -180,15 +192,13 @@ pub trait Training: Send {
     fn save(&self, sidecar: &Path) -> Result<(), BackendError>;
 }
 
-/// A model with its calibration set: the real one, or a scripted one in tests.
+/// A model with its calibration set: in this process, in a worker, or scripted in tests.
+///
+/// Every backend describes itself, evaluates and records. What only some can do refuses by the name of the capability
+/// that is missing, unless a backend answers it.
 pub trait Backend: Send {
     /// Returns what is known of the model.
     fn describe(&self) -> &ModelInfo;
-
-    /// Returns free bytes and bytes in all of the device's own memory; `None` where it has none.
-    fn memory(&self) -> Option<(u64, u64)> {
-        None
-    }
 
     /// Measures the loss of `subject`, calling `partial` as sequences come in.
     ///
@@ -201,41 +211,42 @@ pub trait Backend: Send {
         partial: &mut dyn FnMut(&Evaluation),
     ) -> Result<Evaluation, BackendError>;
 
-    /// Records the index sets of all layers under the reference pattern.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    fn record(&mut self, cancel: &Cancel, progress: &mut dyn FnMut(f64)) -> Result<Trace, BackendError>;
+    /// Returns the calibration set as searches see it: in parts that are measured together.
+    fn layout(&self) -> Layout;
 
-    /// Runs the indexers of Shared layers beside the forward.
+    /// Measures patterns on parts of the calibration set, in the order that is cheapest, one result after another.
     ///
     /// # Errors
-    /// [`BackendError`].
-    fn coverage(&mut self, pattern: Pattern, cancel: &Cancel) -> Result<Coverage, BackendError>;
+    /// [`BackendError`]; what was handed over before stays valid.
+    fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError>;
 
-    /// Times pattern and reference in alternation.
+    /// Records the sets that every layer uses under `pattern`, those of the queries drawn.
     ///
     /// # Errors
     /// [`BackendError`].
-    fn measure(
+    fn record(
         &mut self,
         pattern: Pattern,
+        queries: QuerySampling,
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<Speed>, BackendError>;
+    ) -> Result<Trace, BackendError>;
 
-    /// Times the same at shorter contexts, from the shortest.
+    /// Returns a backend on another calibration set of the same model, which has measured nothing yet.
     ///
     /// # Errors
     /// [`BackendError`].
-    fn profile(
-        &mut self,
-        pattern: Pattern,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<Speed>, BackendError>;
+    fn on(&self, calibration: Calibration) -> Result<Box<dyn Backend>, BackendError>;
 
-    /// Measures a pattern on text that no search sees; `None` where there is none.
+    /// Returns the backend on the text that no search sees; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn unseen(&mut self) -> Result<Option<&mut dyn Backend>, BackendError> {
+        Ok(None)
+    }
+
+    /// Measures a pattern on the text that no search sees; `None` where there is none.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -244,7 +255,16 @@ pub trait Backend: Send {
         pattern: Pattern,
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Option<Validation>, BackendError>;
+    ) -> Result<Option<Validation>, BackendError> {
+        let Some(own) = self.unseen()? else { return Ok(None) };
+        let evaluation = own.evaluate(Subject::Pattern(pattern), cancel, &mut |partial| {
+            let (done, all) = partial.sequences;
+            progress(done as f64 / all.max(1) as f64);
+        })?;
+        let ModelInfo { sequences, data, .. } = own.describe();
+        let (sequences, data) = (*sequences, data.clone());
+        Ok(Some(Validation { loss: evaluation.loss, delta: evaluation.delta, sequences, data }))
+    }
 
     /// Tests the patterns of a search against its budget, on the text that no search sees; `None` where there is none.
     ///
@@ -256,47 +276,170 @@ pub trait Backend: Send {
         budget: Budget,
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Option<Confirmation>, BackendError>;
+    ) -> Result<Option<Confirmation>, BackendError> {
+        let Some(own) = self.unseen()? else { return Ok(None) };
+        let mut share = |done: usize, all: usize| progress(done as f64 / all.max(1) as f64);
+        Ok(Some(confirm(chain, budget, &mut Evaluator::new(own, cancel), &mut share)?))
+    }
 
-    /// Returns the calibration set as searches see it: in parts that are measured together.
-    fn layout(&self) -> Layout;
+    /// Runs `report` for each worker that is lost while others take over its work; nothing where there are none.
+    fn on_loss(&mut self, _report: Box<dyn Fn(&str) + Send>) {}
 
-    /// Measures patterns on parts of the calibration set, in the order that is cheapest, one result after another.
+    /// `memory`: returns free bytes and bytes in all of the device's own memory; `None` where it has none.
+    fn memory(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// `shadow`: runs the indexers of Shared layers beside the forward.
     ///
     /// # Errors
-    /// [`BackendError`]; what was handed over before stays valid.
-    fn losses(&mut self, units: &[Unit], cancel: &Cancel, done: &mut dyn FnMut(Measured)) -> Result<(), BackendError>;
+    /// [`BackendError`].
+    fn coverage(&mut self, _: Pattern, _: &Cancel) -> Result<Coverage, BackendError> {
+        Err(self.describe().lacks(Capability::Shadow))
+    }
 
-    /// Prepares a training of the indexers that a pattern keeps; the model itself stays as it is.
+    /// `affinity`: measures under the reference how well layers could reuse each other's indices.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn affinity(&mut self, _: AffinityKind, _: &Cancel) -> Result<Affinity, BackendError> {
+        Err(self.describe().lacks(Capability::Affinity))
+    }
+
+    /// Records as [`Backend::record`] does, but gives sets to `sink` as they are known, and measures mass recall
+    /// (`affinity`) where that is asked for.
+    ///
+    /// # Errors
+    /// [`BackendError`], those of `sink` included.
+    fn record_into(
+        &mut self,
+        recording: &Recording,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+        sink: &mut Sink,
+    ) -> Result<Recorded, BackendError> {
+        if recording.mass_recall.is_some() {
+            return Err(self.describe().lacks(Capability::Affinity));
+        }
+        let trace = self.record(recording.pattern, recording.queries, cancel, progress)?;
+        for (site, selection) in trace.selections.iter().enumerate() {
+            sink(site, 0, selection).map_err(unwritable)?;
+        }
+        Ok(Recorded { mass_recall: None, peak_anonymous_bytes: None })
+    }
+
+    /// `timed`: times pattern and reference in alternation at `context` tokens, or at the context that speed is measured
+    /// at; `done` hears of each phase as soon as it is timed.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn measure(
+        &mut self,
+        _pattern: Pattern,
+        _context: Option<usize>,
+        _cancel: &Cancel,
+        _progress: &mut dyn FnMut(f64),
+        _done: &mut dyn FnMut(&Speed),
+    ) -> Result<Vec<Speed>, BackendError> {
+        Err(self.describe().lacks(Capability::Timed))
+    }
+
+    /// `timed`: times the same at shorter contexts, from the shortest.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn profile(&mut self, _: Pattern, _: &Cancel, _: &mut dyn FnMut(f64)) -> Result<Vec<Speed>, BackendError> {
+        Err(self.describe().lacks(Capability::Timed))
+    }
+
+    /// `timed`: times steps on a cached prefix, as servers run them, against the reference; `done` hears of each.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn measure_steps(
+        &mut self,
+        _pattern: Pattern,
+        _context: usize,
+        _steps: &Steps,
+        _cancel: &Cancel,
+        _done: &mut dyn FnMut(Result<StepSpeed, NoRoom>),
+    ) -> Result<(), BackendError> {
+        Err(self.describe().lacks(Capability::Timed))
+    }
+
+    /// `timed`: runs one prefill of `context` tokens and returns where each layer spent its time.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn layer_times(&mut self, _: Pattern, _: usize, _: &Cancel) -> Result<Vec<LayerTime>, BackendError> {
+        Err(self.describe().lacks(Capability::Timed))
+    }
+
+    /// `train`: prepares a training of the indexers that a pattern keeps; the model itself stays as it is.
     ///
     /// It begins anew, or goes on where the one was that was saved beside the sidecar `left`.
     ///
     /// # Errors
     /// [`BackendError::Failed`] where there is nothing to train, no text to train on, or what was saved is of another
     /// model, pattern or text.
-    fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError>;
+    fn train(&mut self, _: &TrainingSettings, _left: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
+        Err(self.describe().lacks(Capability::Train))
+    }
 
-    /// Returns what was saved beside a sidecar; `None` where nothing was.
+    /// `train`: returns what was saved beside a sidecar; `None` where nothing was.
     ///
     /// # Errors
     /// [`BackendError::Failed`] where it cannot be read.
-    fn left(&self, sidecar: &Path) -> Result<Option<LeftTraining>, BackendError>;
+    fn left(&self, _sidecar: &Path) -> Result<Option<LeftTraining>, BackendError> {
+        Ok(None)
+    }
 
-    /// Measures a pattern with other indexers, and its coverage; Δ is against the reference with those of now.
+    /// `train`: measures a pattern with other indexers, and its coverage; Δ is against the reference with those of now.
     ///
     /// # Errors
     /// [`BackendError`].
     fn evaluate_with(
         &mut self,
-        weights: &Weights,
-        pattern: Pattern,
-        cancel: &Cancel,
-        partial: &mut dyn FnMut(&Evaluation),
-    ) -> Result<(Evaluation, Coverage), BackendError>;
+        _weights: &Weights,
+        _pattern: Pattern,
+        _cancel: &Cancel,
+        _partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<(Evaluation, Coverage), BackendError> {
+        Err(self.describe().lacks(Capability::Train))
+    }
 
-    /// Measures under the reference how well layers could lend each other their indices.
+    /// `logits`: returns the logits of every position, `[T, vocab]` per sequence.
     ///
     /// # Errors
     /// [`BackendError`].
-    fn affinity(&mut self, kind: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError>;
+    fn logits(&mut self, _: Subject, _: &Cancel) -> Result<Vec<Tensor>, BackendError> {
+        Err(self.describe().lacks(Capability::Logits))
+    }
+
+    /// `logits`: evaluates the reference pattern, and returns what it predicts.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn predictions(
+        &mut self,
+        _cancel: &Cancel,
+        _partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<(Evaluation, ReferencePredictions), BackendError> {
+        Err(self.describe().lacks(Capability::Logits))
+    }
+
+    /// `logits`: makes evaluations compare with what `other` predicts under its own reference pattern, on the same set.
+    ///
+    /// So what other indexers cost or gain is measured against one reference. Returns that reference's evaluation.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] where calibration set or k differ.
+    fn compare_with(
+        &mut self,
+        _other: &mut dyn Backend,
+        _cancel: &Cancel,
+        _partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError> {
+        Err(self.describe().lacks(Capability::Logits))
+    }
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, BackendError, Capabilities, Coverage, LayerCoverage, ModelInfo, Training, Weights};
+use super::{Backend, BackendError, Capabilities, Capability, Coverage, LayerCoverage, ModelInfo, Training, Weights};
 use crate::domain::IndexSource;
 use crate::domain::{
     Confirmation, Constraints, Delta, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query,
     QuerySampling, Selection, SelectionUnit, Speed, Subject, Targets, Timing, Trace, TraceMeta, TrainingSettings,
     TrainingStep, Trial, Validation, Verdict,
 };
-use crate::engine::Cancel;
+use crate::engine::{Calibration, Cancel};
 use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Part, Unit};
 use crate::train::indexers::state_path;
 
@@ -59,6 +59,12 @@ impl Fake {
             noise: None,
         };
         Self { info, gate: None, panic_on: None }
+    }
+
+    /// Makes it unable to do some things.
+    pub(crate) fn without(mut self, capabilities: &[Capability]) -> Self {
+        self.info.can = self.info.can.without(capabilities);
+        self
     }
 
     /// Makes every step wait for one token of the returned sender; dropping the sender lets it run.
@@ -196,7 +202,17 @@ impl Backend for Fake {
         Ok(evaluation)
     }
 
-    fn record(&mut self, cancel: &Cancel, progress: &mut dyn FnMut(f64)) -> Result<Trace, BackendError> {
+    fn on(&self, _: Calibration) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(Box::new(Self { info: self.info.clone(), gate: None, panic_on: None }))
+    }
+
+    fn record(
+        &mut self,
+        pattern: Pattern,
+        _: QuerySampling,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Trace, BackendError> {
         for done in 1..=SEQUENCES {
             self.step(cancel)?;
             progress(done as f64 / SEQUENCES as f64);
@@ -209,7 +225,7 @@ impl Backend for Fake {
                 schema: 1,
                 model: self.info.name.clone(),
                 fingerprint: self.info.fingerprint.clone(),
-                pattern: self.info.reference,
+                pattern,
                 index_topk: self.info.index_topk,
                 layers,
                 sites: LayerSet::default(),
@@ -228,6 +244,7 @@ impl Backend for Fake {
     }
 
     fn coverage(&mut self, pattern: Pattern, cancel: &Cancel) -> Result<Coverage, BackendError> {
+        self.info.needs(Capability::Shadow)?;
         self.step(cancel)?;
         let overlap = Estimate { value: 0.5, se: None, n: 1 };
         let shared = (0..pattern.len()).filter(|&l| !pattern.is_full(l));
@@ -237,9 +254,12 @@ impl Backend for Fake {
     fn measure(
         &mut self,
         pattern: Pattern,
+        _: Option<usize>,
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
+        _: &mut dyn FnMut(&Speed),
     ) -> Result<Vec<Speed>, BackendError> {
+        self.info.needs(Capability::Timed)?;
         self.step(cancel)?;
         progress(1.0);
         let timing = Timing { median: 1.0, mad: 0.0, runs: 6, interval: None };
@@ -261,7 +281,7 @@ impl Backend for Fake {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError> {
-        let measured = self.measure(pattern, cancel, progress)?;
+        let measured = self.measure(pattern, None, cancel, progress, &mut |_| ())?;
         Ok([3, 6]
             .into_iter()
             .flat_map(|context| measured.iter().map(move |s| Speed { context, ..s.clone() }))
@@ -332,6 +352,7 @@ impl Backend for Fake {
     }
 
     fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
+        self.info.needs(Capability::Train)?;
         let layers = (0..settings.pattern.len()).filter(|&l| settings.pattern.is_full(l)).collect();
         let left = left.map(|sidecar| self.left(sidecar)).transpose()?.flatten();
         let (done, gate) = (left.map_or(0, |left| left.done), self.gate.clone());
@@ -366,6 +387,7 @@ impl Backend for Fake {
     }
 
     fn affinity(&mut self, _: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {
+        self.info.needs(Capability::Affinity)?;
         self.step(cancel)?;
         let layers = self.info.constraints.len();
         Ok(Affinity { layers, values: vec![1.0; layers * layers], layer_forwards: 0.0, seconds: 0.0 })

@@ -3,71 +3,18 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::LocalBackend;
-use super::measure::{LayerTime, NoRoom, StepSpeed, Steps};
-use crate::domain::{
-    Confirmation, Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings, Validation,
+use candle_core::Tensor;
+
+use super::forward::How;
+use super::{LocalBackend, Reference, ReferencePredictions};
+use crate::domain::{Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings};
+use crate::engine::backend::{tally, unseen::UnseenText};
+use crate::engine::{
+    Backend, BackendError, Calibration, Cancel, Capability, Coverage, LayerTime, ModelInfo, NoRoom, Recorded,
+    Recording, Settings, Sink, StepSpeed, Steps, Training, Weights,
 };
-use crate::engine::backend::tally;
-use crate::engine::{Backend, BackendError, Cancel, Coverage, ModelInfo, Training, Weights};
-use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit};
-
-impl LocalBackend {
-    /// Records the sets that every layer uses under `pattern`.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn record_pattern(
-        &mut self,
-        pattern: Pattern,
-        queries: QuerySampling,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Trace, BackendError> {
-        super::record::record(self, pattern, queries, cancel, progress)
-    }
-
-    /// Times pattern and reference in alternation at `context` tokens, those of the calibration set over and over; `done`
-    /// hears of each phase as soon as it is timed.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn measure_at(
-        &mut self,
-        pattern: Pattern,
-        context: usize,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-        done: &mut dyn FnMut(&Speed),
-    ) -> Result<Vec<Speed>, BackendError> {
-        self.info.check(Subject::Pattern(pattern))?;
-        super::measure::measure(self, pattern, context, cancel, progress, done)
-    }
-
-    /// Times steps on a cached prefix, as servers run them, against the reference; `done` hears of each.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn measure_steps(
-        &mut self,
-        pattern: Pattern,
-        context: usize,
-        steps: &Steps,
-        cancel: &Cancel,
-        done: &mut dyn FnMut(Result<StepSpeed, NoRoom>),
-    ) -> Result<(), BackendError> {
-        self.info.check(Subject::Pattern(pattern))?;
-        super::measure::steps(self, pattern, context, steps, cancel, done)
-    }
-
-    /// Runs one prefill of `context` tokens and returns where each layer spent its time.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn trace(&self, pattern: Pattern, context: usize, cancel: &Cancel) -> Result<Vec<LayerTime>, BackendError> {
-        super::measure::trace(self, pattern, context, cancel)
-    }
-}
+use crate::model::Unseen;
+use crate::search::{Affinity, AffinityKind, Layout, Measured, Unit};
 
 impl Backend for LocalBackend {
     fn describe(&self) -> &ModelInfo {
@@ -99,8 +46,41 @@ impl Backend for LocalBackend {
         Ok(evaluation)
     }
 
-    fn record(&mut self, cancel: &Cancel, progress: &mut dyn FnMut(f64)) -> Result<Trace, BackendError> {
-        self.record_pattern(self.info.reference, QuerySampling::All, cancel, progress)
+    fn record(
+        &mut self,
+        pattern: Pattern,
+        queries: QuerySampling,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Trace, BackendError> {
+        self.info.check(Subject::Pattern(pattern))?;
+        super::record::record(self, pattern, queries, cancel, progress)
+    }
+
+    fn record_into(
+        &mut self,
+        recording: &Recording,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+        sink: &mut Sink,
+    ) -> Result<Recorded, BackendError> {
+        self.info.check(Subject::Pattern(recording.pattern))?;
+        recording.run(self, cancel, progress, sink)
+    }
+
+    fn on(&self, calibration: Calibration) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(Box::new(self.with(calibration, self.settings.clone())?))
+    }
+
+    fn unseen(&mut self) -> Result<Option<&mut dyn Backend>, BackendError> {
+        if let Some(text) = self.unseen.as_ref().and_then(UnseenText::missing) {
+            // Each pattern is validated once, so that there is nothing to keep states for.
+            let own = self.sparing(text)?;
+            if let Some(unseen) = &mut self.unseen {
+                unseen.made(own);
+            }
+        }
+        Ok(self.unseen.as_mut().and_then(UnseenText::backend).map(|own| own as &mut dyn Backend))
     }
 
     fn coverage(&mut self, pattern: Pattern, cancel: &Cancel) -> Result<Coverage, BackendError> {
@@ -111,11 +91,14 @@ impl Backend for LocalBackend {
     fn measure(
         &mut self,
         pattern: Pattern,
+        context: Option<usize>,
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
+        done: &mut dyn FnMut(&Speed),
     ) -> Result<Vec<Speed>, BackendError> {
-        let context = self.settings.speed_context.unwrap_or(self.info.context);
-        self.measure_at(pattern, context, cancel, progress, &mut |_| ())
+        self.info.check(Subject::Pattern(pattern))?;
+        let context = context.unwrap_or_else(|| self.speed_context());
+        super::measure::measure(self, pattern, context, cancel, progress, done)
     }
 
     fn profile(
@@ -124,35 +107,38 @@ impl Backend for LocalBackend {
         cancel: &Cancel,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Vec<Speed>, BackendError> {
-        let longest = self.settings.speed_context.unwrap_or(self.info.context);
+        let longest = self.speed_context();
         let k = self.info.index_topk.min(longest);
         // Up to k visible keys nothing is selected, which follows another law: all contexts lie between k and the longest.
         let contexts = [8, 4, 2].map(|part| k + (longest - k) / part);
         let mut speeds = Vec::new();
         for (i, context) in contexts.into_iter().enumerate() {
             let mut tell = |share: f64| progress((i as f64 + share) / contexts.len() as f64);
-            speeds.extend(self.measure_at(pattern, context, cancel, &mut tell, &mut |_| ())?);
+            speeds.extend(self.measure(pattern, Some(context), cancel, &mut tell, &mut |_| ())?);
         }
         Ok(speeds)
     }
 
-    fn validate(
+    fn measure_steps(
         &mut self,
         pattern: Pattern,
+        context: usize,
+        steps: &Steps,
         cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Option<Validation>, BackendError> {
-        super::validate::validate(self, pattern, cancel, progress)
+        done: &mut dyn FnMut(Result<StepSpeed, NoRoom>),
+    ) -> Result<(), BackendError> {
+        self.info.check(Subject::Pattern(pattern))?;
+        super::measure::steps(self, pattern, context, steps, cancel, done)
     }
 
-    fn confirm(
+    fn layer_times(
         &mut self,
-        chain: &[Pattern],
-        budget: Budget,
+        pattern: Pattern,
+        context: usize,
         cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Option<Confirmation>, BackendError> {
-        super::validate::confirm(self, chain, budget, cancel, progress)
+    ) -> Result<Vec<LayerTime>, BackendError> {
+        self.info.check(Subject::Pattern(pattern))?;
+        super::measure::trace(self, pattern, context, cancel)
     }
 
     fn layout(&self) -> Layout {
@@ -164,6 +150,7 @@ impl Backend for LocalBackend {
     }
 
     fn train(&mut self, settings: &TrainingSettings, left: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
+        self.info.needs(Capability::Train)?;
         self.info.check(Subject::Pattern(settings.pattern))?;
         super::trainer::train(self, settings, left)
     }
@@ -183,6 +170,71 @@ impl Backend for LocalBackend {
     }
 
     fn affinity(&mut self, kind: AffinityKind, cancel: &Cancel) -> Result<Affinity, BackendError> {
+        self.info.needs(Capability::Affinity)?;
         super::affinity::affinity(self, kind, cancel)
+    }
+
+    fn logits(&mut self, subject: Subject, cancel: &Cancel) -> Result<Vec<Tensor>, BackendError> {
+        let mut sequences = Vec::with_capacity(self.info.sequences);
+        for batch in 0..self.runner.batches.len() {
+            let hidden = self.runner.forward(batch, subject, How::RESUMED, cancel, &mut Unseen)?.hidden;
+            for sequence in 0..hidden.dim(0)? {
+                sequences.push(self.runner.model.logits(&hidden.narrow(0, sequence, 1)?)?.squeeze(0)?);
+            }
+        }
+        Ok(sequences)
+    }
+
+    fn predictions(
+        &mut self,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<(Evaluation, ReferencePredictions), BackendError> {
+        let evaluation = self.evaluate(Subject::Pattern(self.info.reference), cancel, partial)?;
+        let known = self.references.iter().flatten().map(|r| r.predictions.clone());
+        Ok((evaluation, ReferencePredictions(known.collect())))
+    }
+
+    fn compare_with(
+        &mut self,
+        other: &mut dyn Backend,
+        cancel: &Cancel,
+        partial: &mut dyn FnMut(&Evaluation),
+    ) -> Result<Evaluation, BackendError> {
+        let (ours, theirs) = (&self.info, other.describe());
+        if (&ours.calibration, ours.index_topk) != (&theirs.calibration, theirs.index_topk) {
+            return Err(BackendError::Failed {
+                message: format!(
+                    "the reference was to choose {} keys on the set {}, not {} on {}",
+                    ours.index_topk, ours.calibration, theirs.index_topk, theirs.calibration
+                ),
+                hint: Some("measure both on the same text, with the same --index-topk".to_owned()),
+            });
+        }
+        let (evaluation, ReferencePredictions(known)) = other.predictions(cancel, partial)?;
+        let known = known.into_iter().map(|predictions| Some(Reference { predictions, selections: None }));
+        self.references = known.collect();
+        self.foreign = true;
+        self.evaluations.clear();
+        Ok(evaluation)
+    }
+}
+
+impl LocalBackend {
+    /// Returns the tokens in context where speed is measured unless others are asked for.
+    fn speed_context(&self) -> usize {
+        self.settings.speed_context.unwrap_or(self.info.context)
+    }
+
+    /// Returns the same model on another set without anything kept between evaluations but what the reference predicts.
+    fn sparing(&self, calibration: Calibration) -> Result<Self, BackendError> {
+        self.with(calibration, Settings { cache_bytes: 0, keep_selections: false, ..self.settings.clone() })
+    }
+
+    /// Returns the same model on another calibration set, which has measured nothing yet.
+    fn with(&self, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
+        let mut info = self.info.clone();
+        info.describe(&calibration);
+        Self::assemble(info, self.runner.model.clone(), calibration, settings)
     }
 }

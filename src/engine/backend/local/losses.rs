@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
+use super::LocalBackend;
 use super::forward::How;
-use super::{LocalBackend, Settings};
 use crate::domain::Subject;
 use crate::engine::backend::search::{Baseline, measured, part_of};
-use crate::engine::{BackendError, Calibration, Cancel};
+use crate::engine::{BackendError, Cancel};
 use crate::model::Unseen;
 use crate::search::{Layout, Measured, Unit};
 
@@ -64,25 +64,4 @@ fn run_baseline(backend: &mut LocalBackend, part: usize, cancel: &Cancel) -> Res
     let eligible = eligible.losses(subject, head, &run.hidden, cancel)?;
     backend.baselines[part] = Some(Baseline { eligible, fixed });
     Ok(backend.info.constraints.sites.layers() - run.resumed_from)
-}
-
-impl LocalBackend {
-    /// Returns a backend on another calibration set that shares the weights and has measured nothing yet.
-    ///
-    /// # Errors
-    /// Where the device has no room for tables of positions.
-    pub fn on(&self, calibration: Calibration) -> Result<Self, BackendError> {
-        self.with(calibration, self.settings.clone())
-    }
-
-    /// Returns the same without anything kept between evaluations but what the reference predicts.
-    pub(super) fn sparing(&self, calibration: Calibration) -> Result<Self, BackendError> {
-        self.with(calibration, Settings { cache_bytes: 0, keep_selections: false, ..self.settings.clone() })
-    }
-
-    fn with(&self, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
-        let mut info = self.info.clone();
-        info.describe(&calibration);
-        Self::assemble(info, self.runner.model.clone(), calibration, settings)
-    }
 }

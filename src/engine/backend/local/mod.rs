@@ -20,7 +20,6 @@ mod targets;
 mod tests;
 mod timing;
 mod trainer;
-mod validate;
 
 pub use self::measure::{LayerTime, NoRoom, StepSpeed, Steps};
 pub use self::random::{GEOMETRIES, RandomModel};
@@ -29,8 +28,6 @@ pub use self::stream::{Streamed, stream};
 pub use self::trainer::TrainingText;
 
 use std::collections::HashMap;
-
-use candle_core::Tensor;
 
 use self::compare::Predictions;
 use self::forward::{How, Runner};
@@ -41,7 +38,8 @@ use crate::domain::{Evaluation, Pattern, Subject};
 use crate::engine::Calibration;
 use crate::engine::Placement;
 use crate::engine::backend::search::Baseline;
-use crate::engine::{Backend, BackendError, Cancel, Coverage, ModelInfo};
+use crate::engine::backend::unseen::UnseenText;
+use crate::engine::{BackendError, Cancel, Coverage, ModelInfo};
 use crate::model::ops::{FastParts, Sizes, fast_parts, selects_in_fp8};
 use crate::model::{At, Indices, Model, Ops, Ran, Unseen};
 
@@ -119,13 +117,6 @@ fn attention(ops: Ops, parts: FastParts, fp8: bool) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// The text that no search sees, and the backend that measures on it once it is asked for.
-#[derive(Debug)]
-struct Judge {
-    pub unseen: Calibration,
-    pub backend: Option<Box<LocalBackend>>,
-}
-
 /// What is kept of the reference's forward of one batch.
 #[derive(Debug)]
 struct Reference {
@@ -135,6 +126,10 @@ struct Reference {
     pub selections: Option<Vec<Indices>>,
 }
 
+/// What a model predicts under its reference pattern, for another one to be compared with.
+#[derive(Clone, Debug)]
+pub struct ReferencePredictions(Vec<Predictions>);
+
 /// A checkpoint loaded into this process, with its calibration set.
 #[derive(Debug)]
 pub struct LocalBackend {
@@ -143,14 +138,14 @@ pub struct LocalBackend {
     calibration: Calibration,
     settings: Settings,
     references: Vec<Option<Reference>>,
-    /// Whether those are another model's, see [`LocalBackend::compare_with`].
+    /// Whether those are another model's, see [`compare_with`](crate::engine::Backend::compare_with).
     foreign: bool,
     /// What indexers can be trained on.
     training: Option<TrainingText>,
     coverages: HashMap<Pattern, Coverage>,
     evaluations: HashMap<Subject, Evaluation>,
     baselines: Vec<Option<Baseline>>,
-    judge: Option<Judge>,
+    unseen: Option<UnseenText<LocalBackend>>,
 }
 
 impl LocalBackend {
@@ -183,59 +178,16 @@ impl LocalBackend {
             settings,
             coverages: HashMap::new(),
             evaluations: HashMap::new(),
-            judge: None,
+            unseen: None,
             training: None,
         })
     }
 
-    /// Returns what patterns are judged on.
-    pub fn calibration(&self) -> &Calibration {
-        &self.calibration
-    }
-
-    /// Makes evaluations compare with what `other` predicts under its own reference pattern, on the same set.
-    ///
-    /// So what other indexers cost or gain is measured against one reference. Returns that reference's evaluation.
-    ///
-    /// # Errors
-    /// [`BackendError::Failed`] where calibration set or k differ.
-    pub fn compare_with(
-        &mut self,
-        other: &mut Self,
-        cancel: &Cancel,
-        partial: &mut dyn FnMut(&Evaluation),
-    ) -> Result<Evaluation, BackendError> {
-        let of = |info: &ModelInfo| (info.calibration.clone(), info.index_topk);
-        if of(&self.info) != of(&other.info) {
-            return Err(BackendError::Failed {
-                message: format!(
-                    "the reference was to choose {} keys on the set {}, not {} on {}",
-                    self.info.index_topk, self.info.calibration, other.info.index_topk, other.info.calibration
-                ),
-                hint: Some("measure both on the same text, with the same --index-topk".to_owned()),
-            });
-        }
-        let evaluation = other.evaluate(Subject::Pattern(other.info.reference), cancel, partial)?;
-        let known = other.references.iter().flatten().map(|r| r.predictions.clone());
-        self.references = known.map(|predictions| Some(Reference { predictions, selections: None })).collect();
-        self.foreign = true;
-        self.evaluations.clear();
-        Ok(evaluation)
-    }
-
-    /// Returns the logits of every position, `[T, vocab]` per sequence.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn logits(&mut self, subject: Subject, cancel: &Cancel) -> Result<Vec<Tensor>, BackendError> {
-        let mut sequences = Vec::with_capacity(self.info.sequences);
-        for batch in 0..self.runner.batches.len() {
-            let hidden = self.runner.forward(batch, subject, How::RESUMED, cancel, &mut Unseen)?.hidden;
-            for sequence in 0..hidden.dim(0)? {
-                sequences.push(self.runner.model.logits(&hidden.narrow(0, sequence, 1)?)?.squeeze(0)?);
-            }
-        }
-        Ok(sequences)
+    /// Returns the backend with text for validation; `None` leaves it without.
+    #[must_use]
+    pub fn with_unseen(mut self, text: Option<Calibration>) -> Self {
+        self.unseen = text.map(UnseenText::new);
+        self
     }
 
     /// Returns the scored queries of a batch.

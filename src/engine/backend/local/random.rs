@@ -5,9 +5,10 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
+use super::LocalBackend;
 use crate::checkpoint::{Config, demands};
 use crate::domain::{Constraints, LayerSet, Pattern};
-use crate::engine::{BackendError, Calibration, Capabilities, LocalBackend, ModelInfo, Settings};
+use crate::engine::{BackendError, Calibration, ModelInfo, Settings};
 use crate::model::{Model, TensorSource};
 
 /// The geometries that come with the program: name and config.json.
@@ -87,35 +88,9 @@ impl LocalBackend {
     /// [`BackendError::Failed`] where the device has no room.
     pub fn random(model: &RandomModel, calibration: Calibration, settings: Settings) -> Result<Self, BackendError> {
         let (config, placement) = (&model.config, &settings.placement);
-        let constraints = model.constraints();
-        let info = ModelInfo {
-            name: format!("{} (random weights)", model.name),
-            fingerprint: String::new(),
-            model_type: config.family.model_type().to_owned(),
-            index_topk: config.index_topk,
-            unit: config.unit(),
-            groups: config.index_groups(),
-            forced: config.index_forced(),
-            index_heads: config.index_n_heads,
-            index: config.index.clone(),
-            native: model.native()?,
-            reference: constraints
-                .reference()
-                .map_err(|e| BackendError::Failed { message: e.to_string(), hint: Some(e.hint().to_owned()) })?,
-            constraints,
-            device: placement.device_name(),
-            dtype: placement.dtype_name().to_owned(),
-            ops: settings.attention(config)?,
-            can: Capabilities::all(),
-            sequences: calibration.sequences().len(),
-            targets: calibration.targets(),
-            eligible: calibration.eligible(config.topk()),
-            context: calibration.longest(),
-            calibration: calibration.hash(),
-            data: calibration.data().to_owned(),
-            training: Vec::new(),
-            noise: None,
-        };
+        let name = format!("{} (random weights)", model.name);
+        let info =
+            ModelInfo::of_config(&name, config, (model.native()?, model.constraints()), &calibration, &settings)?;
         let source = RandomSource { device: placement.device.clone() };
         let built = Model::new(config.clone(), &source, &placement.device, placement.dtype)?;
         Self::assemble(info, built, calibration, settings)

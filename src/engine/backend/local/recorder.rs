@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::LocalBackend;
 use super::forward::Batch;
 use super::memory::Peak;
 use super::stream::embed;
@@ -10,7 +11,8 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::{MassRecall, Pattern, Query, QuerySampling, Selection, Site, Subject, Trace, choose};
 use crate::engine::Calibration;
 use crate::engine::backend::queries::{check_finite, head};
-use crate::engine::{BackendError, Cancel, LocalBackend, ModelInfo, Settings};
+use crate::engine::backend::unwritable;
+use crate::engine::{BackendError, Cancel, ModelInfo, Settings};
 use crate::model::{At, Entry, Forward, Indices, Ops, Order, Ran, Route, Stop, Stream, Visitor, Walk, Weights};
 
 /// Rows given away at once.
@@ -49,22 +51,13 @@ impl Recording {
     ///
     /// # Errors
     /// [`BackendError::Failed`] where the model cannot have the pattern.
-    pub fn head(
-        &self,
-        checkpoint: &Checkpoint,
-        calibration: &Calibration,
-        settings: &Settings,
-    ) -> Result<Trace, BackendError> {
-        let info = ModelInfo::of(checkpoint, calibration, settings)?;
+    pub fn head(&self, info: &ModelInfo, calibration: &Calibration) -> Result<Trace, BackendError> {
         info.check(Subject::Pattern(self.pattern))?;
-        Ok(head(&info, calibration, self.pattern, self.queries))
+        Ok(head(info, calibration, self.pattern, self.queries))
     }
 
     /// Records sequence by sequence with a loaded model, so that the sets are never all in memory.
-    ///
-    /// # Errors
-    /// [`BackendError`], those of `sink` included.
-    pub fn run(
+    pub(super) fn run(
         &self,
         backend: &LocalBackend,
         cancel: &Cancel,
@@ -82,7 +75,8 @@ impl Recording {
         Ok(recorder.finish())
     }
 
-    /// Records layer by layer, with one layer's weights in memory at a time; what it gives is what [`Self::run`] gives.
+    /// Records layer by layer, with one layer's weights in memory at a time; what it gives is what
+    /// [`Backend::record_into`](crate::engine::Backend::record_into) gives.
     ///
     /// # Errors
     /// [`BackendError`], those of `sink` included.
@@ -95,7 +89,7 @@ impl Recording {
         progress: &mut dyn FnMut(f64),
         sink: &mut Sink,
     ) -> Result<Recorded, BackendError> {
-        let head = self.head(checkpoint, calibration, settings)?;
+        let head = self.head(&ModelInfo::of(checkpoint, calibration, settings)?, calibration)?;
         let device = &settings.placement.device;
         let stream = Stream::new(checkpoint.clone(), device.clone(), settings.placement.dtype);
         stream.prefetch(0);
@@ -156,10 +150,7 @@ impl<'a> Recorder<'a> {
                 let positions: Vec<usize> = queries.iter().map(|q| q.position as usize).collect();
                 sets.pick(queries[0].sequence as usize - batch.first, &positions, &mut rows)?;
             }
-            (self.sink)(site, first + n * ROWS, &rows).map_err(|e| BackendError::Failed {
-                message: format!("the recording cannot be written: {e}"),
-                hint: Some(crate::input::hint(&e).to_owned()),
-            })?;
+            (self.sink)(site, first + n * ROWS, &rows).map_err(unwritable)?;
         }
         Ok(())
     }

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
+use super::LocalBackend;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Estimate, QuerySampling, Selection, Subject};
+use crate::engine::Backend;
 use crate::engine::{
-    BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Recorded, Recording,
-    Sequence, Settings,
+    BackendError, Calibration, Cancel, DeviceChoice, Generation, Placement, Recorded, Recording, Sequence, Settings,
 };
 use crate::model::{At, Attend, Entry, Forward, ModelError, Ops, Order, Pass, Ran, Walk, Weights};
 
@@ -59,7 +60,7 @@ fn layer_by_layer_gives_what_sequence_by_sequence_gives() {
         assert_eq!(streamed, sets);
         assert_eq!(again.mass_recall, recorded.mass_recall);
         let mut backend = LocalBackend::load(&checkpoint(), calibration(), settings()).unwrap();
-        let trace = backend.record_pattern(recording.pattern, recording.queries, &Cancel::never(), &mut |_| {});
+        let trace = backend.record(recording.pattern, recording.queries, &Cancel::never(), &mut |_| {});
         assert_eq!(trace.unwrap().selections, sets);
     }
 }
@@ -117,7 +118,7 @@ fn scores_that_are_not_finite_are_refused() {
     let told = [
         recording.run(&backend, &cancel, &mut |_| {}, sink).unwrap_err(),
         recording.stream(&checkpoint, &calibration(), &settings(), &cancel, &mut |_| {}, sink).unwrap_err(),
-        backend.record_pattern(recording.pattern, recording.queries, &cancel, &mut |_| {}).unwrap_err(),
+        backend.record(recording.pattern, recording.queries, &cancel, &mut |_| {}).unwrap_err(),
     ];
     for error in told {
         assert_eq!(error.to_string(), "the scores of layer 3 are not finite: its input has NaN or infinity");

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
+use super::LocalBackend;
 use crate::checkpoint::Checkpoint;
 use crate::domain::{Evaluation, Pattern, QuerySampling, Subject, Trace};
 use crate::engine::{
-    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, LocalBackend, Placement, Sequence, Settings,
+    Backend, BackendError, Calibration, Cancel, DeviceChoice, Generation, Placement, Sequence, Settings,
 };
 use crate::model::Ops;
 use crate::model::ops::FastParts;
@@ -158,13 +159,14 @@ fn assert_selected(trace: &Trace, pattern: &str) {
 fn recordings_hold_the_sets_that_transformers_selected() {
     let mut backend = backend(&[tokens(), tokens()[..20].to_vec()], 0);
     let mut shares = Vec::new();
-    let trace = backend.record(&Cancel::never(), &mut |share| shares.push(share)).unwrap();
+    let trace =
+        backend.record(p("FFFFFF"), QuerySampling::All, &Cancel::never(), &mut |share| shares.push(share)).unwrap();
     assert_eq!((trace.queries.len(), shares.as_slice()), (116, &[0.5, 1.0][..]));
     assert_selected(&trace, "FFFFFF");
-    let whole = backend.record_pattern(p("FSSSFS"), QuerySampling::All, &Cancel::never(), &mut |_| {}).unwrap();
+    let whole = backend.record(p("FSSSFS"), QuerySampling::All, &Cancel::never(), &mut |_| {}).unwrap();
     assert_selected(&whole, "FSSSFS");
     let sampling = QuerySampling::Sampled { per_sequence: 4, seed: 7 };
-    let shared = backend.record_pattern(p("FSSFSS"), sampling, &Cancel::never(), &mut |_| {}).unwrap();
+    let shared = backend.record(p("FSSFSS"), sampling, &Cancel::never(), &mut |_| {}).unwrap();
     assert_eq!(shared.queries.len(), 8);
     assert_eq!(shared.selections[0], shared.selections[2]);
     assert_ne!(shared.selections[0], shared.selections[3]);
@@ -186,7 +188,7 @@ fn shadow_coverage_is_of_the_pattern_in_force() {
 #[test]
 fn speed_is_of_both_patterns_and_all_time_is_booked() {
     let mut backend = backend(&[tokens()], 0);
-    let speeds = backend.measure(p("FSSSSS"), &Cancel::never(), &mut |_| {}).unwrap();
+    let speeds = backend.measure(p("FSSSSS"), None, &Cancel::never(), &mut |_| {}, &mut |_| {}).unwrap();
     assert_eq!(speeds.iter().map(|s| s.phase.as_str()).collect::<Vec<_>>(), ["prefill", "decode"]);
     for speed in speeds {
         assert!(speed.ratio.runs >= 5 && speed.seconds.median > 0.0);
@@ -194,7 +196,7 @@ fn speed_is_of_both_patterns_and_all_time_is_booked() {
         let s = speed.share;
         assert!((s.indexer + s.topk + s.attention + s.mlp + s.rest - 1.0).abs() < 1e-9);
     }
-    for speed in backend.measure(p("FFFFFF"), &Cancel::never(), &mut |_| {}).unwrap() {
+    for speed in backend.measure(p("FFFFFF"), None, &Cancel::never(), &mut |_| {}, &mut |_| {}).unwrap() {
         assert_eq!((speed.ratio.median, speed.ratio.mad), (1.0, 0.0), "the reference is as fast as itself");
         assert!(speed.seconds.median > 0.0 && speed.ratio.runs >= 5);
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
+use super::LocalBackend;
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
-use crate::engine::{Backend, BackendError, Cancel, Coverage, LocalBackend, Settings, Training, Weights};
+use crate::engine::{Backend, BackendError, Cancel, Coverage, Settings, Training, Weights};
 use crate::train::TrainError;
 use crate::train::indexers::{IndexerRecipe, IndexerRun, IndexerStep, Setup, SparseTarget, saved};
 
@@ -24,11 +25,12 @@ pub struct TrainingText {
 }
 
 impl LocalBackend {
-    /// Returns the backend with texts to train indexers on.
+    /// Returns the backend with texts to train indexers on; `None` leaves it without.
     #[must_use]
-    pub fn with_training(mut self, text: TrainingText) -> Self {
-        self.info.training = text.texts.iter().map(|(name, tokens)| (name.clone(), tokens.len())).collect();
-        self.training = Some(text);
+    pub fn with_training(mut self, text: Option<TrainingText>) -> Self {
+        let texts = text.iter().flat_map(|text| &text.texts);
+        self.info.training = texts.map(|(name, tokens)| (name.clone(), tokens.len())).collect();
+        self.training = text;
         self
     }
 }

@@ -4,13 +4,16 @@ use serde_json::Value;
 
 use super::link::{clean, failed};
 use crate::domain::{Constraints, IndexSource, LayerSet, Pattern, Role, SelectionUnit, Site, Sites};
-use crate::engine::{BackendError, Calibration, Capabilities, ModelInfo};
+use crate::engine::{BackendError, Calibration, Capabilities, Capability, ModelInfo};
 
 /// Version of the protocol that this program speaks.
 const PROTOCOL: u64 = 1;
 /// Most keys of a set, and most sets of a query: more than any model has.
 const TOPK: usize = 1 << 31;
 const GROUPS: usize = 1 << 14;
+
+/// What this version does not ask workers for, whatever they list.
+const NOT_ASKED: [Capability; 4] = [Capability::Timed, Capability::Affinity, Capability::Train, Capability::Logits];
 
 /// Reads a hello; `name` is the model's name for people where the worker gives none.
 ///
@@ -86,7 +89,8 @@ pub(super) fn read(hello: &Value, name: &str, calibration: &Calibration) -> Resu
         device: if devices.is_empty() { format!("{ranks} ranks") } else { devices.join(" ") },
         dtype,
         ops: engine,
-        can: Capabilities::named(hello["can"].as_array().into_iter().flatten().filter_map(Value::as_str)),
+        can: Capabilities::named(hello["can"].as_array().into_iter().flatten().filter_map(Value::as_str))
+            .without(&NOT_ASKED),
         sequences: 0,
         targets: 0,
         eligible: 0,
@@ -129,7 +133,7 @@ pub(super) fn agreed(infos: Vec<ModelInfo>) -> Result<ModelInfo, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Capability, Sequence};
+    use crate::engine::Sequence;
     use serde_json::json;
 
     fn hello() -> Value {

@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -24,23 +24,22 @@ use self::link::{Link, clean, failed};
 use self::pool::{Piece, Pool};
 use super::not_finite;
 use super::queries::head;
-use super::search::{Baseline, Evaluator, measured, part_of};
-use super::{Backend, BackendError, Capability, Coverage, LayerCoverage, ModelInfo, Noise, Training, Weights, tally};
+use super::search::{Baseline, measured, part_of};
+use super::unseen::UnseenText;
+use super::{Backend, BackendError, Capability, Coverage, LayerCoverage, ModelInfo, Noise, tally};
 use crate::analysis::tally::{Row, Scored, Tally};
-use crate::domain::{
-    Confirmation, Estimate, Evaluation, LeftTraining, Pattern, QuerySampling, Selection, Site, Speed, Subject, Trace,
-    TrainingSettings, Validation, intersection_len,
-};
+use crate::domain::{Estimate, Evaluation, Pattern, QuerySampling, Selection, Site, Subject, Trace, intersection_len};
 use crate::engine::{Calibration, Cancel, Sequence};
-use crate::search::{Affinity, AffinityKind, Budget, Layout, Measured, Unit, confirm};
+use crate::search::{Layout, Measured, Unit};
+
+/// Sets that workers were sent besides the first, to name them apart.
+static OTHER_SETS: AtomicUsize = AtomicUsize::new(0);
 
 /// Tokens that are enough for a mean overlap per layer; whole sequences are run.
 const COVERAGE_TOKENS: usize = 2048;
 
 /// What to do about a worker that does not keep to the protocol.
 const OUR_WORKER: &str = "use the worker that this version writes: indexscope worker write DIR";
-/// What to do about what workers cannot do.
-const IN_PROCESS: &str = "leave --worker out, so that the model runs in this process";
 
 /// The losses of a subject on one sequence.
 struct Losses {
@@ -85,8 +84,7 @@ pub struct RemoteBackend {
     reference: Vec<Option<Known>>,
     evaluations: HashMap<Subject, Evaluation>,
     coverages: HashMap<Pattern, Coverage>,
-    unseen: Option<Calibration>,
-    judge: Option<Box<Self>>,
+    unseen: Option<UnseenText<Self>>,
 }
 
 impl RemoteBackend {
@@ -136,11 +134,6 @@ impl RemoteBackend {
         Ok(backend)
     }
 
-    /// Runs `report` for each worker that is lost while others take over its work.
-    pub fn on_loss(&mut self, report: impl Fn(&str) + Send + 'static) {
-        self.pool().on_loss(report);
-    }
-
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,22 +161,19 @@ impl RemoteBackend {
         Ok(())
     }
 
-    /// Adds text that no search sees, for validation.
+    /// Returns the backend with text for validation; `None` leaves it without.
     #[must_use]
-    pub fn with_unseen(mut self, unseen: Calibration) -> Self {
-        self.unseen = Some(unseen);
+    pub fn with_unseen(mut self, text: Option<Calibration>) -> Self {
+        self.unseen = text.map(UnseenText::new);
         self
     }
 
     /// Returns a backend on another calibration set of the same worker.
-    ///
-    /// # Errors
-    /// As [`RemoteBackend::start`].
-    pub fn on(&self, calibration: Calibration) -> Result<Self, BackendError> {
+    fn beside(&self, calibration: Calibration) -> Result<Self, BackendError> {
         let mut info = self.info.clone();
         info.describe(&calibration);
-        let set = format!("{}+", self.set);
-        Self::with_set(info, Arc::clone(&self.pool), set, calibration)
+        let number = OTHER_SETS.fetch_add(1, Ordering::Relaxed);
+        Self::with_set(info, Arc::clone(&self.pool), format!("other{number}"), calibration)
     }
 
     fn with_set(
@@ -194,25 +184,13 @@ impl RemoteBackend {
     ) -> Result<Self, BackendError> {
         let reference = vec![None; calibration.sequences().len()];
         let (evaluations, coverages) = (HashMap::new(), HashMap::new());
-        let backend =
-            Self { info, pool, set, calibration, reference, evaluations, coverages, unseen: None, judge: None };
+        let backend = Self { info, pool, set, calibration, reference, evaluations, coverages, unseen: None };
         let lengths: Vec<usize> = backend.calibration.sequences().iter().map(|s| s.ids.len()).collect();
         let ids = backend.calibration.sequences().iter().flat_map(|s| &s.ids);
         let body: Vec<u8> = ids.flat_map(|id| (*id as i32).to_le_bytes()).collect();
         let request = json!({"do": "calibrate", "set": backend.set, "lengths": lengths});
         backend.pool().tell(&request, &body, &|| false)?;
         Ok(backend)
-    }
-
-    /// Refuses what the worker has not listed.
-    fn needs(&self, capability: Capability) -> Result<(), BackendError> {
-        if self.info.can.has(capability) {
-            return Ok(());
-        }
-        Err(failed(
-            &format!("the worker ({}) cannot do this: it lacks '{}'", self.info.ops, capability.name()),
-            Some("run the model in this process (without --worker), or use a worker that lists it"),
-        ))
     }
 
     /// Measures units, one sequence each, and hands over their losses in that order.
@@ -227,7 +205,7 @@ impl RemoteBackend {
             return Ok(());
         }
         if units.iter().any(|(subject, _)| *subject == Subject::Dense) {
-            self.needs(Capability::Dense)?;
+            self.info.needs(Capability::Dense)?;
         }
         let (set, reference) = (self.set.clone(), self.info.reference.to_string());
         let top1 = self.info.can.has(Capability::Top1);
@@ -383,7 +361,7 @@ pub(crate) fn converse(replies: Vec<u8>, calibration: Calibration) -> Result<(),
     let mut backend = RemoteBackend::over(vec![link], "m", calibration, &cancel)?;
     let pattern = backend.info.reference;
     backend.evaluate(Subject::Pattern(pattern), &cancel, &mut |_| {})?;
-    backend.record(&cancel, &mut |_| {})?;
+    backend.record(pattern, QuerySampling::All, &cancel, &mut |_| {})?;
     backend.coverage(pattern, &cancel).map(drop)
 }
 
@@ -470,12 +448,20 @@ impl Backend for RemoteBackend {
         Ok(evaluation)
     }
 
-    fn record(&mut self, cancel: &Cancel, progress: &mut dyn FnMut(f64)) -> Result<Trace, BackendError> {
-        let mut trace = head(&self.info, &self.calibration, self.info.reference, QuerySampling::All);
+    fn record(
+        &mut self,
+        pattern: Pattern,
+        queries: QuerySampling,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Trace, BackendError> {
+        self.info.check(Subject::Pattern(pattern))?;
+        let mut trace = head(&self.info, &self.calibration, pattern, queries);
+        let groups = self.info.groups;
         let (sites, all) = (self.info.constraints.sites.len(), self.calibration.sequences().len());
         let mut found: Vec<Vec<Option<Selection>>> = vec![vec![None; all]; sites];
         let mut done = 0;
-        self.record_sets(self.info.reference, all, false, cancel, &mut |sequence, Site(site), _, sets| {
+        self.record_sets(pattern, all, false, cancel, &mut |sequence, Site(site), _, sets| {
             found[site][sequence] = Some(sets);
             done += 1;
             progress(done as f64 / (sites * all) as f64);
@@ -488,7 +474,11 @@ impl Backend for RemoteBackend {
                     let layer = self.info.constraints.sites.layer(Site(site)).unwrap_or(site);
                     failed(&format!("the worker left out the sets of layer {layer} on sequence {n}"), Some(OUR_WORKER))
                 })?;
-                sets.rows().for_each(|row| selection.push(row));
+                // The worker gives the sets of all positions, those of one position side by side.
+                for query in trace.queries.iter().filter(|query| query.sequence as usize == n) {
+                    let first = query.position as usize * groups;
+                    (first..first + groups).for_each(|row| selection.push(sets.row(row)));
+                }
             }
             trace.selections.push(selection);
         }
@@ -499,7 +489,7 @@ impl Backend for RemoteBackend {
         if let Some(known) = self.coverages.get(&pattern) {
             return Ok(known.clone());
         }
-        self.needs(Capability::Shadow)?;
+        self.info.needs(Capability::Shadow)?;
         self.info.check(Subject::Pattern(pattern))?;
         let (topk, groups) = (self.info.topk(), self.info.groups);
         let mut tokens = 0;
@@ -535,62 +525,22 @@ impl Backend for RemoteBackend {
         Ok(coverage)
     }
 
-    fn measure(&mut self, _: Pattern, _: &Cancel, _: &mut dyn FnMut(f64)) -> Result<Vec<Speed>, BackendError> {
-        self.needs(Capability::Timed)?;
-        Err(failed("this version does not ask workers for times yet", Some(IN_PROCESS)))
+    fn on_loss(&mut self, report: Box<dyn Fn(&str) + Send>) {
+        self.pool().on_loss(report);
     }
 
-    fn profile(
-        &mut self,
-        pattern: Pattern,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<Speed>, BackendError> {
-        self.measure(pattern, cancel, progress)
+    fn on(&self, calibration: Calibration) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(Box::new(self.beside(calibration)?))
     }
 
-    fn validate(
-        &mut self,
-        pattern: Pattern,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Option<Validation>, BackendError> {
-        let Some(unseen) = self.unseen.clone() else { return Ok(None) };
-        let mut judge = match self.judge.take() {
-            Some(judge) => judge,
-            None => Box::new(self.on(unseen.clone())?),
-        };
-        let evaluation = judge.evaluate(Subject::Pattern(pattern), cancel, &mut |partial| {
-            let (done, all) = partial.sequences;
-            progress(done as f64 / all.max(1) as f64);
-        });
-        self.judge = Some(judge);
-        let evaluation = evaluation?;
-        Ok(Some(Validation {
-            loss: evaluation.loss,
-            delta: evaluation.delta,
-            sequences: unseen.sequences().len(),
-            data: unseen.data().to_owned(),
-        }))
-    }
-
-    fn confirm(
-        &mut self,
-        chain: &[Pattern],
-        budget: Budget,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Option<Confirmation>, BackendError> {
-        let Some(unseen) = self.unseen.clone() else { return Ok(None) };
-        let mut judge = match self.judge.take() {
-            Some(judge) => judge,
-            None => Box::new(self.on(unseen)?),
-        };
-        let mut evaluator = Evaluator::new(judge.as_mut(), cancel);
-        let mut told = |done: usize, all: usize| progress(done as f64 / all.max(1) as f64);
-        let confirmation = confirm(chain, budget, &mut evaluator, &mut told);
-        self.judge = Some(judge);
-        Ok(Some(confirmation?))
+    fn unseen(&mut self) -> Result<Option<&mut dyn Backend>, BackendError> {
+        if let Some(text) = self.unseen.as_ref().and_then(UnseenText::missing) {
+            let own = self.beside(text)?;
+            if let Some(unseen) = &mut self.unseen {
+                unseen.made(own);
+            }
+        }
+        Ok(self.unseen.as_mut().and_then(UnseenText::backend).map(|own| own as &mut dyn Backend))
     }
 
     fn layout(&self) -> Layout {
@@ -644,30 +594,5 @@ impl Backend for RemoteBackend {
             let (layers, seconds) = std::mem::take(&mut before);
             done(measured((pattern, part), &[eligible], &baseline, false, (cost.0 + layers, cost.1 + seconds)));
         })
-    }
-
-    fn train(&mut self, _: &TrainingSettings, _: Option<&Path>) -> Result<Box<dyn Training>, BackendError> {
-        self.needs(Capability::Train)?;
-        Err(failed("indexers are trained in this process only", Some(IN_PROCESS)))
-    }
-
-    fn left(&self, _: &Path) -> Result<Option<LeftTraining>, BackendError> {
-        Ok(None)
-    }
-
-    fn evaluate_with(
-        &mut self,
-        _: &Weights,
-        _: Pattern,
-        _: &Cancel,
-        _: &mut dyn FnMut(&Evaluation),
-    ) -> Result<(Evaluation, Coverage), BackendError> {
-        self.needs(Capability::Train)?;
-        Err(failed("indexers are trained in this process only", Some(IN_PROCESS)))
-    }
-
-    fn affinity(&mut self, _: AffinityKind, _: &Cancel) -> Result<Affinity, BackendError> {
-        self.needs(Capability::Affinity)?;
-        Err(failed("this version does not ask workers for affinities yet", Some(IN_PROCESS)))
     }
 }

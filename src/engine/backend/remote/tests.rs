@@ -10,7 +10,7 @@ use serde_json::json;
 use self::worker::{Fault, Script};
 use super::*;
 use crate::engine::{Evaluator, Generation};
-use crate::search::Evaluate;
+use crate::search::{AffinityKind, Evaluate};
 
 fn calibration() -> Calibration {
     let sequence = |n: u32| Sequence::of((0..n).collect());
@@ -49,7 +49,7 @@ fn losses_of_a_worker_become_an_evaluation() {
     let all = backend.evaluate(subject("FFF"), &Cancel::never(), &mut |_| ()).unwrap();
     assert_eq!((all.delta.unwrap().value, all.layer_forwards), (0.0, 0.0));
     let unseen = Calibration::new(vec![Sequence::of((0..30).collect())], "other ids", 64).unwrap();
-    let mut backend = backend.with_unseen(unseen);
+    let mut backend = backend.with_unseen(Some(unseen));
     let validation = backend.validate("FSF".parse().unwrap(), &Cancel::never(), &mut |_| ()).unwrap().unwrap();
     assert!((validation.delta.unwrap().value - 0.01).abs() < 1e-6);
 }
@@ -78,10 +78,17 @@ fn searches_get_parts_and_differences() {
 #[test]
 fn sets_become_a_recording_and_a_coverage() {
     let mut backend = backend(Fault::None);
-    let trace = backend.record(&Cancel::never(), &mut |_| ()).unwrap();
+    let trace = backend.record("FFF".parse().unwrap(), QuerySampling::All, &Cancel::never(), &mut |_| ()).unwrap();
     assert_eq!((trace.selections.len(), trace.queries.len()), (3, 32));
     assert_eq!(trace.selections[2].row(20 + 6), [3, 4, 5, 6]);
     assert_eq!(trace.selections[1].row(1), [0, 1]);
+    let sampling = QuerySampling::Sampled { per_sequence: 2, seed: 0 };
+    let some = backend.record("FSF".parse().unwrap(), sampling, &Cancel::never(), &mut |_| ()).unwrap();
+    assert_eq!((some.queries.len(), some.selections[2].len(), some.meta.pattern.to_string()), (4, 4, "FSF".to_owned()));
+    for (row, query) in some.queries.iter().enumerate() {
+        let at = trace.queries.iter().position(|known| known == query).unwrap();
+        assert_eq!(some.selections[2].row(row), trace.selections[2].row(at));
+    }
     let coverage = backend.coverage("FSF".parse().unwrap(), &Cancel::never()).unwrap();
     assert_eq!(coverage.layers.iter().map(|l| l.layer).collect::<Vec<_>>(), [1]);
     // Three of four are common, but at the first query that counts, where there is nothing before.
@@ -124,7 +131,9 @@ fn what_a_worker_does_wrong_is_said() {
             "{again}"
         );
     }
-    let error = backend(Fault::Beyond).record(&Cancel::never(), &mut |_| ()).unwrap_err();
+    let error = backend(Fault::Beyond)
+        .record("FFF".parse().unwrap(), QuerySampling::All, &Cancel::never(), &mut |_| ())
+        .unwrap_err();
     assert!(error.to_string().contains("a set of query 0"), "{error}");
 }
 
@@ -178,7 +187,9 @@ fn several_workers_answer_as_one() {
     // In the same order, too: the journals of searches are the same.
     assert_eq!(measured(&mut single), measured(&mut pool));
     assert_eq!(evaluate(&mut single, "FSF").unwrap().delta, evaluate(&mut pool, "FSF").unwrap().delta);
-    let (ours, theirs) = [&mut single, &mut pool].map(|b| b.record(&cancel, &mut |_| ()).unwrap()).into();
+    let (ours, theirs) = [&mut single, &mut pool]
+        .map(|b| b.record("FFF".parse().unwrap(), QuerySampling::All, &cancel, &mut |_| ()).unwrap())
+        .into();
     assert_eq!(ours, theirs);
     // A sequence stays with one worker.
     let sequences = |script: &Script| script.units().into_iter().map(|(_, n)| n).collect::<Vec<_>>();
@@ -195,7 +206,7 @@ fn others_take_over_what_a_lost_worker_has_not_answered() {
             let mut pool = on(if first { [&bad, &good] } else { [&good, &bad] }.as_slice());
             let told = Arc::new(Mutex::new(Vec::new()));
             let reports = Arc::clone(&told);
-            pool.on_loss(move |what| reports.lock().unwrap().push(what.to_owned()));
+            pool.on_loss(Box::new(move |what: &str| reports.lock().unwrap().push(what.to_owned())));
             let found = evaluate(&mut pool, "FSS").unwrap();
             assert_eq!((found.targets, found.eligible), (30, 22));
             assert!((found.delta.unwrap().value - 0.02).abs() < 1e-6);
@@ -206,8 +217,8 @@ fn others_take_over_what_a_lost_worker_has_not_answered() {
     let mut dying = on(&[&Script::new(Fault::Dies), &Script::new(Fault::None)]);
     let mut whole = whole;
     assert_eq!(
-        dying.record(&Cancel::never(), &mut |_| ()).unwrap(),
-        whole.record(&Cancel::never(), &mut |_| ()).unwrap()
+        dying.record("FFF".parse().unwrap(), QuerySampling::All, &Cancel::never(), &mut |_| ()).unwrap(),
+        whole.record("FFF".parse().unwrap(), QuerySampling::All, &Cancel::never(), &mut |_| ()).unwrap()
     );
     let mut none = on(&[&Script::new(Fault::Dies), &Script::new(Fault::Prints)]);
     assert!(evaluate(&mut none, "FSS").unwrap_err().to_string().contains("the worker is lost"));
@@ -278,7 +289,7 @@ fn a_cancel_reaches_the_worker_and_leaves_it_usable() {
         let ended = backend.evaluate(subject("FSF"), &cancel, &mut |_| ());
         assert!(matches!(ended, Err(BackendError::Cancelled)), "{ended:?}");
     }
-    assert!(backend.record(&Cancel::never(), &mut |_| ()).is_ok());
+    assert!(backend.record("FFF".parse().unwrap(), QuerySampling::All, &Cancel::never(), &mut |_| ()).is_ok());
 }
 
 #[test]
@@ -286,7 +297,7 @@ fn what_the_worker_lacks_is_refused_by_name() {
     let mut backend = backend(Fault::None);
     let pattern = "FSF".parse().unwrap();
     let refusals = [
-        backend.measure(pattern, &Cancel::never(), &mut |_| ()).unwrap_err(),
+        backend.measure(pattern, None, &Cancel::never(), &mut |_| (), &mut |_| ()).unwrap_err(),
         backend.affinity(AffinityKind::MassRecall, &Cancel::never()).unwrap_err(),
         backend.evaluate(Subject::Dense, &Cancel::never(), &mut |_| ()).unwrap_err(),
     ];
