@@ -1,5 +1,6 @@
 //! Flows through `update` with a scripted worker, and pictures of whole screens.
 
+mod capabilities;
 mod engines;
 mod flows;
 mod history;

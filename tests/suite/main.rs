@@ -24,6 +24,7 @@ mod fp8;
 mod fuzz;
 mod gguf;
 mod goldens;
+mod half_capable;
 mod hardening;
 mod import;
 mod inputs;

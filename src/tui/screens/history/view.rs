@@ -10,7 +10,9 @@ use ratatui::layout::Rect;
 
 use super::{Axes, entries, plotted, versus};
 use crate::domain::Origin;
+use crate::engine::Capability;
 use crate::tui::app::App;
+use crate::tui::refuse::lack;
 use crate::tui::theme::Role;
 use crate::tui::widgets::plot::{self, Mark, Plot};
 use crate::tui::widgets::{frame, wrapped, write};
@@ -85,12 +87,19 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
     write(buf, inner, 0, &[(format::fit(&found, inner.width as usize), theme.role(Role::Dim))]);
     let inner = Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner };
     if dots.is_empty() {
+        let needed = match axes {
+            Axes::Prefill | Axes::Decode => Some(Capability::Timed),
+            _ => axes.affinity().map(|_| Capability::Affinity),
+        };
+        let lacking = needed.and_then(|needed| lack(app, needed));
         let why = match (axes.affinity(), axes, &app.trace) {
             (Some(kind), ..) if !app.known.affinities.iter().any(|(k, _)| *k == kind) => {
-                "it is being measured, or needs a model"
+                lacking.as_deref().unwrap_or("it is being measured, or needs a model")
             }
             (_, Axes::Lost, None) => "overlap needs a recording",
-            (_, Axes::Prefill | Axes::Decode, _) => "no pattern's loss and speed are both measured yet",
+            (_, Axes::Prefill | Axes::Decode, _) => {
+                lacking.as_deref().unwrap_or("no pattern's loss and speed are both measured yet")
+            }
             _ => "no pattern's loss is measured yet",
         };
         let text = format!("{why} ({entries} in the history)");
