@@ -31,6 +31,9 @@ mod tests;
 const FUEL: u64 = 2_000_000;
 /// Most bytes of a template; published ones have up to some ten thousand.
 const LONGEST: usize = 128 << 10;
+/// Most operators of one expression; published templates have up to some ten. The engine folds constants in time that
+/// grows with their square.
+const OPERATORS: usize = 512;
 /// Most bytes of a rendered conversation.
 const OUTPUT: usize = 32 << 20;
 /// Bytes of memory that a template may take.
@@ -167,6 +170,11 @@ impl ChatTemplate {
             let reason = format!("it has {} bytes, and {LONGEST} are the most that are read", text.len());
             return Err(Error::new(ErrorKind::InvalidOperation, reason));
         }
+        let operators = operators(text);
+        if operators > OPERATORS {
+            let reason = format!("an expression has {operators} operators, and {OPERATORS} are the most that are read");
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
         let (text, marked) = mark_generations(text);
         let parsed = deep(move || environment.add_template_owned("chat", text).map(|()| environment));
         let environment = parsed.map_err(|reason| Error::new(ErrorKind::InvalidOperation, reason))??;
@@ -284,6 +292,31 @@ impl ChatTemplate {
         };
         deep(render).map_err(ChatError::Refused)?.map_err(refused)
     }
+}
+
+/// Returns the most operators that stand between the braces of one expression or statement, outside of its strings; the
+/// marks at its ends are counted, too.
+fn operators(template: &str) -> usize {
+    let bytes = template.as_bytes();
+    let is_word = |at: usize| bytes.get(at).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    let (mut inside, mut quote, mut count, mut most) = (false, None, 0, 0);
+    for (at, &byte) in bytes.iter().enumerate() {
+        let word = |word: &str| bytes[at..].starts_with(word.as_bytes()) && !is_word(at + word.len());
+        match (inside, quote) {
+            (false, _) if byte == b'{' && matches!(bytes.get(at + 1), Some(b'{' | b'%')) => (inside, count) = (true, 0),
+            (true, Some(end)) if byte == end && bytes[at - 1] != b'\\' => quote = None,
+            (false, _) | (true, Some(_)) => {}
+            (true, None) => match byte {
+                b'"' | b'\'' => quote = Some(byte),
+                b'}' if matches!(bytes[at - 1], b'}' | b'%') => inside = false,
+                b'-' | b'+' | b'~' | b'*' | b'/' | b'%' => count += 1,
+                _ if (at == 0 || !is_word(at - 1)) && ["not", "and", "or"].into_iter().any(word) => count += 1,
+                _ => {}
+            },
+        }
+        most = most.max(count);
+    }
+    most
 }
 
 /// Does work whose recursion follows a template on a stack that even the longest one cannot exhaust.

@@ -217,3 +217,18 @@ fn a_gguf_file_brings_its_own_template() {
     assert_eq!(text.unwrap(), "<s>b</s>");
     assert!(open(None).unwrap_err().to_string().contains("m.gguf"));
 }
+
+#[test]
+fn expressions_have_a_limit_of_operators() {
+    assert_eq!(
+        operators("a - b {{ 1 - -x }} -- {%- if not a and 'x - y' ~ \"-\" or b -%}"),
+        8,
+        "with the marks of the statement"
+    );
+    assert_eq!(operators("{{ 'it\\'s - ' }}---{{ notes.or_else }}"), 0);
+    let long = |operator: &str| format!("{{{{ x{} }}}}", format!("{operator}x").repeat(OPERATORS + 1));
+    for operator in ["+", " ~ ", " and ", " - not "] {
+        let error = ChatTemplate::parse(&long(operator), Map::new()).unwrap_err();
+        assert!(described(&error).contains("operators, and 512 are the most"), "{}", described(&error));
+    }
+}
