@@ -8,8 +8,10 @@ mod stack;
 pub use cells::Cell;
 use stack::stack;
 
-/// Columns left of the map: two-digit label, pointer, F mark, space.
-pub const GUTTER: u16 = 5;
+/// Columns left of the map: label, pointer, F mark.
+const GUTTER: u16 = 5;
+/// The same where every column counts: the label alone.
+const NARROW_GUTTER: u16 = 2;
 /// Fewest columns in which the panels can be read.
 const PANEL: u16 = 36;
 
@@ -94,9 +96,9 @@ pub struct Axis {
     /// The letters' row, as wide as the layers that are seen.
     pub strip: Rect,
     /// The row above with layer numbers.
-    pub ruler: Option<Rect>,
+    pub ruler: Rect,
     /// The row below with coverage bars.
-    pub coverage: Option<Rect>,
+    pub coverage: Rect,
     /// Columns per layer.
     pub cell: u16,
 }
@@ -108,12 +110,12 @@ pub struct Map {
     pub view: MapView,
     /// How large one layer is in the matrix.
     pub cell: Cell,
-    /// The matrix without its margin of [`GUTTER`] columns.
+    /// The matrix without its margin, which is all that lies left of it.
     pub matrix: Option<Rect>,
     /// The ribbon, under the strip's columns.
     pub ribbon: Option<Rect>,
-    /// The line that says what is drawn.
-    pub caption: Option<Rect>,
+    /// The line that says what is drawn, with the scale of its colours.
+    pub caption: Rect,
 }
 
 /// Where everything is drawn.
@@ -154,8 +156,8 @@ impl Layout {
     /// Returns every area.
     #[cfg(test)]
     pub fn areas(&self) -> Vec<Rect> {
-        let axis = self.axis.map(|a| [Some(a.strip), a.ruler, a.coverage]);
-        let map = self.map.map(|m| [m.matrix, m.ribbon, m.caption]);
+        let axis = self.axis.map(|a| [a.strip, a.ruler, a.coverage].map(Some));
+        let map = self.map.map(|m| [m.matrix, m.ribbon, Some(m.caption)]);
         [self.header, self.rule, self.message, self.hints, self.brief]
             .into_iter()
             .chain(axis.into_iter().flatten())
@@ -213,14 +215,21 @@ pub fn layout(width: u16, height: u16, layers: usize, wish: Wish) -> Layout {
     plan
 }
 
-/// Places ruler, strip and coverage at the top of `area` and returns what is left below.
-fn place_axis(plan: &mut Layout, area: Rect, x: u16, cell: u16, layers: usize, rows: u16) -> Rect {
+/// Returns the columns left of a map of `layers` layers in `width` columns.
+fn gutter(layers: usize, width: u16) -> u16 {
+    let fits = |gutter: u16| layers + gutter as usize <= width as usize;
+    if !fits(GUTTER) && fits(NARROW_GUTTER) { NARROW_GUTTER } else { GUTTER }
+}
+
+/// Rows of ruler, strip and coverage.
+const AXIS: u16 = 3;
+
+/// Places ruler, strip and coverage at the top of `area`, the strip from column `x` on; returns what is left below.
+fn place_axis(plan: &mut Layout, area: Rect, x: u16, cell: u16, layers: usize) -> Rect {
     let width = (layers as u16 * cell).min((area.right().saturating_sub(x)) / cell * cell);
     let line = |y: u16| Rect::new(x, area.y + y, width, 1);
-    let ruler = (rows >= 3).then(|| line(0));
-    let top = u16::from(ruler.is_some());
-    plan.axis = Some(Axis { strip: line(top), ruler, coverage: (rows >= 2).then(|| line(top + 1)), cell });
-    Rect { y: area.y + rows, height: area.height - rows, ..area }
+    plan.axis = Some(Axis { strip: line(1), ruler: line(0), coverage: line(2), cell });
+    Rect { y: area.y + AXIS, height: area.height - AXIS, ..area }
 }
 
 /// Returns the rows that a ribbon of all distances needs.
@@ -228,46 +237,52 @@ fn ribbon_rows(layers: usize) -> u16 {
     (layers.saturating_sub(1)).div_ceil(2).max(1) as u16
 }
 
-/// 60 to 99 columns: the strip over the whole width; below it the ribbon over the panels, or the matrix beside them.
+/// 60 to 99 columns: the strip at the top; below it the matrix beside the panels where it fits there, else a map of the
+/// whole width over the panels.
 fn small(plan: &mut Layout, body: Rect, layers: usize, wish: Wish) {
-    let rows = if body.height >= 17 { 3 } else { 2 };
-    let room = (body.width.saturating_sub(38 + GUTTER), body.height - rows - 1);
+    let room = (body.width.saturating_sub(38 + GUTTER), body.height - AXIS - 1);
     let fitting = Cell::fit(layers, room.0, room.1);
+    let beside = !fitting.is_pooled() && layers <= room.0 as usize;
     let matrix = match wish.view {
-        Wanted::Best => !fitting.is_pooled(),
+        Wanted::Best => beside,
         Wanted::Only(view) => view == MapView::Matrix,
     };
-    if matrix {
-        let cell = fitting.zoomed(wish.zoom);
+    if matrix && beside {
+        let cell = fitting.zoomed(wish.zoom, room.0, room.1);
         let (w, h) = cell.size(layers, room.0, room.1);
-        let (x, step) = cell.columns().map_or((1, 1), |columns| (GUTTER, columns));
-        let whole = Rect { width: if cell.is_pooled() { body.width } else { GUTTER + w }, ..body };
-        let below = place_axis(plan, whole, x, step, layers, rows);
+        let below = place_axis(plan, Rect { width: GUTTER + w, ..body }, GUTTER, cell.columns(), layers);
         let caption = Rect::new(0, below.y + h, GUTTER + room.0, 1);
         let area = Rect::new(GUTTER, below.y, w, h);
-        plan.map = Some(Map { view: MapView::Matrix, cell, matrix: Some(area), ribbon: None, caption: Some(caption) });
+        plan.map = Some(Map { view: MapView::Matrix, cell, matrix: Some(area), ribbon: None, caption });
         let left = GUTTER + room.0 + 1;
-        let side = Rect { x: left, width: body.width - left, ..below };
+        let side = Rect { x: left, width: body.width - left, y: below.y, height: below.height };
         stack(plan, side, &[Pane::Pair, Pane::Quality], &[Pane::Quality, Pane::Pair]);
         return;
     }
-    let cell = ((body.width - 2) / layers.min(body.width as usize) as u16).clamp(1, 6) + wish.zoom.clamp(0, 6) as u16;
-    let below = place_axis(plan, body, 1, cell, layers, rows);
-    // Two lines (caption and rule), eight for the panels; the ribbon has the rest as far as it can use it.
-    let height = below.height.saturating_sub(2 + 8).clamp(1, ribbon_rows(layers));
-    let strip = plan.axis.map_or(below, |a| a.strip);
-    let ribbon = Rect::new(strip.x, below.y, strip.width, height);
-    let line = |y| Rect::new(0, y, body.width, 1);
-    plan.map = Some(Map {
-        view: MapView::Ribbon,
-        cell: Cell::Half,
-        matrix: None,
-        ribbon: Some(ribbon),
-        caption: Some(line(ribbon.bottom())),
-    });
-    plan.rule = Some(line(ribbon.bottom() + 1));
-    let y = ribbon.bottom() + 2;
-    let rest = Rect::new(0, y, body.width, body.bottom() - y);
+    // Two lines (caption and rule), eight for the panels; the map has the rest as far as it can use it.
+    let rows = (body.height - AXIS).saturating_sub(2 + 8);
+    let (map, y) = if matrix {
+        let x = gutter(layers, body.width);
+        let (width, rows) = (body.width - x, rows.max(2));
+        let cell = Cell::fit(layers, width, rows).zoomed(wish.zoom, width, rows);
+        let (w, h) = cell.size(layers, width, rows);
+        let below = place_axis(plan, Rect { width: x + w, ..body }, x, cell.columns(), layers);
+        let area = Rect::new(x, below.y, w, h);
+        let caption = Rect::new(0, area.bottom(), body.width, 1);
+        (Map { view: MapView::Matrix, cell, matrix: Some(area), ribbon: None, caption }, area.bottom() + 1)
+    } else {
+        let cell =
+            ((body.width - 2) / layers.min(body.width as usize) as u16).clamp(1, 6) + wish.zoom.clamp(0, 6) as u16;
+        let below = place_axis(plan, body, 1, cell, layers);
+        let strip = plan.axis.map_or(below, |a| a.strip);
+        let ribbon = Rect::new(strip.x, below.y, strip.width, rows.clamp(1, ribbon_rows(layers)));
+        let caption = Rect::new(0, ribbon.bottom(), body.width, 1);
+        let view = MapView::Ribbon;
+        (Map { view, cell: Cell::Half, matrix: None, ribbon: Some(ribbon), caption }, ribbon.bottom() + 1)
+    };
+    plan.map = Some(map);
+    plan.rule = Some(Rect::new(0, y, body.width, 1));
+    let rest = Rect::new(0, y + 1, body.width, body.bottom() - y - 1);
     let middle = body.width / 2 - 1;
     stack(plan, Rect { width: middle, ..rest }, &[Pane::Pair], &[Pane::Pair]);
     let right = Rect { x: middle + 1, width: body.width - middle - 1, ..rest };
@@ -277,14 +292,14 @@ fn small(plan: &mut Layout, body: Rect, layers: usize, wish: Wish) {
 /// 100 columns and more: the maps on the left under the strip, one or two columns of panels on the right.
 fn wide(plan: &mut Layout, body: Rect, layers: usize, wish: Wish) {
     let large = plan.class == Class::Large;
-    let rows = body.height - 4;
+    let rows = body.height - AXIS - 1;
     let columns = |panels: u16| body.width - GUTTER - panels;
     // Panels are as wide as their lines wish, unless the map could then not show every layer on its own.
     let wishes = if large { [2 * 50, 2 * 44] } else { [50, PANEL + 1] };
     let free = columns(wishes[0]);
     let shown = !Cell::fit(layers, free, rows).is_pooled() && layers <= free as usize;
-    let room = (columns(wishes[usize::from(!shown)]), rows);
-    let used = maps(plan, body, layers, wish, room);
+    let width = columns(wishes[usize::from(!shown)]);
+    let used = maps(plan, body, layers, wish, (GUTTER, width, rows));
     let x = GUTTER + used + 1;
     let side = Rect { x, width: body.width - x, ..body };
     let order = [Pane::Quality, Pane::Pair, Pane::Loupe, Pane::Positions, Pane::History, Pane::Groups];
@@ -299,59 +314,51 @@ fn wide(plan: &mut Layout, body: Rect, layers: usize, wish: Wish) {
     }
 }
 
-/// The map with the whole screen: no header, no message, the strip only where rows are left over.
+/// The map with the whole screen: no header, no message.
 fn alone(plan: &mut Layout, body: Rect, layers: usize, wish: Wish) {
-    let room = (body.width - GUTTER, body.height);
-    let fit = Cell::fit(layers, room.0, room.1).zoomed(wish.zoom);
-    let spare = body.height - fit.size(layers, room.0, room.1).1;
-    if spare >= 4 || fit.is_pooled() || wish.view == Wanted::Only(MapView::Ribbon) {
-        maps(plan, body, layers, wish, (room.0, body.height - 4));
-    } else {
-        let (w, h) = fit.size(layers, room.0, room.1);
-        let matrix = Some(Rect::new(GUTTER, body.y, w, h));
-        plan.map = Some(Map { view: MapView::Matrix, cell: fit, matrix, ribbon: None, caption: None });
-    }
+    let x = gutter(layers, body.width);
+    maps(plan, body, layers, wish, (x, body.width - x, body.height - AXIS - 1));
 }
 
-/// Places strip, matrix, ribbon and caption into `room` columns and rows; returns the columns used.
-fn maps(plan: &mut Layout, body: Rect, layers: usize, wish: Wish, room: (u16, u16)) -> u16 {
-    let fitting = Cell::fit(layers, room.0, room.1);
+/// Places strip, matrix, ribbon and caption into so many columns and rows from a column on; returns the columns used.
+fn maps(plan: &mut Layout, body: Rect, layers: usize, wish: Wish, (x, width, height): (u16, u16, u16)) -> u16 {
+    let fitting = Cell::fit(layers, width, height);
+    // One layer per half row is worth a look at a part of the rows; `wish.maximised` asks for just that.
+    let part = fitting.is_pooled() && wish.maximised && layers <= width as usize && 3 * layers <= 8 * height as usize;
     let view = match wish.view {
+        Wanted::Best if part => MapView::Matrix,
         Wanted::Best if fitting.is_pooled() => MapView::Both,
         Wanted::Best => MapView::Matrix,
         Wanted::Only(view) => view,
     };
     // With both, the ribbon keeps at least six rows.
-    let rows = if view == MapView::Both { room.1.saturating_sub(6) } else { room.1 };
-    let cell = Cell::fit(layers, room.0, rows).zoomed(wish.zoom);
-    let step = match (view, cell.columns()) {
-        (MapView::Matrix | MapView::Both, Some(columns)) => columns,
-        (MapView::Matrix | MapView::Both, None) => 1,
-        (MapView::Ribbon, _) => (room.0 / layers.min(room.0 as usize) as u16).clamp(1, 6),
+    let rows = if view == MapView::Both { height.saturating_sub(6).max(1) } else { height };
+    let fitting = if part && view == MapView::Matrix { Cell::Half } else { Cell::fit(layers, width, rows) };
+    let cell = fitting.zoomed(wish.zoom, width, rows);
+    let step = match view {
+        MapView::Matrix | MapView::Both => cell.columns(),
+        MapView::Ribbon => (width / layers.min(width as usize) as u16).clamp(1, 6),
     };
-    let below = place_axis(plan, Rect { width: GUTTER + room.0, ..body }, GUTTER, step, layers, 3);
+    let below = place_axis(plan, Rect { width: x + width, ..body }, x, step, layers);
     let strip = plan.axis.map_or(below, |a| a.strip);
-    let (w, h) = cell.size(layers, room.0, rows);
-    let matrix = (view != MapView::Ribbon).then(|| Rect::new(GUTTER, below.y, w, h));
+    let (w, h) = cell.size(layers, width, rows);
+    let matrix = (view != MapView::Ribbon).then(|| Rect::new(x, below.y, w, h));
     let top = matrix.map_or(below.y, Rect::bottom);
+    // The caption stands between the two, or under the only one.
     let left = (below.bottom() - top).saturating_sub(1);
     // What the matrix leaves free shows the ribbon too, if that is worth it.
     let wanted = view != MapView::Matrix || (wish.view == Wanted::Best && left >= 5);
-    let ribbon = (wanted && left > 0)
-        .then(|| Rect::new(strip.x, top + 1, strip.width, (left - 1).min(ribbon_rows(layers)).max(1)))
-        .map(|r| if matrix.is_none() { Rect { y: top, ..r } } else { r })
-        .filter(|r| r.bottom() <= below.bottom());
-    let used = strip.width.max(matrix.map_or(0, |m| m.width)).max(64).min(room.0);
-    let line = |y: u16| Rect::new(GUTTER, y, used, 1);
-    // The caption stands between the two, or under the only one.
-    let caption = matrix.map_or_else(|| ribbon.map_or(top, Rect::bottom), Rect::bottom);
+    let distances = left.min(ribbon_rows(layers));
+    let ribbon = (wanted && distances > 0)
+        .then(|| Rect::new(strip.x, top + u16::from(matrix.is_some()), strip.width, distances));
+    let used = strip.width.max(64).min(width);
+    let caption = matrix.or(ribbon).map_or(top, Rect::bottom);
     let view = match (matrix, ribbon) {
         (Some(_), Some(_)) => MapView::Both,
         (Some(_), None) => MapView::Matrix,
         _ => MapView::Ribbon,
     };
-    let caption = (caption < below.bottom()).then(|| line(caption));
-    plan.map = Some(Map { view, cell, matrix, ribbon, caption });
+    plan.map = Some(Map { view, cell, matrix, ribbon, caption: Rect::new(x, caption, used, 1) });
     used
 }
 

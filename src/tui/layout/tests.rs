@@ -34,7 +34,42 @@ fn check(width: u16, height: u16, layers: usize, wish: Wish) {
             assert!(a.intersection(*b).is_empty(), "{a:?} covers {b:?} {}", context());
         }
     }
-    assert!(plan.brief.is_some() || plan.axis.is_some() || plan.map.is_some(), "nothing to see {}", context());
+    assert!(plan.brief.is_some() || plan.map.is_some(), "nothing to see {}", context());
+}
+
+/// The whole map: cells, strip, axis and scale, the cells under their letters.
+#[test]
+fn the_map_has_cells_strip_axis_and_scale_at_every_size() {
+    let (wishes, depths) = (wishes(), [12, 30, 47, 61, 78, 128]);
+    for (width, height) in (60..=220).flat_map(|w| (15..=80).map(move |h| (w, h))) {
+        for (i, &layers) in depths.iter().enumerate() {
+            // Every depth at every size, with another wish each; all of them at the sizes that are common.
+            let common = [(80, 24), (120, 38), (120, 40), (200, 60), (60, 15)].contains(&(width, height));
+            let one = (width as usize * 5 + height as usize * 3 + i) % wishes.len();
+            let some = if common { 0..wishes.len() } else { one..one + 1 };
+            some.for_each(|wish| complete(width, height, layers, wishes[wish]));
+        }
+    }
+}
+
+fn complete(width: u16, height: u16, layers: usize, wish: Wish) {
+    let plan = layout(width, height, layers, wish);
+    let context = || format!("{width}×{height}, {layers} layers, {wish:?}: {plan:?}");
+    let axis = plan.axis.unwrap_or_else(|| panic!("no strip {}", context()));
+    let map = plan.map.unwrap_or_else(|| panic!("no map {}", context()));
+    let drawn: Vec<Rect> = map.matrix.into_iter().chain(map.ribbon).collect();
+    assert!(!drawn.is_empty(), "no cells {}", context());
+    for area in drawn {
+        assert!(area.height > 0 && (area.x, area.width) == (axis.strip.x, axis.strip.width), "{area:?} {}", context());
+    }
+    for row in [axis.strip, axis.ruler, axis.coverage] {
+        assert!(row.width > 0 && row.height == 1, "{row:?} {}", context());
+    }
+    assert!(map.caption.width >= 20 && map.caption.height == 1, "no scale {}", context());
+    // All layers are seen wherever the strip has a column for each.
+    if wish.zoom <= 0 && layers + 2 <= width as usize && (wish.maximised || plan.class == Class::Small) {
+        assert_eq!(axis.strip.width / axis.cell, layers as u16, "{}", context());
+    }
 }
 
 #[test]
@@ -68,14 +103,17 @@ fn the_map_is_the_largest_that_fits() {
     assert_eq!(view(120, 40, 61), (MapView::Matrix, Cell::Half));
     assert_eq!(view(120, 40, 78), (MapView::Both, Cell::Pooled(2)));
     assert_eq!(view(200, 60, 78), (MapView::Both, Cell::Half));
-    // Maximised, 78 layers need exactly the 39 rows above the hints.
+    // Maximised, a part of the rows is seen, a layer per half row, and strip and scale stay.
     let whole = layout(120, 40, 78, Wish { maximised: true, ..Wish::default() });
-    assert_eq!(whole.map.and_then(|m| m.matrix), Some(Rect::new(GUTTER, 0, 78, 39)));
+    assert_eq!(whole.map.and_then(|m| m.matrix), Some(Rect::new(GUTTER, 3, 78, 35)));
+    // At 80 columns the margin gives way, so that all 78 layers are seen.
+    let narrow = layout(80, 24, 78, Wish { maximised: true, ..Wish::default() });
+    assert_eq!(narrow.axis.map(|a| (a.strip.x, a.strip.width)), Some((2, 78)));
 }
 
 #[test]
 fn the_strip_is_the_axis_of_the_matrix() {
-    for (w, h, layers) in [(80, 24, 12), (120, 40, 12), (120, 40, 61), (200, 60, 78), (200, 60, 30)] {
+    for (w, h, layers) in [(80, 24, 12), (120, 40, 12), (120, 40, 61), (120, 40, 78), (200, 60, 78), (200, 60, 30)] {
         let plan = layout(w, h, layers, Wish::default());
         let (axis, matrix) = (plan.axis.expect("a strip"), plan.map.and_then(|m| m.matrix).expect("a matrix"));
         assert_eq!((axis.strip.x, axis.strip.width), (matrix.x, matrix.width), "{w}×{h}, {layers} layers");

@@ -79,8 +79,10 @@ fn every_cell_of_the_map_is_hit_where_it_is_drawn() {
             let seen = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
             let hits: Vec<Hit> = seen.filter_map(|(x, y)| hit(&scene.app, x, y)).collect();
             let near = |h: &Hit| match h {
-                // A cell may stand for several layers, and half rows for two.
-                Hit::Pair(p) => p.row.abs_diff(row) <= 7 && p.column.abs_diff(column) <= 3,
+                // A cell may stand for several rows, and half rows for two.
+                Hit::Pair(p) => {
+                    p.row.abs_diff(row) < 2 * map.cell.layers(1, 1).1.max(1) && p.column.abs_diff(column) <= 1
+                }
                 _ => false,
             };
             let far = map.matrix.is_none() && row - column > 2 * map.ribbon.unwrap().height as usize;

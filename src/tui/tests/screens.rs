@@ -3,11 +3,14 @@ use std::path::Path;
 use proptest::prelude::*;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::KeyCode;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
 
 use super::scene::{Scene, coverage, evaluation, model, speeds};
 use super::snapshot::dump;
 use crate::domain::{Pattern, Role};
 use crate::engine::Update;
+use crate::tui::app::Cursor;
 use crate::tui::svg::svg;
 use crate::tui::theme::Theme;
 
@@ -54,6 +57,55 @@ fn picture(name: &str, buffer: &Buffer, theme: Theme) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screens");
     if std::fs::create_dir_all(&folder).is_ok() {
         let _ = std::fs::write(folder.join(format!("{name}.svg")), svg(buffer, theme));
+    }
+}
+
+/// What is drawn where the layout has a map: cells, letters, numbers, a scale, and what of the layers is not seen.
+#[test]
+fn a_maximised_map_is_drawn_whole_or_says_what_is_hidden() {
+    for layers in [12, 30, 47, 61, 78, 128] {
+        for (width, height) in [(60, 15), (80, 24), (120, 38), (120, 39), (120, 40), (200, 60)] {
+            for keys in ["", "z", "v", "vz"] {
+                let mut scene = Scene::ready(model(layers, &[]), Scene::colours());
+                scene.draw(width, height);
+                scene.type_keys(keys);
+                let buffer = scene.draw(width, height);
+                let layout = scene.app.layout();
+                let (map, axis) = (layout.map.unwrap(), layout.axis.unwrap());
+                let text = super::snapshot::glyphs(&buffer);
+                let context = format!("{layers} layers, {width}×{height}, '{keys}':\n{text}");
+                let painted = |area: Rect| {
+                    area.positions().filter(|p| buffer[*p].symbol() != " " || buffer[*p].bg != Color::Reset).count()
+                };
+                for area in map.matrix.into_iter().chain(map.ribbon) {
+                    assert!(4 * painted(area) > area.area() as usize || area.height == 1, "no cells: {context}");
+                }
+                let row =
+                    |area: Rect| (0..area.width).map(|x| buffer[(area.x + x, area.y)].symbol()).collect::<String>();
+                let letters = axis.strip.width / axis.cell;
+                assert_eq!(row(axis.strip).matches('F').count(), letters as usize, "{context}");
+                assert!(row(axis.ruler).contains('▾') && row(axis.ruler).contains(char::is_numeric), "{context}");
+                assert!(row(map.caption).contains("0 ") && row(map.caption).contains(" 1"), "{context}");
+                let hidden = (letters as usize) < layers;
+                assert!(!hidden || row(map.caption).contains("layers "), "{context}");
+            }
+        }
+    }
+}
+
+/// The arrow over the ruler, and the letters, stand over the column that the crosshair marks.
+#[test]
+fn the_arrow_stands_over_the_crosshair() {
+    for (layers, width, height) in [(12, 120, 40), (61, 120, 40), (78, 120, 40), (78, 200, 60)] {
+        let mut scene = Scene::ready(model(layers, &[]), Scene::colours());
+        scene.draw(width, height);
+        scene.app.cursor = Cursor { row: layers - 3, column: layers / 2 };
+        let buffer = scene.draw(width, height);
+        let layout = scene.app.layout();
+        let (axis, matrix) = (layout.axis.unwrap(), layout.map.unwrap().matrix.unwrap());
+        let arrow = (0..width).find(|&x| buffer[(x, axis.ruler.y)].symbol() == "▾").unwrap();
+        let column = matrix.x + (layers / 2) as u16 * axis.cell;
+        assert!((column..column + axis.cell).contains(&arrow), "{arrow} {column}, {layers} layers");
     }
 }
 
@@ -112,7 +164,7 @@ proptest! {
         scene.wait(100);
         scene.draw(width, height);
         // A frame may be older than the size, or newer.
-        let mut other = Buffer::empty(ratatui::layout::Rect::new(0, 0, buffer.0, buffer.1));
+        let mut other = Buffer::empty(Rect::new(0, 0, buffer.0, buffer.1));
         crate::tui::view::render(&scene.app, &mut other);
     }
 }

@@ -4,7 +4,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::{write, write_right};
+use super::{Window, heatmap, strip, write, write_right};
+use crate::domain::Pattern;
 use crate::tui::app::{App, Indexers};
 use crate::tui::layout::{Cell, Layout, MapView};
 use crate::tui::screens::overlap::Measure;
@@ -12,7 +13,8 @@ use crate::tui::theme::{Role, Shade};
 
 /// Draws the caption.
 pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
-    let Some((map, area)) = layout.map.and_then(|m| Some((m, m.caption?))) else { return };
+    let Some(map) = layout.map else { return };
+    let area = map.caption;
     let theme = app.theme;
     let Some(matrix) = app.matrix(app.screens.overlap.measure.metric()) else { return };
     let what = match (map.view, app.screens.overlap.measure) {
@@ -24,20 +26,35 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
     let what =
         if theme.ascii { what.replace("|A∩B|/k", "|A and B|/k").replace("|A∩B|/|A∪B|", "and/or") } else { what };
     let pooled = match map.cell {
-        Cell::Pooled(k) if map.view != MapView::Ribbon => format!(", mean of {k}×{k}"),
+        Cell::Pooled(k) if map.view != MapView::Ribbon => format!(", {k} rows a pixel"),
         _ => String::new(),
     };
-    let wide = area.width >= 48;
+    let part = part(app, layout).map_or_else(String::new, |part| format!("{part} · "));
+    // What is not seen is said before all else.
+    let wide = area.width >= if part.is_empty() { 48 } else { 84 };
     let what = if wide { what } else { app.screens.overlap.measure.name().to_owned() };
     // The recording is of the indexers that the model was opened with, whoever's numbers stand beside it.
     let whose = if app.indexers == Indexers::Trained { ", before" } else { "" };
-    let text = format!("{what}{pooled}{whose}, {} queries", matrix.counted);
+    let text = format!("{part}{what}{pooled}{whose}, {} queries", matrix.counted);
     let scale = scale(app, matrix.chance, wide);
     let width: usize = scale.iter().map(|(t, _)| t.chars().count()).sum();
     let narrow = Rect { width: area.width.saturating_sub(width as u16 + 1), ..area };
     let text = crate::tui::format::fit(&text, narrow.width as usize);
     write(buf, narrow, 0, &[(text, theme.role(Role::Dim))]);
     write_right(buf, area, 0, &scale);
+}
+
+/// Says which layers are seen where the map does not show all of them.
+fn part(app: &App, layout: &Layout) -> Option<String> {
+    let total = app.pattern().map_or(0, Pattern::len);
+    let named = |what: &str, seen: Window| {
+        let (first, last) = (seen.first, (seen.first + seen.count).saturating_sub(1));
+        (seen.count < total).then(|| format!("{what} {first}–{last} of {total}"))
+    };
+    let columns = named("layers", strip::window(app, layout));
+    let rows = layout.map.and_then(|m| named("rows", heatmap::windows(app, layout, m.cell, m.matrix?).0));
+    let parts: Vec<String> = columns.into_iter().chain(rows).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Returns the scale from 0 to 1 with a tick where chance is.

@@ -8,7 +8,7 @@ use crate::domain::Pattern;
 use crate::tui::app::App;
 use crate::tui::color::Depth;
 use crate::tui::format::hundredths;
-use crate::tui::layout::{Cell, GUTTER, Layout};
+use crate::tui::layout::{Cell, Layout};
 use crate::tui::screens::overlap::Marks;
 use crate::tui::theme::{Role, Shade};
 
@@ -44,22 +44,20 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
 /// Returns which layers are seen: rows, then columns.
 pub fn windows(app: &App, layout: &Layout, cell: Cell, area: Rect) -> (Window, Window) {
     let total = app.pattern().map_or(0, Pattern::len);
-    let (across, down) = cell.layers(area.width, area.height);
+    let (_, down) = cell.layers(area.width, area.height);
     let rows = Window::around(app.cursor.row, down, total);
-    match cell {
-        Cell::Block { .. } | Cell::Half => (rows, strip::window(app, layout)),
-        Cell::Pooled(k) => {
-            let even = |w: Window| Window { first: w.first / k as usize * k as usize, ..w };
-            (even(rows), even(Window::around(app.cursor.column, across, total)))
-        }
-    }
+    let rows = match cell {
+        Cell::Pooled(k) => Window { first: rows.first / k as usize * k as usize, ..rows },
+        _ => rows,
+    };
+    (rows, strip::window(app, layout))
 }
 
-/// One column and half a row for each `k`×`k` layers.
+/// One column for each layer, half a row for each `k` layers.
 fn halves(app: &App, area: Rect, rows: Window, columns: Window, k: usize, buf: &mut Buffer) {
     let total = app.pattern().map_or(0, Pattern::len);
     for position in area.intersection(buf.area).positions() {
-        let column = columns.first + (position.x - area.x) as usize * k;
+        let column = columns.first + (position.x - area.x) as usize;
         let upper = rows.first + 2 * (position.y - area.y) as usize * k;
         let cell = &mut buf[position];
         let shades = [upper, upper + k].map(|row| (row < total && column < total).then(|| pool(app, row, column, k)));
@@ -73,16 +71,13 @@ fn halves(app: &App, area: Rect, rows: Window, columns: Window, k: usize, buf: &
     }
 }
 
-/// Returns the mean of `k`×`k` pairs.
+/// Returns the mean of `k` rows of a column.
 fn pool(app: &App, row: usize, column: usize, k: usize) -> Shade {
     if k == 1 {
         return shade(app, row, column);
     }
     let total = app.pattern().map_or(0, Pattern::len);
-    let shades: Vec<Shade> = (row..(row + k).min(total))
-        .flat_map(|r| (column..(column + k).min(total)).map(move |c| (r, c)))
-        .map(|(r, c)| shade(app, r, c))
-        .collect();
+    let shades: Vec<Shade> = (row..(row + k).min(total)).map(|row| shade(app, row, column)).collect();
     let values: Vec<f64> = shades.iter().filter_map(|s| s.value).collect();
     Shade {
         value: (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64),
@@ -133,13 +128,19 @@ fn margin(app: &App, area: Rect, rows: Window, cell: Cell, buf: &mut Buffer) {
     };
     for (y, first) in (rows.first..rows.first + rows.count).step_by(per_row).enumerate() {
         let y = area.y + y as u16 * height;
-        let line = Rect::new(area.x - GUTTER, y, GUTTER, height).intersection(buf.area);
+        let line = Rect::new(0, y, area.x, height).intersection(buf.area);
         let layers = first..(first + per_row).min(pattern.len());
         let pointed = layers.contains(&app.cursor.row);
         let label =
             if pointed { Some(app.cursor.row) } else { layers.clone().find(|&l| app.layer(l).is_multiple_of(every)) };
         let label = label.map_or_else(String::new, |l| app.layer(l).to_string());
         let role = theme.role(if pointed { Role::Text } else { Role::Dim });
+        if area.x < 5 {
+            // There is no room for pointer and mark: the label itself stands out.
+            let role = if pointed { theme.role(Role::Cursor) } else { role };
+            write(buf, line, (height - 1) / 2, &[(format!("{label:>width$}", width = area.x as usize), role)]);
+            continue;
+        }
         write(buf, line, (height - 1) / 2, &[(format!("{label:>3}{}", if pointed { "▸" } else { " " }), role)]);
         let half = (first + per_row / 2).min(pattern.len());
         let full = |mut l: std::ops::Range<usize>| l.any(|l| pattern.is_full(l));
@@ -161,7 +162,7 @@ fn margin(app: &App, area: Rect, rows: Window, cell: Cell, buf: &mut Buffer) {
         } else {
             ratatui::style::Style::default().fg(theme.color(theme.rgb(Role::Full)))
         };
-        let column = Rect { x: line.x + GUTTER - 1, width: 1, ..line };
+        let column = Rect { x: area.x - 1, width: 1, ..line };
         for row in 0..height.min(column.height) {
             write(buf, column, row, &[(mark.to_owned(), style)]);
         }

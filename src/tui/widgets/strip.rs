@@ -19,8 +19,13 @@ pub fn window(app: &App, layout: &Layout) -> Window {
     let total = app.pattern().map_or(0, Pattern::len);
     let Some(axis) = layout.axis else { return Window { first: 0, count: 0 } };
     let count = (axis.strip.width / axis.cell.max(1)) as usize;
-    let by_column = layout.map.is_some_and(|m| m.matrix.is_some() && !m.cell.is_pooled());
-    Window::around(if by_column { app.cursor.column } else { app.cursor.row }, count, total)
+    Window::around(marked(app, layout), count, total)
+}
+
+/// Returns the layer whose column the crosshair passes through: in the matrix that of the lender, else that of the layer
+/// that needs indices.
+fn marked(app: &App, layout: &Layout) -> usize {
+    if layout.map.is_some_and(|m| m.matrix.is_some()) { app.cursor.column } else { app.cursor.row }
 }
 
 /// Draws ruler, letters and coverage.
@@ -34,9 +39,7 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
         vec![(format!("{text:>width$}", width = area.width.saturating_sub(1) as usize), theme.role(Role::Dim))]
     };
     write(buf, margin, 0, &label(margin, "F/S", ""));
-    if let Some(ruler) = axis.ruler {
-        numbers(app, axis, ruler, seen, buf);
-    }
+    numbers(app, axis, marked(app, layout), seen, buf);
     let locked = app.constraints().map(|c| c.locked_shared).unwrap_or_default();
     for at in 0..seen.count {
         let layer = seen.first + at;
@@ -49,7 +52,7 @@ pub fn draw(app: &App, layout: &Layout, buf: &mut Buffer) {
         let area = Rect { x: axis.strip.x + at as u16 * axis.cell, width: axis.cell, ..axis.strip };
         write(buf, area, 0, &[(format!("{letter:^width$}", width = axis.cell as usize), style)]);
     }
-    let Some(row) = axis.coverage else { return };
+    let row = axis.coverage;
     let (coverage, measured) = app.coverage();
     let side = Rect { x: 0, width: row.x, ..row };
     let mark = if measured { "●" } else { "≈" };
@@ -80,7 +83,9 @@ fn bar(app: &App, area: Rect, value: Option<f64>, measured: bool, buf: &mut Buff
     write(buf, area, 0, &[(text.repeat(area.width as usize), style)]);
 }
 
-fn numbers(app: &App, axis: Axis, ruler: Rect, seen: Window, buf: &mut Buffer) {
+/// Draws the numbers of layers, and an arrow over the marked one.
+fn numbers(app: &App, axis: Axis, marked: usize, seen: Window, buf: &mut Buffer) {
+    let ruler = axis.ruler;
     let every = match axis.cell {
         1 => 10,
         2 => 5,
@@ -93,7 +98,7 @@ fn numbers(app: &App, axis: Axis, ruler: Rect, seen: Window, buf: &mut Buffer) {
         let area = Rect { width: ruler.right().saturating_sub(area.x), ..area };
         write(buf, area, 0, &[(text, theme.role(Role::Dim))]);
     }
-    if let Some(at) = seen.place(app.cursor.row) {
+    if let Some(at) = seen.place(marked) {
         let area = Rect { x: ruler.x + at as u16 * axis.cell, width: axis.cell, ..ruler };
         write(buf, area, 0, &[(format!("{:^width$}", "▾", width = axis.cell as usize), theme.role(Role::Text))]);
     }

@@ -90,9 +90,9 @@ pub enum Marks {
 fn hit(app: &App, layout: &Layout, at: Position) -> Option<Hit> {
     let axis = layout.axis?;
     let total = app.pattern().map_or(0, Pattern::len);
-    let letters = [Some(axis.strip), axis.ruler, axis.coverage];
+    let letters = [axis.strip, axis.ruler, axis.coverage];
     let column = |area: Rect| strip::window(app, layout).first + ((at.x - area.x) / axis.cell.max(1)) as usize;
-    if let Some(area) = letters.into_iter().flatten().find(|a| a.contains(at)) {
+    if let Some(area) = letters.into_iter().find(|a| a.contains(at)) {
         return Some(column(area)).filter(|layer| *layer < total).map(Hit::Layer);
     }
     let map = layout.map?;
