@@ -12,8 +12,8 @@ use crate::checkpoint::Checkpoint;
 use crate::domain::{Pattern, PatternSource, SearchRecord, Sites, Stages};
 use crate::interop::Target;
 use crate::session::{
-    FileError, NamedPattern, Place, Session, SessionModel, SessionStep, autosave_path, list_sessions, older_path,
-    saved_path, write_atomic,
+    FileError, NamedPattern, Place, Session, SessionModel, SessionStep, free_autosave, list_sessions, saved_path,
+    write_atomic,
 };
 use crate::tui::{Files, Opened, Problem, Step, Work};
 
@@ -37,8 +37,10 @@ pub(super) struct SessionFiles {
     place: Place,
     /// The session as it was read or written last; `None` before that.
     session: Option<Session>,
-    /// The autosave that holds what is on the screen, under whatever name it was put aside.
-    aside: Option<PathBuf>,
+    /// The autosave of this run.
+    autosave: Option<PathBuf>,
+    /// The autosave of another run that was opened: its work is on the screen, and it stays until that is saved.
+    opened: Option<PathBuf>,
     /// Another session that is to be replaced, once that is asked for again.
     sure: Option<PathBuf>,
 }
@@ -55,7 +57,17 @@ impl SessionFiles {
         let name: String =
             model.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
         let place = Place::open(folder.join(format!("{name}.toml")));
-        Self { model, calibration: String::new(), folder, target: None, place, session: None, aside: None, sure: None }
+        Self {
+            model,
+            calibration: String::new(),
+            folder,
+            target: None,
+            place,
+            session: None,
+            autosave: None,
+            opened: None,
+            sure: None,
+        }
     }
 
     /// Returns the model as serving engines see it; `None` where it is not there.
@@ -85,7 +97,7 @@ impl SessionFiles {
         if !(self.place.is_locked() && self.place.is(&saved)) {
             self.place = Place::take(&saved);
         }
-        self.aside = (saved != path && self.place.is(&saved)).then(|| path.to_owned());
+        (self.autosave, self.opened) = (None, (saved != path && self.place.is(&saved)).then(|| path.to_owned()));
         self.session = Some(session);
         self.place.path().to_owned()
     }
@@ -150,23 +162,19 @@ impl Files for SessionFiles {
         if let Some(other) = other {
             self.place = other;
         }
-        // What was put aside is in the session now; a leftover would only be offered again.
-        if let Some(aside) = self.aside.take() {
-            let _ = std::fs::remove_file(aside);
+        // What was autosaved is in the session now; a leftover would only be offered again.
+        for leftover in self.autosave.take().into_iter().chain(self.opened.take()) {
+            let _ = std::fs::remove_file(leftover);
         }
         Ok(self.place.path().to_owned())
     }
 
     fn autosave(&mut self, work: &Work) -> Result<(), Problem> {
-        let aside = autosave_path(self.place.path());
-        if self.aside.as_ref() != Some(&aside) && aside.exists() {
-            // An earlier run put it aside, and nobody has looked at it yet.
-            let older = older_path(&aside);
-            std::fs::rename(&aside, &older)
-                .map_err(|e| problem(format!("'{}' cannot be renamed: {e}", aside.display())))?;
-        }
-        self.as_now(work).write(&aside).map_err(file_problem)?;
-        self.aside = Some(aside);
+        // Those of other runs stay as they are: this run has a number of its own.
+        let own = self.autosave.take().filter(|own| self.place.is(&saved_path(own)));
+        let path = own.unwrap_or_else(|| free_autosave(self.place.path()));
+        self.as_now(work).write(&path).map_err(file_problem)?;
+        self.autosave = Some(path);
         Ok(())
     }
 
@@ -188,7 +196,7 @@ impl Files for SessionFiles {
         // Losses on another text would stand beside those of this one; the file keeps them.
         work.steps.iter_mut().for_each(|step| step.evaluation = None);
         self.place = Place::beside(&saved_path(path));
-        (self.session, self.aside) = (Some(session), None);
+        (self.session, self.autosave, self.opened) = (Some(session), None, None);
         Ok(Opened { work, file: self.place.path().to_owned(), other_text })
     }
 

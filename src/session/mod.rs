@@ -15,5 +15,5 @@ pub use file::{NamedPattern, Session, SessionModel, SessionStep};
 pub use journal::{Entries, Journal};
 pub use packed::{PackedTrace, PackedWriter, write_packed};
 pub use place::{Place, SessionLock};
-pub use store::{autosave_path, list_sessions, older_path, saved_path, sessions_folder, sidecar_path, write_atomic};
+pub use store::{autosave_path, free_autosave, list_sessions, saved_path, sessions_folder, sidecar_path, write_atomic};
 pub use trace_file::{TraceFile, encode_trace, is_packed, is_trace, read_trace, write_trace};

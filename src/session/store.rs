@@ -49,22 +49,32 @@ pub fn list_sessions(folder: &Path) -> Vec<PathBuf> {
     files.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Returns the file beside `session` that holds what was not saved by hand: `name.autosave.toml`.
+/// Returns the first autosave beside `session`, which holds what was not saved by hand: `name.autosave.toml`.
 pub fn autosave_path(session: &Path) -> PathBuf {
     session.with_extension("autosave.toml")
 }
 
-/// Returns where an autosave goes that nobody has looked at when the next one is written: `name.older.autosave.toml`.
-pub fn older_path(aside: &Path) -> PathBuf {
-    autosave_path(&saved_path(aside).with_extension("older.toml"))
+/// Returns the autosave beside `session` that the next run may write: the first that does not exist of
+/// `name.autosave.toml`, `name.autosave-2.toml`, `name.autosave-3.toml` and so on.
+pub fn free_autosave(session: &Path) -> PathBuf {
+    let numbered = |n: usize| session.with_extension(format!("autosave-{n}.toml"));
+    let mut path = autosave_path(session);
+    let mut number = 2;
+    while path.exists() {
+        path = numbered(number);
+        number += 1;
+    }
+    path
 }
 
 /// Returns the file that an autosave belongs to; any other path as it is.
 pub fn saved_path(path: &Path) -> PathBuf {
-    match path.to_str().and_then(|p| p.strip_suffix(".autosave.toml")) {
-        Some(stem) => PathBuf::from(format!("{stem}.toml")),
-        None => path.to_owned(),
-    }
+    let stem = path.to_str().and_then(|p| p.strip_suffix(".toml")).and_then(|p| {
+        let (stem, end) = p.rsplit_once(".autosave")?;
+        let number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+        (end.is_empty() || end.strip_prefix('-').is_some_and(number)).then_some(stem)
+    });
+    stem.map_or_else(|| path.to_owned(), |stem| PathBuf::from(format!("{stem}.toml")))
 }
 
 /// Returns the sidecar beside `session` under which the indexers trained in it are put aside: `name.indexers.safetensors`.
@@ -77,6 +87,17 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    #[test]
+    fn autosaves_are_numbered() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = folder.path().join("b.toml");
+        for name in ["b.autosave.toml", "b.autosave-2.toml", "b.autosave-3.toml"] {
+            let free = free_autosave(&session);
+            assert_eq!((free.as_path(), saved_path(&free)), (folder.path().join(name).as_path(), session.clone()));
+            File::create(free).unwrap();
+        }
+    }
 
     #[test]
     fn sessions_are_listed_newest_first() {
@@ -95,7 +116,10 @@ mod tests {
             (Path::new("a/b.autosave.toml"), Path::new("a/b.toml"))
         );
         assert_eq!(saved_path(Path::new("a/b.toml")), Path::new("a/b.toml"));
-        assert_eq!(older_path(&aside), Path::new("a/b.older.autosave.toml"));
+        assert_eq!(saved_path(Path::new("a/b.autosave-12.toml")), Path::new("a/b.toml"));
+        for other in ["a/b.autosave-x.toml", "a/b.autosaved.toml", "a/b.autosave-.toml"] {
+            assert_eq!(saved_path(Path::new(other)), Path::new(other));
+        }
         assert_eq!(sidecar_path(&aside), Path::new("a/b.indexers.safetensors"));
         assert!(list_sessions(&folder.path().join("none")).is_empty());
     }

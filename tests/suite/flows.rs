@@ -310,7 +310,7 @@ fn two_dashboards_at_once_lose_nothing_of_each_other() {
     type_keys(&mut third, "5");
     third.wait_until(|s| s.contains("work that was never saved is in")).unwrap();
     type_keys(&mut third, "1PFFSSSS\r");
-    wait_for(&aside("glm_dsa_tiny.older.autosave.toml"));
+    wait_for(&aside("glm_dsa_tiny.autosave-2.toml"));
     for terminal in [&mut second, &mut third] {
         type_keys(terminal, "w");
         terminal.wait_until(|s| s.contains("saved ")).unwrap();
@@ -320,7 +320,7 @@ fn two_dashboards_at_once_lose_nothing_of_each_other() {
     let mut names: Vec<_> = std::fs::read_dir(aside("")).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     // The lock of the one that was killed was taken over and is gone, too.
-    assert_eq!(names, ["glm_dsa_tiny-2.toml", "glm_dsa_tiny.older.autosave.toml", "glm_dsa_tiny.toml"]);
+    assert_eq!(names, ["glm_dsa_tiny-2.toml", "glm_dsa_tiny.autosave.toml", "glm_dsa_tiny.toml"]);
 }
 
 #[test]

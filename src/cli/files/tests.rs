@@ -1,6 +1,7 @@
 //! Sessions on the disk, saved, put aside and opened again.
 
 use super::*;
+use crate::session::autosave_path;
 use crate::domain::{Evaluation, Goal, Origin, SearchSettings, Strategy, Subject};
 
 fn step(pattern: &str, parent: Option<usize>) -> Step {
@@ -111,14 +112,25 @@ fn two_at_once_and_one_after_the_other_lose_nothing() {
     assert!(path("a-b.autosave.toml").exists());
     drop((first, second));
 
-    // What nobody looked at is still there when the next one puts something aside, twice.
+    // Runs that crash one after the other leave an autosave each.
+    let mut crashed = files(folder.path());
+    crashed.settle();
+    crashed.autosave(&work("crashed")).unwrap();
+    crashed.autosave(&work("crashed later")).unwrap();
+    drop(crashed);
+    assert_eq!((change("a-b.autosave.toml"), change("a-b.autosave-2.toml")), ("first".into(), "crashed later".into()));
     let mut third = files(folder.path());
     assert_eq!(third.settle(), (path("a-b.toml"), None));
+    // One that is opened stays as it is until what came of it is saved.
+    assert_eq!(third.open(&path("a-b.autosave-2.toml")).unwrap().file, path("a-b.toml"));
     third.autosave(&work("third")).unwrap();
-    third.autosave(&work("third again")).unwrap();
-    assert_eq!(change("a-b.older.autosave.toml"), "first");
+    assert_eq!(
+        (change("a-b.autosave-2.toml"), change("a-b.autosave-3.toml")),
+        ("crashed later".into(), "third".into())
+    );
     assert_eq!(third.save(None, &work("third")).unwrap(), path("a-b.toml"));
-    assert!(!path("a-b.autosave.toml").exists());
+    assert_eq!(change("a-b.autosave.toml"), "first", "nobody has looked at it");
+    assert!(!path("a-b.autosave-2.toml").exists() && !path("a-b.autosave-3.toml").exists());
     drop(third);
 
     // A session that is there is not replaced by one that was never saved.

@@ -7,7 +7,7 @@ use super::overlay::ask;
 use crate::domain::Stages;
 use crate::engine::Command;
 use crate::interop;
-use crate::session::{autosave_path, saved_path};
+use crate::session::saved_path;
 use crate::tui::app::{App, Overlay, Question, Tone};
 use crate::tui::input::Input;
 use crate::tui::msg::Effect;
@@ -21,9 +21,12 @@ pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
         return Vec::new();
     }
     // Nobody has asked: it is the start.
-    let aside = app.session.usual.as_deref().map(autosave_path).filter(|aside| found.contains(aside));
-    if let Some(aside) = aside {
-        app.say(Tone::Warn, format!("work that was never saved is in {}; 'o' opens it", aside.display()));
+    let Some(usual) = &app.session.usual else { return Vec::new() };
+    let left: Vec<&PathBuf> = found.iter().filter(|path| *path != usual && saved_path(path) == *usual).collect();
+    if let [newest, older @ ..] = left.as_slice() {
+        let more = if older.is_empty() { String::new() } else { format!(" and {} older", older.len()) };
+        let text = format!("work that was never saved is in {}{more}; 'o' opens it", newest.display());
+        app.say(Tone::Warn, text);
     }
     Vec::new()
 }
