@@ -367,6 +367,11 @@ fn help_and_palette_run_what_is_chosen() {
     let copied = scene.asked.pop();
     let Some(Effect::Copy(argument)) = &copied else { panic!("{copied:?}") };
     assert!(argument.starts_with("--hf-overrides") && argument.contains("FFFFFSFFFFFF"), "{argument}");
+    // Only the argument is copied; what the command line warns of stands under it.
+    assert!(!argument.contains("warning"), "{argument}");
+    let text = scene.text(120, 40);
+    assert!(text.contains("warning: ") && text.contains("KeyError"), "{text}");
+    assert!(scene.app.message.text.contains("warnings"), "{}", scene.app.message.text);
     assert!(scene.text(80, 24).contains("--hf-overrides"));
     scene.press(KeyCode::Esc);
     scene.type_keys("y");

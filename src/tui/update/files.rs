@@ -128,12 +128,21 @@ pub fn export(app: &mut App, engine: interop::Engine) -> Vec<Effect> {
         app.say(Tone::Bad, "an export needs the model · open the checkpoint's folder");
         return Vec::new();
     };
-    match interop::export(engine, target, pattern, &Stages::one(target.sites().layers())) {
+    let layers = target.sites().layers();
+    let split = app.screens.engines.stages.clone().filter(|stages| stages.check(layers).is_ok());
+    match interop::export(engine, target, pattern, &split.unwrap_or_else(|| Stages::one(layers))) {
         Ok(export) => {
-            let text = export.argument;
-            app.say(Tone::Info, format!("argument for {engine} sent to the clipboard"));
-            app.overlay = Overlay::Text { title: format!("Export for {engine}"), body: text.clone(), scroll: 0 };
-            vec![Effect::Copy(text)]
+            let (warned, tone) = match export.warnings.len() {
+                0 => (String::new(), Tone::Info),
+                1 => (", with 1 warning".to_owned(), Tone::Warn),
+                n => (format!(", with {n} warnings"), Tone::Warn),
+            };
+            app.say(tone, format!("argument for {engine} sent to the clipboard{warned}"));
+            // As on the command line: what to paste, and what to know before serving.
+            let warnings = export.warnings.iter().map(|w| format!("warning: {w}"));
+            let body = std::iter::once(export.argument.clone()).chain(warnings).collect::<Vec<_>>().join("\n\n");
+            app.overlay = Overlay::Text { title: format!("Export for {engine}"), body, scroll: 0 };
+            vec![Effect::Copy(export.argument)]
         }
         Err(error) => {
             let problem = Problem { hint: error.hint(), message: error.to_string() };

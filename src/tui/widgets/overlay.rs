@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{Window, clear, frame, write, write_right};
+use super::{Window, clear, frame, wrapped, write, write_right};
 use crate::tui::action::{keys_text, shown};
 use crate::tui::app::{App, Overlay, Question};
 use crate::tui::format;
@@ -179,9 +179,10 @@ fn sessions(app: &App, screen: Rect, query: &Input, paths: &[PathBuf], chosen: u
 fn text(app: &App, screen: Rect, title: &str, body: &str, scroll: usize, buf: &mut Buffer) {
     let width = (screen.width.saturating_sub(4)).min(110);
     let columns = width.saturating_sub(4).max(1) as usize;
-    // Long lines (patterns, arguments) go on in the next row; nothing is cut.
+    // Long lines go on in the next row, words without spaces (patterns, arguments) too; nothing is cut.
     let rows: Vec<String> = body
         .lines()
+        .flat_map(|line| wrapped(line, columns))
         .flat_map(|line| {
             let chars: Vec<char> = line.chars().collect();
             let parts: Vec<String> = chars.chunks(columns).map(|c| c.iter().collect()).collect();
