@@ -77,6 +77,10 @@ pub struct App {
     pub overlay: Overlay,
     /// What happened last.
     pub message: Message,
+    /// Whether the message stays until a key is pressed, whatever else is reported.
+    pub held: bool,
+    /// What stays on the screen until Esc answers it, the newest last.
+    pub notices: Vec<Message>,
     /// The texts of the recording's tokens; empty where no tokenizer is open.
     pub texts: Arc<Texts>,
     /// The model as engines see it; `None` where none is open.
@@ -116,6 +120,8 @@ impl App {
             screens: States::default(),
             overlay: Overlay::None,
             message: Message::default(),
+            held: false,
+            notices: Vec::new(),
             texts: Arc::default(),
             target: None,
             mouse: None,
@@ -264,10 +270,38 @@ impl App {
         self.due.into_iter().chain(self.session.autosave).chain(spin).min()
     }
 
-    /// Says something in the message line.
+    /// Answers a key in the message line.
     pub fn say(&mut self, tone: Tone, text: impl Into<String>) {
-        self.message = Message { text: text.into(), tone, at: self.now };
-        self.screens.log.push(self.message.clone());
+        self.message = self.note(tone, text);
+        self.held = false;
+    }
+
+    /// Answers a key in the message line, where it stays until the next key.
+    pub fn hold(&mut self, tone: Tone, text: impl Into<String>) {
+        self.say(tone, text);
+        self.held = true;
+    }
+
+    /// Reports something in the message line, unless an answer is held there.
+    pub fn report(&mut self, tone: Tone, text: impl Into<String>) {
+        let message = self.note(tone, text);
+        if !self.held {
+            self.message = message;
+        }
+    }
+
+    /// Shows something of consequence until Esc answers it.
+    pub fn notify(&mut self, tone: Tone, text: impl Into<String>) {
+        let notice = self.note(tone, text);
+        self.notices.retain(|known| known.text != notice.text);
+        self.notices.push(notice);
+    }
+
+    /// Writes something into the log; returns it.
+    pub fn note(&mut self, tone: Tone, text: impl Into<String>) -> Message {
+        let message = Message { text: text.into(), tone, at: self.now };
+        self.screens.log.push(message.clone());
+        message
     }
 
     /// Returns the name of what runs.

@@ -41,7 +41,7 @@ actions! { OVERLAY:
 }
 
 actions! { ALWAYS:
-    "close" ["Esc"] "Close what lies over the screen, then leave maximise" 2 |_| "close".into(), never => overlay::close;
+    "close" ["Esc"] "Close what lies over the screen, answer a notice, leave maximise" 2 |_| "close".into(), never => overlay::close;
     "redraw" ["Ctrl-L"] "Draw the screen anew" 0 |_| "redraw".into(), never => |_| vec![Effect::Redraw];
     "suspend" ["Ctrl-Z"] "Suspend to the shell" 0 |_| "suspend".into(), never => |_| vec![Effect::Suspend];
     "interrupt" ["Ctrl-C"] "Stop what is running; pressed again, quit" 0 |_| "quit".into(), never => update::interrupt;

@@ -18,7 +18,7 @@ use ratatui::crossterm::{execute, queue};
 use ratatui::layout::Rect;
 use signal_hook::consts::signal::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 
-use super::app::{App, Engine, Overlay};
+use super::app::{App, Engine, Overlay, Tone};
 use super::color::Depth;
 use super::msg::{Effect, Msg};
 use super::terminal::Guard;
@@ -70,6 +70,7 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     app.texts = setup.texts;
     app.session.usual = setup.usual;
     if let Some(body) = setup.notice {
+        app.note(Tone::Warn, body.split_whitespace().collect::<Vec<_>>().join(" "));
         app.overlay = Overlay::Text { title: "A session of its own".into(), body, scroll: 0 };
     }
     let (events, inbox) = channel();

@@ -70,6 +70,7 @@ fn tables(app: &App) -> Vec<&'static [Action]> {
 }
 
 fn press(app: &mut App, key: KeyEvent) -> Vec<Effect> {
+    app.held = false;
     match resolve(&tables(app), key) {
         Some(action) => run(app, action),
         None if app.overlay == Overlay::Export => {

@@ -28,6 +28,7 @@ pub fn render(app: &App, buf: &mut Buffer) -> Option<(u16, u16)> {
         body => (spec.draw)(app, &layout, body.unwrap_or_default(), buf),
     }
     status::message(app, &layout, buf);
+    status::notice(app, &layout, buf);
     status::hints(app, &layout, buf);
     let cursor = overlay::draw(app, buf.area, buf);
     if app.theme.ascii {

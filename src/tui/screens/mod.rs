@@ -14,7 +14,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
 use super::action::{Action, never};
-use super::app::App;
+use super::app::{App, Message};
 use super::hit::Hit;
 use super::layout::Layout;
 use super::msg::Effect;
@@ -110,6 +110,10 @@ impl Default for Screen {
 
 /// Shows a screen.
 pub fn show(app: &mut App, screen: Screen) -> Vec<Effect> {
+    if app.screen != screen {
+        // What was said belongs to the screen that is left; it is in the log.
+        app.message = Message::default();
+    }
     app.screen = screen;
     app.screens.history.chosen = None;
     Vec::new()

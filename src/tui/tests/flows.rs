@@ -339,7 +339,7 @@ fn failures_are_said_and_nothing_is_lost() {
     scene.type_keys("u");
     assert_eq!(shown::loss(&scene.app).0, Fresh::Measured);
     scene.worker(Update::Crashed("index out of bounds".into()));
-    assert!(scene.app.message.text.contains("'r' starts it again"));
+    assert!(scene.text(80, 24).contains("'r' starts it again"));
     scene.send(Msg::Disconnected);
     assert!(scene.text(80, 24).contains("no engine"));
 }
@@ -376,6 +376,47 @@ fn help_and_palette_run_what_is_chosen() {
     scene.press(KeyCode::Esc);
     scene.type_keys("y");
     assert_eq!(scene.asked.pop(), Some(Effect::Copy("FFFFFSFFFFFF".into())));
+}
+
+#[test]
+fn notices_of_consequence_stay_until_answered_and_are_in_the_log() {
+    let mut scene = scene();
+    scene.app.session.usual = Some("sessions/demo.toml".into());
+    let left = ["sessions/demo.autosave-2.toml", "sessions/demo.autosave.toml", "sessions/demo.toml"];
+    scene.send(Msg::Sessions(left.map(PathBuf::from).to_vec()));
+    let notice = "work that was never saved is in sessions/demo.autosave-2.toml and 1 older; 'o' opens it";
+    let shown = |scene: &mut Scene| scene.text(120, 40).contains(notice);
+    // Neither time, nor keys, nor results, nor another screen take it away.
+    scene.wait(60_000);
+    scene.type_keys("/5\n ");
+    scene.settle(scene.pattern());
+    assert!(shown(&mut scene), "{}", scene.text(120, 40));
+    scene.type_keys("3");
+    assert!(shown(&mut scene));
+    assert!(scene.app.screens.log.messages().iter().any(|m| m.text == notice));
+    // At every size it is there, whole where there is room.
+    assert!(scene.text(28, 6).contains("never saved") && scene.text(80, 24).contains("'o' opens it · Esc"));
+    scene.press(KeyCode::Esc);
+    assert!(!shown(&mut scene));
+    // Opening the file answers it as well.
+    scene.send(Msg::Sessions(left.map(PathBuf::from).to_vec()));
+    assert!(shown(&mut scene));
+    scene.send(opened("sessions/demo.autosave-2.toml", scene.app.work().unwrap()));
+    assert_eq!(scene.app.notices, []);
+}
+
+#[test]
+fn the_name_of_a_saved_file_stays_until_the_next_key() {
+    let mut scene = scene();
+    scene.type_keys("/5\n w");
+    scene.send(Msg::Saved(Ok("sessions/demo.toml".into())));
+    scene.settle(scene.pattern());
+    scene.wait(60_000);
+    assert!(scene.text(80, 24).contains("saved sessions/demo.toml"), "{}", scene.text(80, 24));
+    assert!(scene.app.screens.log.messages().iter().any(|m| m.text.contains("Δloss")), "the loss is in the log");
+    // The next key ends it, and nothing lingers on another screen.
+    scene.type_keys("4");
+    assert_eq!(scene.app.message.text, "");
 }
 
 #[test]

@@ -71,7 +71,8 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
             train::ended(app);
             app.progress = None;
             app.known.partial = None;
-            app.say(Tone::Bad, format!("the engine stopped: {why}; 'r' starts it again, everything measured is kept"));
+            let text = format!("the engine stopped: {why}; 'r' starts it again, everything measured is kept");
+            app.notify(Tone::Bad, text);
         }
     }
     Vec::new()
@@ -84,7 +85,7 @@ pub fn disconnected(app: &mut App) -> Vec<Effect> {
         app.progress = None;
         search::ended(app);
         train::ended(app);
-        app.say(Tone::Bad, "the engine has ended; what was measured can still be saved with 'w'");
+        app.notify(Tone::Bad, "the engine has ended; what was measured can still be saved with 'w'");
     }
     Vec::new()
 }
@@ -95,7 +96,7 @@ fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
     app.progress = None;
     let misfit = app.pattern().and_then(|p| model.constraints.check(p).err());
     if let Some(error) = &misfit {
-        app.say(Tone::Warn, format!("what was opened does not fit the model: {error}"));
+        app.notify(Tone::Warn, format!("what was opened does not fit the model: {error}"));
         app.trace = None;
         app.matrices.clear();
         app.known.results.clear();
@@ -124,7 +125,7 @@ fn evaluated(app: &mut App, evaluation: Evaluation) {
     let news = app.known.results.get(&pattern).and_then(|r| r.evaluation.as_ref()) != Some(&evaluation);
     if app.pattern() == Some(pattern) && news {
         app.known.failure = None;
-        app.say(Tone::Info, told(app, &evaluation));
+        app.report(Tone::Info, told(app, &evaluation));
     }
     app.known.results.entry(pattern).or_default().evaluation = Some(evaluation);
     edit::remember_shown(app);

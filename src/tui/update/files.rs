@@ -26,7 +26,7 @@ pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
     if let [newest, older @ ..] = left.as_slice() {
         let more = if older.is_empty() { String::new() } else { format!(" and {} older", older.len()) };
         let text = format!("work that was never saved is in {}{more}; 'o' opens it", newest.display());
-        app.say(Tone::Warn, text);
+        app.notify(Tone::Warn, text);
     }
     Vec::new()
 }
@@ -59,7 +59,7 @@ pub fn save(app: &mut App, path: Option<PathBuf>) -> Vec<Effect> {
 pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
     match result {
         Ok(path) => {
-            app.say(Tone::Info, format!("saved {}", path.display()));
+            app.hold(Tone::Info, format!("saved {}", path.display()));
             let other = app.session.file.as_ref().or(app.session.usual.as_ref()).is_some_and(|file| *file != path);
             app.session.file = Some(path);
             app.session.unsaved = false;
@@ -68,7 +68,7 @@ pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
                 return train::moved(app, true);
             }
         }
-        Err(problem) => app.say(Tone::Bad, problem.to_string()),
+        Err(problem) => app.hold(Tone::Bad, problem.to_string()),
     }
     Vec::new()
 }
@@ -76,7 +76,7 @@ pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
 /// Unsaved work was put aside, which is only told when it failed.
 pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
     if let Err(problem) = result {
-        app.say(Tone::Bad, format!("autosave: {problem}"));
+        app.notify(Tone::Bad, format!("autosave: {problem}"));
     }
     Vec::new()
 }
@@ -99,15 +99,18 @@ pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> 
     // A search of the work that is closed would go on for nobody.
     let alive = app.is_searching() || app.is_search_paused() || app.screens.search.waiting.take().is_some();
     if app.take_work(&work) {
+        // A notice about this very file is answered.
+        let name = path.display().to_string();
+        app.notices.retain(|notice| !notice.text.contains(&name));
         if file == saved_path(&path) {
             app.say(Tone::Info, format!("opened {}", path.display()));
         } else if other_text {
             let (path, file) = (path.display(), file.display());
             let text = format!("{path} is about another text: its losses are left out; here it is {file}");
-            app.say(Tone::Warn, text);
+            app.notify(Tone::Warn, text);
         } else {
             let text = format!("{} is open in another indexscope; here it is {}", path.display(), file.display());
-            app.say(Tone::Warn, text);
+            app.notify(Tone::Warn, text);
         }
         app.session.unsaved = file != path;
         app.session.file = Some(file);
@@ -137,7 +140,7 @@ pub fn export(app: &mut App, engine: interop::Engine) -> Vec<Effect> {
                 1 => (", with 1 warning".to_owned(), Tone::Warn),
                 n => (format!(", with {n} warnings"), Tone::Warn),
             };
-            app.say(tone, format!("argument for {engine} sent to the clipboard{warned}"));
+            app.hold(tone, format!("argument for {engine} sent to the clipboard{warned}"));
             // As on the command line: what to paste, and what to know before serving.
             let warnings = export.warnings.iter().map(|w| format!("warning: {w}"));
             let body = std::iter::once(export.argument.clone()).chain(warnings).collect::<Vec<_>>().join("\n\n");
@@ -162,8 +165,8 @@ pub fn report(app: &mut App) -> Vec<Effect> {
 /// The report was written, or not.
 pub fn reported(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
     match result {
-        Ok(path) => app.say(Tone::Info, format!("report written to {}", path.display())),
-        Err(problem) => app.say(Tone::Bad, problem.to_string()),
+        Ok(path) => app.hold(Tone::Info, format!("report written to {}", path.display())),
+        Err(problem) => app.hold(Tone::Bad, problem.to_string()),
     }
     Vec::new()
 }

@@ -166,12 +166,13 @@ pub fn ask(app: &mut App, question: Question, proposal: &str) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Closes what lies over the screen, or leaves maximise.
+/// Closes what lies over the screen, answers the newest notice, or leaves maximise.
 pub fn close(app: &mut App) -> Vec<Effect> {
-    if app.overlay == Overlay::None {
+    if app.overlay != Overlay::None {
+        app.overlay = Overlay::None;
+    } else if app.notices.pop().is_none() {
         app.screens.overlap.wish.maximised = false;
     }
-    app.overlay = Overlay::None;
     Vec::new()
 }
 

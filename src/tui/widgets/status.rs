@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
-use super::{Window, write, write_right};
+use super::{Window, clear, wrapped, write, write_right};
 use crate::tui::action::{Action, named, shown};
 use crate::tui::app::{App, Engine, Indexers, Tone};
 use crate::tui::format;
@@ -159,6 +159,30 @@ pub fn message(app: &App, layout: &Layout, buf: &mut Buffer) {
     };
     let text = format::fit(&app.message.text, (area.width as usize).saturating_sub(2));
     write(buf, area, 0, &[(format!(" {text}"), app.theme.role(role))]);
+}
+
+/// Most rows of a notice.
+const NOTICE: usize = 4;
+
+/// Draws the newest notice over the rows above the message, until Esc answers it.
+pub fn notice(app: &App, layout: &Layout, buf: &mut Buffer) {
+    let Some(notice) = app.notices.last() else { return };
+    let screen = buf.area;
+    let more = app.notices.len() - 1;
+    let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
+    let text = format!("{} · Esc{more}", notice.text);
+    let lines = wrapped(&text, (screen.width as usize).saturating_sub(4).max(1));
+    let lines = &lines[..lines.len().min(NOTICE).min(screen.height as usize)];
+    let below = layout.message.or(layout.hints).map_or(screen.bottom(), |line| line.y);
+    let area = Rect { y: below.saturating_sub(lines.len() as u16), height: lines.len() as u16, ..screen };
+    let role = if notice.tone == Tone::Bad { Role::Bad } else { Role::Warn };
+    let style = app.theme.role(role).add_modifier(Modifier::REVERSED);
+    clear(buf, area);
+    for (row, line) in lines.iter().enumerate() {
+        let mark = if row == 0 { "▲" } else { " " };
+        let text = format!(" {mark} {line:<width$}", width = (screen.width as usize).saturating_sub(3));
+        write(buf, area, row as u16, &[(text, style)]);
+    }
 }
 
 /// Draws the last line: what keys would do now.

@@ -3,7 +3,7 @@
 use super::Form;
 use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Validation};
 use crate::engine::Command;
-use crate::tui::app::{App, Engine, Message, Overlay, Tone};
+use crate::tui::app::{App, Engine, Overlay, Tone};
 use crate::tui::format;
 use crate::tui::msg::Effect;
 use crate::tui::update::edit;
@@ -103,9 +103,9 @@ fn judge(app: &App, pattern: Pattern) -> Option<Effect> {
 /// A pattern was judged; without text to judge on there is nothing to tell.
 pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>) {
     let Some(validation) = validation else {
-        // How the search ended was told just now, and stays in sight.
+        // How the search ended was reported just now, and stays in sight.
         let text = "judged on nothing else: no text is left that the search never saw (--sequences N leaves some)";
-        app.screens.log.push(Message { text: text.to_owned(), tone: Tone::Info, at: app.now });
+        app.note(Tone::Info, text);
         return;
     };
     let ascii = app.theme.ascii;
@@ -115,7 +115,7 @@ pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>
     );
     let Validation { sequences, data, .. } = &validation;
     let full = format!("{}/{} Full", pattern.full_count(), pattern.len());
-    app.say(Tone::Info, format!("validation of {full}: {delta} on {sequences} sequences never searched on ({data})"));
+    app.report(Tone::Info, format!("validation of {full}: {delta} on {sequences} sequences never searched on ({data})"));
     if let Some(progress) = app.screens.search.progress.as_mut().filter(|p| p.record.pattern == pattern) {
         progress.record.validation = Some(validation.clone());
     }
@@ -149,7 +149,7 @@ pub fn told_progress(app: &mut App, mut progress: SearchProgress) -> Vec<Effect>
     app.screens.search.progress = Some(progress);
     app.screens.search.waiting = None;
     if let Some(text) = text {
-        app.say(Tone::Info, text);
+        app.report(Tone::Info, text);
     }
     if before != Some(now) {
         app.session.unsaved = true;

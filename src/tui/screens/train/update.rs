@@ -184,7 +184,7 @@ pub fn told_progress(app: &mut App, mut progress: TrainingProgress) {
     };
     app.screens.train.progress = Some(progress);
     if let Some(text) = text {
-        app.say(Tone::Info, text);
+        app.report(Tone::Info, text);
     }
 }
 
@@ -194,14 +194,14 @@ pub fn measured(app: &mut App, evaluation: Evaluation, coverage: Coverage, steps
     let delta = evaluation.delta.map_or_else(String::new, |d| {
         format!(": Δloss {} {}", format::delta(d.value), format::spread(d.spread(), app.theme.ascii))
     });
-    app.say(Tone::Info, format!("with the indexers after {steps} steps{delta}"));
+    app.report(Tone::Info, format!("with the indexers after {steps} steps{delta}"));
     let results = Results { evaluation: Some(evaluation), coverage: Some(coverage), ..Results::default() };
     app.screens.train.after.insert(pattern, After { steps, results });
 }
 
 /// The trained indexers were written.
 pub fn kept(app: &mut App, path: &Path) {
-    app.say(Tone::Info, format!("kept {}; 'indexscope MODEL --index FILE' opens the model with it", path.display()));
+    app.hold(Tone::Info, format!("kept {}; 'indexscope MODEL --index FILE' opens the model with it", path.display()));
 }
 
 /// The training has ended without a word of its own; nothing of it is left with the worker but what was told.
