@@ -10,7 +10,7 @@ use super::tokens::read_tokens;
 use super::{CliError, chat, json_lines, model};
 use crate::checkpoint::Checkpoint;
 use crate::domain::Rng;
-use crate::engine::{Calibration, Sequence};
+use crate::engine::{Calibration, RANDOM_TOKENS, Sequence};
 use crate::input;
 use crate::train::demo;
 
@@ -95,7 +95,7 @@ impl DataArgs {
         Ok(match (&self.tokens, &self.chat, self.text.as_slice()) {
             (Some(tokens), ..) => match tokens.strip_prefix("random:") {
                 Some(count) => {
-                    (Material::rows(random(number(count)?, self.seq_len, vocab)), "random tokens".to_owned())
+                    (Material::rows(random(number(count)?, self.seq_len, vocab)), RANDOM_TOKENS.to_owned())
                 }
                 None => (Material::rows(read_tokens(Path::new(tokens))?), tokens.clone()),
             },
@@ -246,7 +246,7 @@ impl DataArgs {
     /// # Errors
     /// Never for two tokens or more.
     pub fn only_random(len: usize, vocab: usize) -> Result<Calibration, CliError> {
-        Calibration::new(random(len, None, vocab), "random tokens", vocab).map_err(CliError::run)
+        Calibration::new(random(len, None, vocab), RANDOM_TOKENS, vocab).map_err(CliError::run)
     }
 
     /// Returns whether the tokens are random.

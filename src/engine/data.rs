@@ -41,6 +41,9 @@ impl Sequence {
     }
 }
 
+/// What a set of random tokens is called.
+pub const RANDOM_TOKENS: &str = "random tokens";
+
 /// A fixed set of sequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calibration {
@@ -50,7 +53,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Checks and takes sequences; `data` says what they are, such as `random tokens`.
+    /// Checks and takes sequences; `data` says what they are, such as [`RANDOM_TOKENS`].
     ///
     /// # Errors
     /// One sentence, where there is nothing to score, a mask has another length, or an id is outside the vocabulary.

@@ -27,7 +27,7 @@ pub use backend::{
     StepSpeed, Steps, Streamed, Training, TrainingText, Weights, WorkerAddress, describe_workers, open_random, stream,
 };
 pub use cancel::{Cancel, Generation};
-pub use data::{Calibration, Sequence};
+pub use data::{Calibration, RANDOM_TOKENS, Sequence};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use devices::{DeviceInfo, check_kernels, devices};
 pub use geometry::geometry;

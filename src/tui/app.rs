@@ -1,5 +1,6 @@
 //! The state of the dashboard: plain data, changed by `update` alone.
 
+mod doubts;
 mod known;
 mod message;
 mod numbers;
@@ -24,7 +25,7 @@ use crate::interop::Target;
 
 pub use known::{After, Engine, Indexers, Known, Results};
 pub use message::{Message, Tone};
-pub use overlay::{Overlay, Question};
+pub use overlay::{LongWork, Overlay, Question};
 pub use session::SessionState;
 
 /// The pair of layers looked at: `row` needs indices, `column` would lend them.

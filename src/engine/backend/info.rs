@@ -3,7 +3,7 @@
 use super::{BackendError, Capabilities, Capability, ModelInfo, Settings};
 use crate::checkpoint::{Checkpoint, Config, Family};
 use crate::domain::{Constraints, Pattern, PatternError, Subject, TopK};
-use crate::engine::Calibration;
+use crate::engine::{Calibration, RANDOM_TOKENS};
 
 impl ModelInfo {
     /// Describes a checkpoint with its calibration set, as this process runs it.
@@ -64,6 +64,11 @@ impl ModelInfo {
         self.context = calibration.longest();
         self.calibration = calibration.hash();
         calibration.data().clone_into(&mut self.data);
+    }
+
+    /// Returns whether the calibration set is of random tokens, whose losses say nothing about text.
+    pub fn is_random(&self) -> bool {
+        self.data == RANDOM_TOKENS
     }
 
     /// Returns how many units a query may select.

@@ -30,6 +30,15 @@ pub enum Question {
     KeepTrained,
 }
 
+/// Work that takes long, or may be in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongWork {
+    /// The search that is set up.
+    Search,
+    /// The training that is planned.
+    Training,
+}
+
 /// What lies over the screen; only one thing can.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Overlay {
@@ -60,6 +69,8 @@ pub enum Overlay {
     },
     /// The settings of a search.
     Search(Form),
+    /// Work that is started once Enter says so, and what speaks against it.
+    Confirm(LongWork, Vec<String>),
     /// Something to read.
     Text {
         /// Its heading.

@@ -180,6 +180,63 @@ fn the_slider_cuts_the_flip_order_at_any_retention() {
     assert_eq!(scene.app.found().unwrap().full_count(), 5);
 }
 
+/// A model of which an evaluation of the whole set takes so many seconds, on such data.
+fn slow(seconds: f64, change: impl Fn(&mut crate::engine::ModelInfo)) -> Scene {
+    let mut model = model(30, &[]);
+    change(&mut model);
+    let pattern = model.native;
+    let mut scene = Scene::ready(model, Scene::colours());
+    let mut evaluation = evaluation(pattern, 20);
+    (evaluation.seconds, evaluation.layer_forwards) = (seconds, 30.0);
+    scene.worker(Update::Evaluated(Box::new(evaluation)));
+    scene.posted.clear();
+    scene
+}
+
+#[test]
+fn long_work_is_started_only_once_its_estimate_was_accepted() {
+    // 7 of 30 layers by greedy: 29 + 28 + … + 7 = 414 evaluations.
+    for (screen, what) in [("4", "search"), ("7", "training")] {
+        let mut quick = slow(0.5, |_| {});
+        quick.type_keys(&format!("{screen}\n"));
+        assert_eq!(quick.posted.len(), 1, "{what}: {:?}", quick.posted);
+        let mut scene = slow(900.0, |_| {});
+        scene.type_keys(&format!("{screen}\n"));
+        let text = scene.text(80, 24);
+        assert!(scene.posted.is_empty() && text.contains(&format!("Start this {what}?")), "{text}");
+        assert!(text.contains("It may take up to ") && text.contains("Enter starts it"), "{text}");
+        scene.press(KeyCode::Esc);
+        assert!(scene.posted.is_empty() && scene.app.overlay == Overlay::None);
+        scene.type_keys("\n\n");
+        assert!(matches!(scene.posted[..], [Command::Search(_) | Command::Train(_)]), "{:?}", scene.posted);
+    }
+    // The form asks as well, and what was typed is kept.
+    let mut scene = slow(900.0, |_| {});
+    scene.type_keys("4c\n");
+    assert!(scene.text(80, 24).contains("Start this search?"));
+    scene.type_keys("\n");
+    assert_eq!(scene.posted.len(), 1);
+}
+
+#[test]
+fn random_tokens_and_no_eligible_targets_are_marked_and_asked_about() {
+    let mut scene = slow(0.5, |model| model.data = crate::engine::RANDOM_TOKENS.into());
+    for (width, height) in [(80, 24), (120, 40), (200, 60)] {
+        let text = scene.text(width, height);
+        assert!(text.contains("random tokens") && text.contains("≠ text"), "{text}");
+        assert!(!text.contains("● 20/20"), "no green mark: {text}");
+    }
+    assert!(scene.app.screens.log.messages().iter().any(|m| m.text.contains("random tokens")));
+    scene.type_keys("4\n");
+    let text = scene.text(80, 24);
+    assert!(scene.posted.is_empty() && text.contains("say nothing about text"), "{text}");
+    scene.type_keys("\n");
+    assert!(matches!(scene.posted[..], [Command::Search(_)]), "{:?}", scene.posted);
+    let mut scene = slow(0.5, |model| model.eligible = 0);
+    scene.type_keys("4\n");
+    assert!(scene.posted.is_empty() && scene.text(80, 24).contains("every pattern has the same loss"));
+}
+
 fn judged(delta: f64) -> Validation {
     let delta = Some(Delta::measured(delta, 0.0019, 11_270));
     Validation { loss: 2.6611, delta, sequences: 23, data: "demo text, validation".into() }

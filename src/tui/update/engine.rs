@@ -106,6 +106,12 @@ fn ready(app: &mut App, model: ModelInfo) -> Vec<Effect> {
     if misfit.is_some() || app.history.is_none() {
         app.begin(History::new(native, "opened"));
     }
+    if app.is_random() {
+        app.notify(
+            Tone::Warn,
+            "losses here are of random tokens and say nothing about text; start with --text FILE to measure on text",
+        );
+    }
     if app.is_short() {
         let k = app.topk().unwrap_or_default();
         app.say(Tone::Warn, format!("context ≤ {k}, the top-k: no pattern can differ"));

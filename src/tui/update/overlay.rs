@@ -9,7 +9,7 @@ use crate::domain::{Pattern, PatternSource, Sites, SpecError, Stages};
 use crate::engine::Command;
 use crate::tui::Problem;
 use crate::tui::action::{Action, Group, keys_text};
-use crate::tui::app::{App, Cursor, Engine, Overlay, Question, Tone};
+use crate::tui::app::{App, Cursor, Engine, LongWork, Overlay, Question, Tone};
 use crate::tui::format;
 use crate::tui::input::{Input, fuzzy};
 use crate::tui::msg::Effect;
@@ -236,7 +236,7 @@ pub fn edit(app: &mut App, key: KeyEvent) -> Vec<Effect> {
             _ => {}
         },
         Overlay::Text { .. } => app.overlay = Overlay::None,
-        Overlay::None | Overlay::Export => {}
+        Overlay::None | Overlay::Export | Overlay::Confirm(..) => {}
     }
     Vec::new()
 }
@@ -302,6 +302,8 @@ pub fn accept(app: &mut App) -> Vec<Effect> {
             None => Vec::new(),
         },
         Overlay::Search(form) => search::update::begin(app, form),
+        Overlay::Confirm(LongWork::Search, _) => search::update::start(app, app.screens.search.form.clone()),
+        Overlay::Confirm(LongWork::Training, _) => train::update::start(app),
         Overlay::Prompt(question, input) => match verdict(app, question, input.text()) {
             Ok(Answer::Pattern(pattern, change)) => edit::apply(app, pattern, change),
             Ok(Answer::File { source, native, sites }) => vec![Effect::ReadPattern { source, native, sites }],

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 
 use super::{Window, clear, frame, wrapped, write, write_right};
 use crate::tui::action::{keys_text, shown};
-use crate::tui::app::{App, Overlay, Question};
+use crate::tui::app::{App, LongWork, Overlay, Question};
 use crate::tui::format;
 use crate::tui::input::Input;
 use crate::tui::keys;
@@ -28,6 +28,10 @@ pub fn draw(app: &App, screen: Rect, buf: &mut Buffer) -> Option<(u16, u16)> {
         Overlay::Prompt(question, input) => Some(prompt(app, screen, *question, input, buf)),
         Overlay::Sessions { query, paths, chosen } => Some(sessions(app, screen, query, paths, *chosen, buf)),
         Overlay::Search(form) => search(app, screen, form, buf),
+        Overlay::Confirm(work, doubts) => {
+            confirm(app, screen, *work, doubts, buf);
+            None
+        }
         Overlay::Text { title, body, scroll } => {
             text(app, screen, title, body, *scroll, buf);
             None
@@ -155,6 +159,18 @@ fn search(app: &App, screen: Rect, settings: &Form, buf: &mut Buffer) -> Option<
     let doc = format::fit(settings.field.doc(), inner.width as usize);
     write(buf, foot, 0, &[(doc, app.theme.role(Role::Dim))]);
     cursor
+}
+
+fn confirm(app: &App, screen: Rect, work: LongWork, doubts: &[String], buf: &mut Buffer) {
+    let what = if work == LongWork::Search { "search" } else { "training" };
+    let width = screen.width.saturating_sub(4).min(76);
+    let rows: Vec<String> = doubts.iter().flat_map(|d| wrapped(d, width.saturating_sub(4).max(1) as usize)).collect();
+    let inner = open(app, screen, width, rows.len() as u16 + 4, &format!("Start this {what}?"), buf);
+    for (row, line) in rows.iter().enumerate().take(inner.height.saturating_sub(1) as usize) {
+        write(buf, inner, row as u16, &[(line.clone(), app.theme.role(Role::Warn))]);
+    }
+    let foot = inner.height.saturating_sub(1);
+    write(buf, inner, foot, &[("Enter starts it   Esc does not".into(), app.theme.role(Role::Text))]);
 }
 
 fn sessions(app: &App, screen: Rect, query: &Input, paths: &[PathBuf], chosen: usize, buf: &mut Buffer) -> (u16, u16) {

@@ -116,11 +116,15 @@ fn loss(app: &App, width: usize) -> Vec<Line> {
     };
     let style = theme.role(fresh.role());
     let mark = match fresh {
+        // No green dot where the number says nothing.
+        Fresh::Measured | Fresh::Growing if app.is_random() => {
+            format!("≠ text: {}/{} random", e.sequences.0, e.sequences.1)
+        }
         Fresh::Measured | Fresh::Growing => format!("● {}/{} sequences", e.sequences.0, e.sequences.1),
         other => other.mark().to_owned(),
     };
     let unit = if width >= NARROW { " nats" } else { "" };
-    let mark_role = if fresh == Fresh::Growing { Role::Warn } else { fresh.mark_role() };
+    let mark_role = if fresh == Fresh::Growing || app.is_random() { Role::Warn } else { fresh.mark_role() };
     let first =
         vec![label(app, "loss"), (format!("{:>7}{unit} ", format::loss(e.loss)), style), (mark, theme.role(mark_role))];
     let Some(delta) = e.delta else {

@@ -78,6 +78,9 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     if app.indexers == Indexers::Trained && matches!(app.screen, Screen::Overlap | Screen::Train) {
         text.push_str(" │ trained");
     }
+    if app.is_random() {
+        text.push_str(" │ random tokens");
+    }
     if !layout.hidden.is_empty() {
         let _ = write!(text, " │ {} hidden", layout.hidden.len());
     }
@@ -271,7 +274,10 @@ pub fn brief(app: &App, area: Rect, buf: &mut Buffer) {
     let (fresh, evaluation) = loss(app);
     let delta = evaluation.and_then(|e| e.delta).map_or_else(
         || "Δ –".to_owned(),
-        |d| format!("Δ {} {} {}", format::delta(d.value), format::spread(d.spread(), theme.ascii), fresh.mark()),
+        |d| {
+            let mark = if app.is_random() { "≠ text: random tokens" } else { fresh.mark() };
+            format!("Δ {} {} {mark}", format::delta(d.value), format::spread(d.spread(), theme.ascii))
+        },
     );
     let letters: Vec<char> = pattern.to_string().chars().collect();
     let rows = area.height.saturating_sub(1) as usize;

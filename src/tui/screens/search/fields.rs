@@ -3,6 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::update::evaluations;
 use super::{Field, Form};
 use crate::domain::{Constraints, Goal};
 use crate::tui::app::App;
@@ -65,20 +66,12 @@ fn verdict(app: &App, form: &Form, constraints: Constraints) -> Result<String, S
         Goal::Keep(full) => format!("{start} → {} of {layers} Full", full.min(start)),
         Goal::MaxDelta(most) => format!("{start} of {layers} Full → as few as Δloss ≤ {most} allows"),
     };
-    let full = match settings.goal {
-        Goal::Keep(full) => full,
-        Goal::MaxDelta(_) => 1,
-    };
-    let flips = start.saturating_sub(full);
-    // Layer 0 is never a candidate; each step has one candidate fewer.
-    let evaluations: usize = (0..flips).map(|step| start.saturating_sub(1 + step)).sum();
-    let pace = app.known.results.values().filter_map(|r| r.evaluation.as_ref()).find(|e| e.layer_forwards > 0.0);
-    let hours = pace.map_or_else(String::new, |e| {
-        let each = e.seconds / e.layer_forwards * layers as f64;
-        format!(", about {} at the pace of the last evaluation", format::clock(each * evaluations as f64))
+    let greedy = evaluations(&settings, constraints).map_or_else(String::new, |evaluations| {
+        let hours = app.pace().map_or_else(String::new, |each| {
+            format!(", about {} at the pace of the last evaluation", format::clock(each * evaluations as f64))
+        });
+        let most = if matches!(settings.goal, Goal::MaxDelta(_)) { "at most " } else { "" };
+        format!(" The paper's greedy would need {most}{evaluations} evaluations of {layers} layers{hours}.")
     });
-    let most = if matches!(settings.goal, Goal::MaxDelta(_)) { "at most " } else { "" };
-    Ok(format!(
-        "{shipped}{goal}. The paper's greedy would need {most}{evaluations} evaluations of {layers} layers{hours}."
-    ))
+    Ok(format!("{shipped}{goal}.{greedy}"))
 }

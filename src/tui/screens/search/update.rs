@@ -1,9 +1,9 @@
 //! What is done on the Search screen, and what the worker tells of the search.
 
 use super::Form;
-use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Validation};
+use crate::domain::{Constraints, Goal, Pattern, SearchProgress, SearchSettings, SearchState, Validation};
 use crate::engine::Command;
-use crate::tui::app::{App, Engine, Overlay, Tone};
+use crate::tui::app::{App, Engine, LongWork, Overlay, Tone};
 use crate::tui::format;
 use crate::tui::msg::Effect;
 use crate::tui::update::edit;
@@ -21,8 +21,37 @@ pub fn enter(app: &mut App) -> Vec<Effect> {
     if app.screens.search.progress.is_some() { apply(app) } else { begin(app, app.screens.search.form.clone()) }
 }
 
-/// Starts a search with the settings that were typed, or says what is wrong with them.
+/// Starts a search with the settings that were typed, asks first where something speaks against it, or says what is wrong
+/// with them.
 pub fn begin(app: &mut App, form: Form) -> Vec<Effect> {
+    let settings = app.constraints().and_then(|c| Some((form.settings(c.len()).ok()?, c)));
+    let seconds = settings.as_ref().and_then(|(settings, c)| Some(evaluations(settings, *c)? as f64 * app.pace()?));
+    let doubts = app.doubts(seconds);
+    // Settings that are wrong are refused before anything is asked.
+    if settings.is_none() || doubts.is_empty() {
+        return start(app, form);
+    }
+    app.screens.search.form = form;
+    app.overlay = Overlay::Confirm(LongWork::Search, doubts);
+    Vec::new()
+}
+
+/// Returns how many evaluations the paper's greedy needs, which its faster relatives stay below; `None` for strategies
+/// that do not flip layer after layer.
+pub fn evaluations(settings: &SearchSettings, constraints: Constraints) -> Option<usize> {
+    let reference = constraints.reference().ok()?;
+    let start = reference.full_count() - settings.lock_shared.iter().filter(|&l| reference.is_full(l)).count();
+    let full = match settings.goal {
+        Goal::Keep(full) => full,
+        Goal::MaxDelta(_) => 1,
+    };
+    // Layer 0 is never a candidate; each step has one candidate fewer.
+    let all = (0..start.saturating_sub(full)).map(|step| start.saturating_sub(1 + step)).sum();
+    settings.method.strategy.has_order().then_some(all)
+}
+
+/// Starts a search with the settings that were typed, or says what is wrong with them.
+pub fn start(app: &mut App, form: Form) -> Vec<Effect> {
     let Some(layers) = app.pattern().map(Pattern::len) else { return Vec::new() };
     match form.settings(layers) {
         Ok(settings) => {

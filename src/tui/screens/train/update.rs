@@ -6,7 +6,7 @@ use super::{Leaving, State, TrainingPlan};
 use crate::domain::{Evaluation, LeftTraining, SearchState, Subject, TrainingProgress, TrainingSettings};
 use crate::engine::{Command, Coverage};
 use crate::session::sidecar_path;
-use crate::tui::app::{After, App, Engine, Indexers, Question, Results, Tone};
+use crate::tui::app::{After, App, Engine, Indexers, LongWork, Overlay, Question, Results, Tone};
 use crate::tui::format;
 use crate::tui::msg::Effect;
 use crate::tui::update::edit;
@@ -47,9 +47,8 @@ pub fn keep(path: PathBuf) -> Vec<Effect> {
     vec![Effect::Send(Command::KeepTrained(path))]
 }
 
-/// Trains the indexers of this pattern's Full layers.
+/// Trains the indexers of this pattern's Full layers; asks first where something speaks against it.
 pub fn begin(app: &mut App) -> Vec<Effect> {
-    let Some(pattern) = app.pattern() else { return Vec::new() };
     if let Some(left) = app.screens.train.left.filter(|_| !app.screens.train.replacing) {
         app.screens.train.replacing = true;
         let what = match app.left_training() {
@@ -59,6 +58,28 @@ pub fn begin(app: &mut App) -> Vec<Effect> {
         app.say(Tone::Warn, format!("{what}, Enter again gives them up"));
         return Vec::new();
     }
+    let doubts = app.doubts(estimate(app));
+    if doubts.is_empty() {
+        return start(app);
+    }
+    app.overlay = Overlay::Confirm(LongWork::Training, doubts);
+    Vec::new()
+}
+
+/// Forwards of a sequence that a step costs at most: the model's own, the indexers', and the way back.
+const FORWARDS: f64 = 4.0;
+
+/// Returns the seconds that the planned training takes at most, at the pace of an evaluation.
+fn estimate(app: &App) -> Option<f64> {
+    let model = app.model.as_ref()?;
+    let plan = app.screens.train.plan;
+    let sequence = app.pace()? / model.targets.max(1) as f64 * model.context as f64;
+    Some((plan.steps + plan.sparse_steps) as f64 * FORWARDS * sequence)
+}
+
+/// Starts the planned training.
+pub fn start(app: &mut App) -> Vec<Effect> {
+    let Some(pattern) = app.pattern() else { return Vec::new() };
     let TrainingPlan { steps, sparse_steps, lr, targets } = app.screens.train.plan;
     let settings = TrainingSettings { pattern, targets, steps, sparse_steps, lr };
     wait_for(app, settings, 0);
