@@ -130,7 +130,7 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
 pub fn quit(app: &mut App) -> Vec<Effect> {
     if app.session.unsaved && !app.quitting {
         app.quitting = true;
-        app.say(Tone::Warn, "changes are not saved: 'w' saves them, 'q' again quits (an autosave is kept)");
+        app.say(Tone::Warn, "changes are not saved: 'w' saves them, the same key again quits (an autosave is kept)");
         return Vec::new();
     }
     train::update::leave(app)
@@ -141,10 +141,11 @@ pub fn interrupt(app: &mut App) -> Vec<Effect> {
     if (app.is_busy() || app.is_searching() || app.is_training()) && !app.quitting {
         app.quitting = true;
         app.due = None;
-        app.say(Tone::Warn, "stopped; Ctrl-C again quits");
+        let unsaved = if app.session.unsaved { " (changes are not saved; an autosave is kept)" } else { "" };
+        app.say(Tone::Warn, format!("stopped; Ctrl-C again quits{unsaved}"));
         let search = app.is_searching().then_some(Effect::Send(Command::StopSearch));
         let training = app.is_training().then_some(Effect::Send(Command::StopTraining));
         return search.into_iter().chain(training).chain([Effect::Send(Command::Stop)]).collect();
     }
-    train::update::leave(app)
+    quit(app)
 }

@@ -356,6 +356,22 @@ fn a_first_ctrl_c_stops_the_job_and_a_second_quits() {
 }
 
 #[test]
+fn ctrl_c_asks_as_q_does_where_changes_are_not_saved() {
+    for key in ["q", "^C"] {
+        let mut scene = scene();
+        scene.type_keys("/5\n ");
+        scene.wait(100);
+        scene.settle(scene.pattern());
+        scene.wait(5000);
+        scene.asked.clear();
+        scene.type_keys(key);
+        assert!(scene.asked.is_empty() && scene.app.message.text.contains("changes are not saved"), "{key}");
+        scene.type_keys(key);
+        assert_eq!(scene.asked, [Effect::Quit], "{key}");
+    }
+}
+
+#[test]
 fn help_and_palette_run_what_is_chosen() {
     let mut scene = scene();
     scene.type_keys("/5\n?switch the layer\n");

@@ -165,10 +165,18 @@ fn the_slider_cuts_the_flip_order_at_any_retention() {
     assert_eq!(scene.app.message.text, "there is no flip order to cut yet");
     told(&mut scene, 7, SearchState::Done);
     assert_eq!(scene.app.found().unwrap().full_count(), 5);
-    scene.press(KeyCode::Left);
+    scene.press(KeyCode::Right);
     assert_eq!(scene.app.found().unwrap().full_count(), 5, "the flips end there");
-    scene.press(KeyCode::Right);
-    scene.press(KeyCode::Right);
+    // The key moves the marker to its own side of the plot, on which Full layers grow to the left.
+    let marker = |scene: &mut Scene| {
+        let text = scene.text(100, 30);
+        let line = text.lines().find(|line| line.contains('◆')).unwrap_or_else(|| panic!("{text}")).to_owned();
+        line.chars().position(|c| c == '◆').unwrap()
+    };
+    let end = marker(&mut scene);
+    scene.press(KeyCode::Left);
+    assert!(marker(&mut scene) < end);
+    scene.press(KeyCode::Left);
     let record = progress(12, 7, Goal::Keep(3)).record;
     assert_eq!(scene.app.found(), record.cut(7));
     let text = scene.text(100, 30);

@@ -10,8 +10,8 @@ actions! { ACTIONS:
     "search-enter" ["Enter"] "Start the search, or apply what it found" 1 search_enter, cannot_search => update::enter;
     "pause-search" ["Space"] "Pause the search, or let it go on" 2 pause_search, cannot_pause_search => update::pause;
     "search-settings" ["c"] "Change the settings and start a new search" 4 |_| "settings".into(), no_pattern => update::settings;
-    "cut-fewer" ["Left" "h"] "Cut the flip order at one Full layer fewer" 3 |_| "cut".into(), cannot_cut => |app| update::slide(app, -1);
-    "cut-more" ["Right" "l"] "Cut the flip order at one Full layer more" 0 |_| "cut".into(), cannot_cut => |app| update::slide(app, 1);
+    "cut-fewer" ["Right" "l"] "Cut the flip order at one Full layer fewer" 3 |_| "cut".into(), cannot_cut => |app| update::slide(app, -1);
+    "cut-more" ["Left" "h"] "Cut the flip order at one Full layer more" 0 |_| "cut".into(), cannot_cut => |app| update::slide(app, 1);
     "cut-result" ["0"] "Take the search's own result, not a cut" 0 |_| "own result".into(), cannot_cut => update::uncut;
 }
 
