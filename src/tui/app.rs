@@ -68,6 +68,8 @@ pub struct App {
     pub progress: Option<Progress>,
     /// When the current pattern is to be posted.
     pub due: Option<Duration>,
+    /// Whether the worker was asked for a measurement since it was idle.
+    pub awaited: bool,
     /// The pair looked at.
     pub cursor: Cursor,
     /// Which screen is shown.
@@ -116,6 +118,7 @@ impl App {
             indexers: Indexers::default(),
             progress: None,
             due: None,
+            awaited: false,
             cursor: Cursor::default(),
             screen: Screen::default(),
             screens: States::default(),
@@ -266,7 +269,7 @@ impl App {
 
     /// Returns when something is to be done although nothing happens.
     pub fn deadline(&self) -> Option<Duration> {
-        let spin = (self.progress.is_some() || self.is_searching() || self.engine == Engine::Loading)
+        let spin = (self.progress.is_some() || self.awaited || self.is_searching() || self.engine == Engine::Loading)
             .then(|| self.now + Duration::from_millis(125));
         self.due.into_iter().chain(self.session.autosave).chain(spin).min()
     }

@@ -66,6 +66,12 @@ pub fn clock(seconds: f64) -> String {
     }
 }
 
+/// Returns seconds left as a range such as `1:02–1:47:44`; both ends at once where they read the same.
+pub fn range((low, high): (f64, f64)) -> String {
+    let (low, high) = (clock(low), clock(high));
+    if low == high { high } else { format!("{low}–{high}") }
+}
+
 /// Returns a rate such as `11.8k tok/s` or `71 tok/s`.
 pub fn rate(per_second: f64) -> String {
     match per_second {
@@ -116,6 +122,7 @@ mod tests {
         assert_eq!(short_spread(Spread::Blocks(0.0007), true), "(+/-0.0007)");
         assert_eq!([7, 8192, 1_234_567].map(count), ["7", "8 192", "1 234 567"]);
         assert_eq!([3.6, 75.0, 3723.0].map(clock), ["0:04", "1:15", "1:02:03"]);
+        assert_eq!([(62.0, 6464.0), (3.6, 4.4)].map(range), ["1:02–1:47:44", "0:04"]);
         assert_eq!([11_800.0, 71.0, 250_000.0].map(rate), ["11.8k tok/s", "71.0 tok/s", "250k tok/s"]);
         assert_eq!([0.085, 2.1, 120.0].map(took), ["85 ms", "2.1 s", "2:00"]);
         assert_eq!((fit("abcdef", 4), fit("abc", 4), fit("abc", 0)), ("abc…".into(), "abc".into(), String::new()));

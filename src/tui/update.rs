@@ -26,10 +26,27 @@ pub fn start(app: &App) -> Vec<Effect> {
 /// Takes in what happened; returns what is to be done outside, in order.
 pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
     let effects = take_in(app, msg);
+    app.awaited |= effects.iter().any(is_measurement);
     if app.screen == Screen::Engines {
         app.simulate();
     }
     effects
+}
+
+/// Returns whether an effect asks the worker for something that ends with the worker being idle.
+fn is_measurement(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Send(
+            Command::Record
+                | Command::Evaluate(_)
+                | Command::EvaluateTrained(_)
+                | Command::Measure(_)
+                | Command::Profile(_)
+                | Command::Affinity(_)
+                | Command::Validate(_)
+        )
+    )
 }
 
 fn take_in(app: &mut App, msg: Msg) -> Vec<Effect> {

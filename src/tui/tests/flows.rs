@@ -25,7 +25,8 @@ fn a_loaded_model_is_recorded_and_measured() {
     assert!(scene.text(80, 24).contains("loading demo"));
     scene.worker(Update::Ready(Box::new(model(12, &[]))));
     assert_eq!(scene.posted, [Command::Record, Command::Evaluate(p("FFFFFFFFFFFF"))]);
-    assert!(scene.text(80, 24).contains("recording the index sets"));
+    let text = scene.text(80, 24);
+    assert!(text.contains("recording the index sets") && text.contains("⠋ measuring"), "{text}");
     scene.worker(Update::Recorded(trace(p("FFFFFFFFFFFF"))));
     assert_eq!(scene.app.matrices.len(), 2);
 }

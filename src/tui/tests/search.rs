@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::KeyCode;
 
-use super::scene::{Scene, model, opened};
+use super::scene::{Scene, evaluation, model, opened};
 use super::snapshot::dump;
 use crate::domain::*;
 use crate::engine::scripted::Fake;
@@ -186,6 +186,25 @@ fn the_slider_cuts_the_flip_order_at_any_retention() {
     assert!(scene.app.history.as_ref().unwrap().nodes().last().unwrap().change.ends_with("cut at 7 Full"));
     scene.type_keys("0");
     assert_eq!(scene.app.found().unwrap().full_count(), 5);
+}
+
+#[test]
+fn the_time_left_is_a_range_and_progress_never_goes_back() {
+    let mut scene = ready();
+    let mut running = progress(12, 0, Goal::Keep(3));
+    running.record.state = SearchState::Running;
+    running.eta = Some((62.0, 6464.0));
+    scene.worker(Update::Search(Box::new(running.clone())));
+    let text = scene.text(120, 40);
+    assert!(text.contains("search 0/9 1:02–1:47:44") && text.contains("eta 1:02–1:47:44"), "{text}");
+    let percent = |text: &str| text.lines().find(|l| l.contains("progress")).unwrap().split('%').next().unwrap().to_owned();
+    let before = percent(&text);
+    let shown = before.rsplit(' ').nth(1).map(str::to_owned);
+    assert_eq!(shown.as_deref(), Some("6"), "{before}");
+    running.record.state = SearchState::Paused;
+    scene.worker(Update::Search(Box::new(running)));
+    let after = percent(&scene.text(120, 40));
+    assert_eq!(after.rsplit(' ').nth(1).map(str::to_owned), shown, "{after}");
 }
 
 /// A model of which an evaluation of the whole set takes so many seconds, on such data.

@@ -63,10 +63,12 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
         }
         Update::Memory(free, total) => app.memory = Some((free, total)),
         Update::Idle => {
+            app.awaited = false;
             app.progress = None;
             app.known.partial = None;
         }
         Update::Crashed(why) => {
+            app.awaited = false;
             search::ended(app);
             train::ended(app);
             app.progress = None;
@@ -82,6 +84,7 @@ pub fn update(app: &mut App, update: Update) -> Vec<Effect> {
 pub fn disconnected(app: &mut App) -> Vec<Effect> {
     if matches!(app.engine, Engine::Loading | Engine::Ready) {
         app.engine = Engine::Failed("the engine has ended".into());
+        app.awaited = false;
         app.progress = None;
         search::ended(app);
         train::ended(app);

@@ -120,6 +120,7 @@ fn running(app: &App, long: bool) -> String {
         (Engine::Absent, None) => "no model".to_owned(),
         (Engine::Failed(_), None) => "✗ no engine".to_owned(),
         (Engine::Ready, None) if app.due.is_some() => "…".to_owned(),
+        (Engine::Ready, None) if app.awaited => format!("{} measuring", spinner(app)),
         (Engine::Ready, None) => "● ready".to_owned(),
     };
     format!("{kept}{state} ")
@@ -129,7 +130,7 @@ fn running(app: &App, long: bool) -> String {
 fn searching(app: &App) -> String {
     let progress = app.screens.search.progress.as_ref();
     let steps = progress.map_or_else(String::new, |p| format!(" {}/{}", p.steps.0, p.steps.1));
-    let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |(_, s)| format!(" {}", format::clock(s)));
+    let eta = progress.and_then(|p| p.eta).map_or_else(String::new, |eta| format!(" {}", format::range(eta)));
     format!("{} search{steps}{eta}", spinner(app))
 }
 

@@ -114,18 +114,14 @@ fn lines(app: &App, progress: &SearchProgress, width: usize) -> Vec<Line> {
         let _ = write!(step, ", {measured} of {asked} measurements in this one");
     }
     lines.push(vec![label(app, "step"), (step, text)]);
-    // The first step is the longest: it knows nothing yet.
+    // The first step is the longest: it knows nothing yet. What was measured of it stays when the search pauses.
     let within = if done == 0 { measured as f64 / asked.max(1) as f64 } else { 0.0 };
     let share = match record.state {
         SearchState::Done => 1.0,
-        SearchState::Running => ((done as f64 + within) / all.max(1) as f64).min(1.0),
-        _ => done as f64 / all.max(1) as f64,
+        _ => ((done as f64 + within) / all.max(1) as f64).min(1.0),
     };
-    let eta = match progress.eta.filter(|_| record.state == SearchState::Running) {
-        Some((low, high)) if format::clock(low) == format::clock(high) => format!(" eta {}", format::clock(high)),
-        Some((low, high)) => format!(" eta {} to {}", format::clock(low), format::clock(high)),
-        None => String::new(),
-    };
+    let eta = progress.eta.filter(|_| record.state == SearchState::Running);
+    let eta = eta.map_or_else(String::new, |eta| format!(" eta {}", format::range(eta)));
     let tail = format!(" {}{eta}", format::percent(share));
     let mut bar = vec![label(app, "progress")];
     bar.extend(bars::meter(share, width.saturating_sub(9 + tail.chars().count()).min(80), theme));
