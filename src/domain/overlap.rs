@@ -71,7 +71,8 @@ impl OverlapMatrix {
     }
 
     fn index(&self, row: usize, column: usize) -> Option<usize> {
-        (row < self.layers && column < self.layers).then_some(row * self.layers + column)
+        // Without a query that counts there is nothing to tell, not full overlap.
+        (row < self.layers && column < self.layers && self.counted > 0).then_some(row * self.layers + column)
     }
 }
 

@@ -19,7 +19,7 @@ use super::screens::{Screen, States};
 use super::theme::Theme;
 use super::update::Click;
 use crate::analysis::OverlapMatrix;
-use crate::domain::{Constraints, Pattern, Site, Sites, Trace};
+use crate::domain::{Constraints, Pattern, Site, Sites, Speed, Trace};
 use crate::engine::{Capability, Job, ModelInfo, Progress};
 use crate::interop::Target;
 
@@ -193,6 +193,11 @@ impl App {
     /// Returns what everything is compared with.
     pub fn reference(&self) -> Option<Pattern> {
         self.model.as_ref().map(|m| m.reference).or_else(|| self.constraints()?.reference().ok())
+    }
+
+    /// Returns how much faster than the reference a pattern ran: exactly 1 for the reference itself, whatever noise says.
+    pub fn faster(&self, speed: &Speed) -> f64 {
+        if self.reference() == Some(speed.pattern) { 1.0 } else { speed.ratio.median }
     }
 
     /// Returns the name of the reference pattern.

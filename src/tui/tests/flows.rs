@@ -4,7 +4,7 @@ use ratatui::crossterm::event::KeyCode;
 
 use super::engines::target;
 use super::scene::{Scene, coverage, evaluation, model, opened, speeds, trace};
-use crate::domain::{Pattern, PatternSource};
+use crate::domain::{Delta, Pattern, PatternSource};
 use crate::engine::{Command, Failure, Job, ModelInfo, Progress, Update};
 use crate::tui::Problem;
 use crate::tui::app::{App, Engine, Overlay, Tone};
@@ -315,6 +315,43 @@ fn other_contexts_are_predicted_once_shorter_ones_are_timed() {
 }
 
 #[test]
+fn the_reference_is_not_timed_against_itself_and_sessions_do_not_know_where() {
+    let mut scene = scene();
+    let mut speeds = speeds(scene.pattern());
+    speeds.iter_mut().for_each(|s| s.ratio.median = 1.01);
+    scene.worker(Update::Measured(speeds));
+    let text = scene.text(120, 40);
+    assert!(text.contains("prefill reference") && text.contains("decode  reference"), "{text}");
+    assert!(!text.contains("1.01×"), "{text}");
+    scene.type_keys("3");
+    assert!(!scene.text(120, 40).contains("1.01×"), "{}", scene.text(120, 40));
+    let work = scene.app.work().unwrap();
+    let app = App::new("s.toml".into(), Scene::colours(), Engine::Absent, None, Some(&work));
+    let mut alone = Scene { app, posted: Vec::new(), asked: Vec::new() };
+    let text = alone.text(200, 60);
+    assert!(text.contains("reference ops, from a file, do not predict") && !text.contains("here"), "{text}");
+}
+
+#[test]
+fn what_is_not_known_says_why_and_is_never_full_overlap() {
+    let mut scene = scene();
+    let pattern = scene.pattern();
+    let mut one = evaluation(pattern, 20);
+    let delta = one.delta.unwrap();
+    one.delta = Some(Delta { se: None, se_blocks: None, ..delta });
+    scene.worker(Update::Evaluated(Box::new(one)));
+    let text = scene.text(120, 40);
+    assert!(text.contains("too few for ±"), "{text}");
+    // A recording none of whose queries sees more than k keys.
+    let mut short = (*trace(pattern)).clone();
+    short.queries.iter_mut().enumerate().for_each(|(i, q)| q.position = i as u32 % 12);
+    scene.worker(Update::Recorded(std::sync::Arc::new(short)));
+    assert_eq!(scene.app.similarity(5, 4), None);
+    let text = scene.text(120, 40);
+    assert!(text.contains("overlap –") && text.contains("0 queries") && text.contains("╱╱╱"), "{text}");
+}
+
+#[test]
 fn an_oracle_is_said_to_save_no_time() {
     let mut oracle = model(12, &[]);
     oracle.index = crate::domain::IndexSource::Oracle;
@@ -412,7 +449,8 @@ fn notices_of_consequence_stay_until_answered_and_are_in_the_log() {
     assert!(shown(&mut scene));
     assert!(scene.app.screens.log.messages().iter().any(|m| m.text == notice));
     // At every size it is there, whole where there is room.
-    assert!(scene.text(28, 6).contains("never saved") && scene.text(80, 24).contains("'o' opens it · Esc"));
+    assert!(scene.text(28, 6).contains("▲ work that was never"), "{}", scene.text(28, 6));
+    assert!(scene.text(80, 24).contains("autosave-2.toml") && scene.text(80, 24).contains("· Esc"));
     scene.press(KeyCode::Esc);
     assert!(!shown(&mut scene));
     // Opening the file answers it as well.

@@ -355,7 +355,7 @@ pub fn compare(app: &mut App) -> Vec<Effect> {
             || "not measured".to_owned(),
             |d| format!("{} {}", format::delta(d.value), format::spread(d.spread(), app.theme.ascii)),
         );
-        let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", s.ratio.median));
+        let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", app.faster(s)));
         let full = pattern.full_count();
         format!("{full:>3} Full   Δloss {delta:<20}  prefill {}", speed.unwrap_or_else(|| "not measured".into()))
     };

@@ -72,7 +72,7 @@ pub fn history(app: &App, area: Rect, buf: &mut Buffer) {
         let delta =
             results.and_then(|r| r.evaluation.as_ref()?.delta).map_or_else(|| "–".into(), |d| format::delta(d.value));
         let speed =
-            results.and_then(|r| r.speed.first()).map_or_else(String::new, |s| format!("{:.2}×", s.ratio.median));
+            results.and_then(|r| r.speed.first()).map_or_else(String::new, |s| format!("{:.2}×", app.faster(s)));
         let numbers = format!("{:>3}F {delta:>8} {speed:>6}", node.pattern.full_count());
         let room = (inner.width as usize).saturating_sub(numbers.chars().count() + 7);
         let short = node.change.replace("Full → Shared", "F→S").replace("Shared → Full", "S→F");

@@ -60,7 +60,8 @@ impl Scale {
         if low > high {
             return None;
         }
-        let air = if high > low { (high - low) * 0.06 } else { low.abs().max(1e-3) * 0.1 };
+        // One value alone is shown against a tenth of itself, or a hundredth, not against noise.
+        let air = if high > low { (high - low) * 0.06 } else { (low.abs() * 0.1).max(0.01) };
         Some(Self { low: low - air, high: high + air, cells: cells.max(1) })
     }
 
@@ -220,6 +221,8 @@ mod tests {
         assert_eq!((scale.cell(1.0) > 0, scale.cell(1.37) < 59, scale.cell(99.0)), (true, true, 59));
         let one = Scale::of([2.0, 2.0].into_iter(), 10).unwrap();
         assert!(one.low < 2.0 && one.high > 2.0);
+        let zero = Scale::of([0.0].into_iter(), 10).unwrap();
+        assert_eq!((zero.low, zero.high), (-0.01, 0.01), "a lone zero is not magnified");
         assert!(Scale::of([f64::NAN].into_iter(), 10).is_none());
     }
 }

@@ -73,13 +73,14 @@ fn lines(app: &App, width: usize, framed: bool) -> Vec<Line> {
         bars::legend(speed.share, app.theme, stale).into_iter().for_each(|p| add_if_fits(&mut legend, p, width));
         lines.push(legend);
         // Whatever runs here is no serving engine, and the ops say how far from one it is.
-        let device = app.model.as_ref().map_or("here", |m| m.device.as_str());
         let texts = if app.model.as_ref().is_some_and(|m| m.index == IndexSource::Oracle) {
             ["the oracle selects by full attention: sharing its indices saves no time", "oracle indices save no time"]
                 .map(str::to_owned)
         } else {
+            // Without its model, a session does not know where it was timed.
+            let on = app.model.as_ref().map_or_else(|| ", from a file,".to_owned(), |m| format!(" on {}", m.device));
             [
-                format!("{} ops on {device} do not predict serving speed", speed.ops),
+                format!("{} ops{on} do not predict serving speed", speed.ops),
                 format!("{} ops: not serving speed", speed.ops),
             ]
         };
@@ -139,6 +140,8 @@ fn loss(app: &App, width: usize) -> Vec<Line> {
     add_if_fits(&mut second, (against, theme.role(Role::Dim)), width);
     let n = format::count(delta.n);
     let of = match delta.clusters {
+        // Why there is no error, where there is none.
+        _ if delta.spread().value().is_none() => "too few for ±".to_owned(),
         0 => format!("{} blocks", e.blocks),
         1 => "1 cluster".to_owned(),
         clusters => format!("{clusters} clusters"),
@@ -176,7 +179,13 @@ fn ratio(app: &App, speed: &Speed, fresh: Fresh, width: usize) -> Line {
     let tokens = if speed.phase == "decode" { 1.0 } else { speed.context as f64 };
     let dash = if theme.ascii { "-" } else { "–" };
     let interval = speed.ratio.interval.map_or_else(String::new, |(low, high)| format!("{low:.2}{dash}{high:.2} "));
-    let ratio = format!("{:.2}× {interval}", speed.ratio.median);
+    // The reference is not faster than itself; its interval is the noise of the timing.
+    let is_reference = app.reference() == Some(speed.pattern);
+    let ratio = match (is_reference, app.pattern() == Some(speed.pattern)) {
+        (true, true) => "reference ".to_owned(),
+        (true, false) => format!("{:.2}× ", app.faster(speed)),
+        (false, _) => format!("{:.2}× {interval}", speed.ratio.median),
+    };
     let rate = format::rate(tokens / speed.seconds.median.max(1e-9));
     let mark = match fresh {
         Fresh::Measured if width >= 44 => {
@@ -237,7 +246,7 @@ fn pinned(app: &App) -> Option<Line> {
     let pinned = app.pinned?;
     let results = app.results_of(pinned);
     let delta = results.and_then(|r| r.evaluation.as_ref()?.delta).map(|d| format::delta(d.value));
-    let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", s.ratio.median));
+    let speed = results.and_then(|r| r.speed.first()).map(|s| format!("{:.2}×", app.faster(s)));
     let text = format!(
         "{}/{} Full  Δ {}  {}",
         pinned.full_count(),

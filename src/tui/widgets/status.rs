@@ -302,7 +302,7 @@ pub fn brief(app: &App, area: Rect, buf: &mut Buffer) {
     let kept = format!("{}/{} Full", pattern.full_count(), pattern.len());
     let speed = crate::tui::shown::speed(app);
     let ratio =
-        speed.1.first().map_or_else(String::new, |s| format!("{} {:.2}× {}", s.phase, s.ratio.median, speed.0.mark()));
+        speed.1.first().map_or_else(String::new, |s| format!("{} {:.2}× {}", s.phase, app.faster(s), speed.0.mark()));
     let numbers =
         [delta, kept, ratio, format!("{} {}", app.label(app.cursor.row), pattern.role(app.cursor.row).letter())];
     for (row, text) in numbers.into_iter().enumerate() {

@@ -70,7 +70,7 @@ fn line(app: &App, history: &History, entry: usize, room: usize, wide: bool) -> 
     let value = delta.map_or_else(|| "–".to_owned(), |d| format::delta(d.value));
     let speed = |phase: &str| {
         let found = results.and_then(|r| r.speed.iter().find(|s| s.phase == phase));
-        found.map_or_else(|| "–".to_owned(), |s| format!("{:.2}×", s.ratio.median))
+        found.map_or_else(|| "–".to_owned(), |s| format!("{:.2}×", app.faster(s)))
     };
     let pointer = if entry == history.current() { "▸" } else { " " };
     // A side branch steps in, and says where it left the path to the current entry.

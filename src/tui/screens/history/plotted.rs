@@ -54,7 +54,7 @@ pub fn dots(app: &App) -> Vec<Dot> {
 fn place(app: &App, pattern: Pattern) -> Option<f64> {
     let speed = |phase: &str| {
         let speed = app.known.results.get(&pattern)?.speed.iter().find(|s| s.phase == phase)?;
-        Some(speed.ratio.median)
+        Some(app.faster(speed))
     };
     match app.screens.history.axes {
         Axes::Prefill => speed("prefill"),

@@ -64,7 +64,7 @@ fn rows(app: &App, pattern: Pattern) -> Vec<Row> {
     let whole = |v: f64| format!("{v:.0}");
     let signed = |v: f64| if v == 0.0 { "0".to_owned() } else { format!("{v:+.0}").replace('-', "−") };
     let delta: [Option<Delta>; 2] = [Some(pattern), app.pinned].map(|p| p.and_then(|p| app.delta(p)));
-    let speed = |phase: &str, of: fn(&Speed) -> f64| {
+    let speed = |phase: &str, of: &dyn Fn(&Speed) -> f64| {
         both.map(|r| r.and_then(|r| r.speed.iter().find(|s| s.phase == phase)).map(of))
     };
     let row = |values: [Option<f64>; 2], number: &dyn Fn(f64) -> String, change: &dyn Fn(f64) -> String| {
@@ -91,9 +91,9 @@ fn rows(app: &App, pattern: Pattern) -> Vec<Row> {
         ("Full", row(full, &whole, &signed)),
         ("Δloss", row(delta.map(|d| d.map(|d| d.value)), &format::delta, &format::delta)),
         ("", [now, b, bound.unwrap_or_default()]),
-        ("prefill", row(speed("prefill", |s| s.ratio.median), &times, &hundredths)),
-        ("decode", row(speed("decode", |s| s.ratio.median), &times, &hundredths)),
-        ("indexing", row(speed("prefill", |s| s.share.indexer + s.share.topk), &percent, &points)),
+        ("prefill", row(speed("prefill", &|s| app.faster(s)), &times, &hundredths)),
+        ("decode", row(speed("decode", &|s| app.faster(s)), &times, &hundredths)),
+        ("indexing", row(speed("prefill", &|s| s.share.indexer + s.share.topk), &percent, &points)),
     ];
     if judged.iter().any(Option::is_some) {
         let validated = [
