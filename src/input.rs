@@ -85,7 +85,10 @@ pub fn hint(error: &io::Error) -> &'static str {
 }
 
 fn utf8(bytes: Vec<u8>) -> io::Result<String> {
-    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 ({e})")))
+    String::from_utf8(bytes).map_err(|e| {
+        let offset = e.utf8_error().valid_up_to();
+        io::Error::new(io::ErrorKind::InvalidData, format!("byte {offset} is not UTF-8"))
+    })
 }
 
 #[cfg(test)]
@@ -99,8 +102,8 @@ mod tests {
         fs::write(&path, "abc").unwrap();
         assert_eq!(text(&path, 3).unwrap(), "abc");
         assert!(text(&path, 2).unwrap_err().to_string().contains("more than 2 bytes"));
-        fs::write(&path, b"\xff").unwrap();
-        assert!(text(&path, 3).unwrap_err().to_string().contains("not UTF-8"));
+        fs::write(&path, b"a\xff").unwrap();
+        assert_eq!(text(&path, 3).unwrap_err().to_string(), "byte 1 is not UTF-8");
         assert!(regular(folder.path()).unwrap_err().to_string().contains("not a regular file"));
         #[cfg(unix)]
         for device in ["/dev/zero", "/dev/null"] {

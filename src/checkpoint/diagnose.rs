@@ -216,7 +216,7 @@ mod tests {
             assert!(told.contains(want), "{told}");
             std::fs::remove_file(path(name)).unwrap();
         }
-        assert!(refusal(&path("nowhere")).contains("is not a folder"));
+        assert!(refusal(&path("nowhere")).contains("does not exist"));
         // A folder with a config, and weights of another form or none.
         std::fs::copy(data.join("config.json"), path("config.json")).unwrap();
         assert!(refusal(folder.path()).contains("neither model.safetensors nor model.safetensors.index.json;"));

@@ -12,7 +12,7 @@ use super::{Dtype, HubId, SidecarError};
 pub enum CheckpointError {
     // ---- files
     /// The folder does not exist or is not a folder.
-    #[error("'{}' is not a folder", .0.display())]
+    #[error("'{}' {}", .0.display(), if .0.exists() { "is not a folder" } else { "does not exist" })]
     NotAFolder(PathBuf),
     /// A file of another kind.
     #[error("'{}' is {what}", .path.display())]

@@ -94,9 +94,7 @@ impl DataArgs {
         }
         Ok(match (&self.tokens, &self.chat, self.text.as_slice()) {
             (Some(tokens), ..) => match tokens.strip_prefix("random:") {
-                Some(count) => {
-                    (Material::rows(random(number(count)?, self.seq_len, vocab)), RANDOM_TOKENS.to_owned())
-                }
+                Some(count) => (Material::rows(random(number(count)?, self.seq_len, vocab)), RANDOM_TOKENS.to_owned()),
                 None => (Material::rows(read_tokens(Path::new(tokens))?), tokens.clone()),
             },
             (None, Some(path), _) => (Material::rows(chat::read(path, checkpoint)?), path.display().to_string()),

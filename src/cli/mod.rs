@@ -44,9 +44,11 @@ mod worker;
 mod worth;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser};
 
 pub use error::CliError;
 
@@ -100,9 +102,11 @@ enum Command {
 /// 0 done; 1 anything about files or the run; 2 wrong usage; 130 interrupted. A closed pipe ends with 0.
 pub fn run() -> ExitCode {
     interrupt::listen();
-    let result = match Cli::try_parse_from(meant(std::env::args_os())) {
-        Ok(cli) => dispatch(cli),
-        Err(error) => Err(CliError::from(error)),
+    let arguments = meant(std::env::args_os());
+    let result = match (misspelt(&arguments), Cli::try_parse_from(arguments)) {
+        (Some(error), _) => Err(error),
+        (None, Ok(cli)) => dispatch(cli),
+        (None, Err(error)) => Err(CliError::from(error)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -123,6 +127,19 @@ fn meant(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         arguments.remove(1);
     }
     arguments
+}
+
+/// Returns the error about a first word that is no file and nearly the name of a subcommand, such as `serach`.
+fn misspelt(arguments: &[OsString]) -> Option<CliError> {
+    let word = arguments.get(1)?.to_str().filter(|word| !word.starts_with('-') && !Path::new(word).exists())?;
+    let mut commands = clap::Command::new("indexscope").subcommands(Cli::command().get_subcommands().cloned());
+    let error = commands.try_get_matches_from_mut(["indexscope", word]).err()?;
+    let Some(ContextValue::Strings(near)) = error.get(ContextKind::SuggestedSubcommand) else { return None };
+    let near =
+        near.iter().find(|name| name.len().abs_diff(word.len()) <= 2 && name.chars().next() == word.chars().next())?;
+    Some(
+        CliError::usage(format!("'{word}' is neither a subcommand nor a file")).hint(format!("did you mean '{near}'?")),
+    )
 }
 
 /// Starts the threads of what computes, which would else be started, or panic, in its midst.
@@ -164,6 +181,23 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_subcommand_is_named_with_the_one_that_is_meant() {
+        let told = |words: &[&str]| {
+            let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+            match misspelt(&arguments) {
+                Some(CliError::Told { message, hint, code }) => Some((message, hint, code)),
+                _ => None,
+            }
+        };
+        let (message, hint, code) = told(&["indexscope", "serach", "demo"]).unwrap();
+        assert_eq!((message.as_str(), code), ("'serach' is neither a subcommand nor a file", 2));
+        assert_eq!(hint.as_deref(), Some("did you mean 'search'?"));
+        for other in ["search", "--help", "model", "Cargo.toml", "org/searh", "é"] {
+            assert!(told(&["indexscope", other]).is_none(), "{other}");
+        }
+    }
 
     #[test]
     fn demo_is_a_model_where_the_subcommand_has_nothing_to_do() {

@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// Most characters of a line: more than any path, pattern or list of layers.
+/// Most bytes of a line: more than any path, pattern or list of layers.
 const LONGEST: usize = 4096;
 
 /// The text and the place in it.
@@ -51,8 +51,13 @@ impl Input {
 
     /// Inserts text at the cursor; line ends and control characters are left out, and what is too long is cut off.
     pub fn insert(&mut self, text: &str) {
-        let there = if self.selected { 0 } else { self.text.chars().count() };
-        let typed: String = text.chars().filter(|c| !c.is_control()).take(LONGEST.saturating_sub(there)).collect();
+        // A terminal without bracketed paste sends a paste key by key: what no longer fits costs nothing.
+        let mut room = LONGEST.saturating_sub(if self.selected { 0 } else { self.text.len() });
+        if room == 0 {
+            return;
+        }
+        let fits = |c: &char| room.checked_sub(c.len_utf8()).map(|rest| room = rest).is_some();
+        let typed: String = text.chars().filter(|c| !c.is_control()).take_while(fits).collect();
         if typed.is_empty() {
             return;
         }

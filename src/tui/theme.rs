@@ -23,6 +23,8 @@ pub enum Role {
     Bad,
     /// A Full layer.
     Full,
+    /// The second of two things that are compared: the pattern B, what only the second layer selects.
+    Second,
     /// A Shared layer.
     Shared,
     /// The cursor.
@@ -81,7 +83,9 @@ impl Theme {
             return match role {
                 Role::Text | Role::Shared | Role::Header | Role::Border => style,
                 Role::Dim => style.add_modifier(Modifier::DIM),
-                Role::Accent | Role::Good | Role::Full | Role::Warn => style.add_modifier(Modifier::BOLD),
+                Role::Accent | Role::Good | Role::Full | Role::Second | Role::Warn => {
+                    style.add_modifier(Modifier::BOLD)
+                }
                 Role::Bad => style.add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
                 Role::Cursor => style.add_modifier(Modifier::REVERSED),
             };
@@ -107,8 +111,9 @@ impl Theme {
             Role::Dim | Role::Shared => pick(Rgb(136, 141, 152), Rgb(98, 102, 112)),
             Role::Accent => pick(Rgb(98, 180, 240), Rgb(0, 92, 160)),
             Role::Good => pick(Rgb(60, 190, 140), Rgb(0, 112, 74)),
-            Role::Warn => pick(Rgb(235, 175, 40), Rgb(140, 86, 0)),
-            Role::Bad => pick(Rgb(255, 125, 80), Rgb(176, 56, 0)),
+            Role::Warn => pick(Rgb(236, 220, 92), Rgb(116, 96, 0)),
+            Role::Bad => pick(Rgb(255, 105, 97), Rgb(176, 30, 20)),
+            Role::Second => pick(Rgb(214, 140, 190), Rgb(150, 50, 110)),
             Role::Full => pick(Rgb(230, 159, 0), Rgb(205, 130, 0)),
             Role::Border => pick(Rgb(96, 101, 112), Rgb(150, 154, 162)),
             Role::Header => pick(Rgb(200, 205, 215), Rgb(40, 44, 54)),
@@ -219,12 +224,12 @@ impl Theme {
         color
     }
 
-    /// Returns the style of a difference from −1 (blue, less) to 1 (orange, more); nothing stands out at 0.
+    /// Returns the style of a difference from −1 (blue, less) to 1 (pink, more); nothing stands out at 0.
     pub fn on_difference(self, value: f64) -> Style {
         if self.depth <= Depth::Ansi {
             return self.role(if value < 0.0 { Role::Bad } else { Role::Text });
         }
-        let end = if value < 0.0 { Rgb(0, 114, 178) } else { Rgb(230, 159, 0) };
+        let end = if value < 0.0 { Rgb(0, 114, 178) } else { Rgb(214, 140, 190) };
         let middle = if self.background == ThemeChoice::Dark { Rgb(70, 74, 84) } else { Rgb(232, 232, 232) };
         Style::default().bg(self.color(middle.toward(end, value.abs())))
     }
@@ -286,7 +291,9 @@ mod tests {
     fn text_is_readable_on_both_backgrounds() {
         for background in [ThemeChoice::Dark, ThemeChoice::Light] {
             let theme = theme(background, Depth::True);
-            for role in [Role::Text, Role::Dim, Role::Shared, Role::Accent, Role::Good, Role::Warn, Role::Bad] {
+            for role in
+                [Role::Text, Role::Dim, Role::Shared, Role::Accent, Role::Good, Role::Warn, Role::Bad, Role::Second]
+            {
                 let contrast = theme.rgb(role).contrast(theme.ground());
                 assert!(contrast >= 4.5, "{role:?} on {background:?}: {contrast:.2}");
             }

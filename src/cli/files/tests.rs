@@ -1,8 +1,8 @@
 //! Sessions on the disk, saved, put aside and opened again.
 
 use super::*;
-use crate::session::autosave_path;
 use crate::domain::{Evaluation, Goal, Origin, SearchSettings, Strategy, Subject};
+use crate::session::autosave_path;
 
 fn step(pattern: &str, parent: Option<usize>) -> Step {
     Step {

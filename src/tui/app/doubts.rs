@@ -12,7 +12,9 @@ impl App {
     pub fn doubts(&self, seconds: Option<f64>) -> Vec<String> {
         let mut doubts = Vec::new();
         if self.is_random() {
-            doubts.push("It would go by losses of random tokens, which say nothing about text: start with --text FILE.".into());
+            doubts.push(
+                "It would go by losses of random tokens, which say nothing about text: start with --text FILE.".into(),
+            );
         }
         if self.is_short() {
             let k = self.topk().unwrap_or_default();

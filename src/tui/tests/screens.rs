@@ -9,7 +9,7 @@ use ratatui::style::Color;
 use super::scene::{Scene, coverage, evaluation, model, speeds};
 use super::snapshot::dump;
 use crate::domain::{Pattern, Role};
-use crate::engine::Update;
+use crate::engine::{Job, Progress, Update};
 use crate::tui::app::Cursor;
 use crate::tui::svg::svg;
 use crate::tui::theme::Theme;
@@ -147,6 +147,30 @@ fn small_terminals_show_something() {
     insta::assert_snapshot!("extra_small", scene.text(50, 12));
     let mut loading = Scene::loading(Scene::colours());
     assert!(loading.text(80, 24).contains("loading demo"));
+}
+
+#[test]
+fn the_header_is_never_garbled() {
+    let mut scene = Scene::ready(model(12, &[]), Scene::colours());
+    assert_eq!(scene.text(30, 8).lines().next(), Some("  1 Overlap 12F 100%  ● ready"));
+    for (job, eta) in [(Job::Record, None), (Job::Coverage, Some(3723.0))] {
+        scene.worker(Update::Progress(Progress { job, share: 0.62, eta }));
+        for width in 30..130 {
+            let text = scene.text(width, 15);
+            let line = text.lines().next().unwrap();
+            let whole = ["⠋ recording 62%", "⠋ coverage 62% 1:02:03"].iter().any(|job| line.ends_with(job));
+            // The screen's name is cut short before what runs is touched.
+            assert!(whole && line.trim_start().starts_with(['1', 'i']), "{width}: {line}");
+        }
+    }
+}
+
+#[test]
+fn numbers_in_narrow_cells_stand_apart() {
+    let mut scene = Scene::ready(model(12, &[]), Scene::colours());
+    let text = scene.text(80, 24);
+    assert_eq!(scene.app.layout().map.unwrap().cell.columns(), 3);
+    assert!(text.contains(" == ") && !text.contains("100100"), "{text}");
 }
 
 proptest! {

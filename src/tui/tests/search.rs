@@ -197,7 +197,8 @@ fn the_time_left_is_a_range_and_progress_never_goes_back() {
     scene.worker(Update::Search(Box::new(running.clone())));
     let text = scene.text(120, 40);
     assert!(text.contains("search 0/9 1:02–1:47:44") && text.contains("eta 1:02–1:47:44"), "{text}");
-    let percent = |text: &str| text.lines().find(|l| l.contains("progress")).unwrap().split('%').next().unwrap().to_owned();
+    let percent =
+        |text: &str| text.lines().find(|l| l.contains("progress")).unwrap().split('%').next().unwrap().to_owned();
     let before = percent(&text);
     let shown = before.rsplit(' ').nth(1).map(str::to_owned);
     assert_eq!(shown.as_deref(), Some("6"), "{before}");

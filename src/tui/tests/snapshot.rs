@@ -22,7 +22,7 @@ pub fn glyphs(buffer: &Buffer) -> String {
 
 /// Returns glyphs, foreground, background and weight, one grid each; grids without content are left out.
 ///
-/// A role's colour is a letter (d dim, a accent, g good, w warn, b bad, f Full, e border, h header), a data colour a
+/// A role's colour is a letter (d dim, a accent, g good, w warn, b bad, f Full, s second, e border, h header), a data colour a
 /// digit of lightness, 0 to 9; weights are b bold, d dim, r reversed, u underlined bold.
 pub fn dump(buffer: &Buffer, theme: Theme) -> String {
     let mut text = glyphs(buffer);
@@ -61,6 +61,7 @@ fn name(color: Rgb, theme: Theme) -> String {
         ('w', Role::Warn),
         ('b', Role::Bad),
         ('f', Role::Full),
+        ('s', Role::Second),
         ('e', Role::Border),
         ('h', Role::Header),
     ];

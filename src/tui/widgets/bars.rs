@@ -21,12 +21,12 @@ pub fn meter(share: f64, width: usize, theme: Theme) -> Vec<(String, Style)> {
     vec![(full, theme.role(Role::Text)), (empty, theme.role(Role::Border))]
 }
 
-/// The phases with their names, glyphs without colours, and colours (Okabe and Ito).
+/// The phases with their names, glyphs without colours, and colours, which no role has.
 const PHASES: [(&str, char, Rgb); 5] = [
-    ("idx", '█', Rgb(230, 159, 0)),
-    ("topk", '▓', Rgb(213, 94, 0)),
-    ("attn", '▒', Rgb(86, 180, 233)),
-    ("mlp", '░', Rgb(0, 158, 115)),
+    ("idx", '█', Rgb(130, 120, 225)),
+    ("topk", '▓', Rgb(190, 180, 245)),
+    ("attn", '▒', Rgb(64, 160, 170)),
+    ("mlp", '░', Rgb(176, 146, 116)),
     ("rest", '·', Rgb(136, 141, 152)),
 ];
 
@@ -66,4 +66,29 @@ pub fn legend(share: PhaseShare, theme: Theme, stale: bool) -> Vec<(String, Styl
     }
     pieces.push(("%".into(), theme.role(Role::Dim)));
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::{Options, ThemeChoice};
+
+    /// A colour means one thing: a Full layer, B, a warning, an error, a phase.
+    #[test]
+    fn roles_and_phases_have_colours_of_their_own() {
+        for background in [ThemeChoice::Dark, ThemeChoice::Light] {
+            let theme = Theme::new(Options { theme: background, ..Options::default() }, Depth::True);
+            let roles = [Role::Accent, Role::Good, Role::Warn, Role::Bad, Role::Full, Role::Second];
+            let phases = PHASES[..4].iter().map(|(name, _, color)| ((*name).to_owned(), *color));
+            let all: Vec<(String, Rgb)> =
+                roles.iter().map(|role| (format!("{role:?}"), theme.rgb(*role))).chain(phases).collect();
+            for (i, (a, x)) in all.iter().enumerate() {
+                for (b, y) in &all[..i] {
+                    let apart: u32 =
+                        [x.0.abs_diff(y.0), x.1.abs_diff(y.1), x.2.abs_diff(y.2)].map(u32::from).iter().sum();
+                    assert!(apart >= 60, "{a} and {b} look alike on {background:?}: {apart}");
+                }
+            }
+        }
+    }
 }

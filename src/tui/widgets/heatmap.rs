@@ -110,7 +110,10 @@ fn blocks(app: &App, area: Rect, rows: Window, columns: Window, (w, h): (u16, u1
                 }
             }
             if let (true, Some(value)) = (numbers, shade.value) {
-                let text = format!("{:>width$}", hundredths(value), width = (w as usize).div_ceil(2) + 1);
+                let number = hundredths(value);
+                // Three digits would touch their neighbours in three columns; the loupe has all of them.
+                let number = if number.len() >= w as usize { "==".to_owned() } else { number };
+                let text = format!("{number:>width$}", width = (w as usize).div_ceil(2) + 1);
                 write(buf, block, (h - 1) / 2, &[(text, theme.on_shade(shade))]);
             }
         }

@@ -99,7 +99,7 @@ pub fn draw(plot: Plot, area: Rect, theme: Theme, buf: &mut Buffer) {
     axes(plot, frame, area, theme, buf);
     let level = plot.level.map(|(at, name)| (Rect { y: field.bottom() - 1 - y.cell(at), height: 1, ..field }, name));
     if let Some((line, _)) = level {
-        write(buf, line, 0, &[("┄".repeat(field.width as usize), theme.role(Role::Warn))]);
+        write(buf, line, 0, &[("┄".repeat(field.width as usize), theme.role(Role::Dim))]);
     }
     joined(plot.line, frame, theme, buf);
     for mark in plot.marks {
@@ -110,7 +110,7 @@ pub fn draw(plot: Plot, area: Rect, theme: Theme, buf: &mut Buffer) {
         }
     }
     if let Some((line, name)) = level {
-        write(buf, Rect { x: line.x + 1, ..line }, 0, &[(format!(" {name} "), theme.role(Role::Warn))]);
+        write(buf, Rect { x: line.x + 1, ..line }, 0, &[(format!(" {name} "), theme.role(Role::Text))]);
     }
     for mark in plot.marks {
         put(buf, frame.place(mark.x, mark.y), mark.glyph, mark.role, theme);

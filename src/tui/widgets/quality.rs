@@ -254,5 +254,5 @@ fn pinned(app: &App) -> Option<Line> {
         delta.as_deref().unwrap_or("not measured"),
         speed.unwrap_or_default()
     );
-    Some(vec![label(app, "B"), (text, app.theme.role(Role::Text))])
+    Some(vec![label(app, "B"), (text, app.theme.role(Role::Second))])
 }

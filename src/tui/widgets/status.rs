@@ -25,8 +25,27 @@ fn fill(app: &App, area: Rect, buf: &mut Buffer) -> Style {
     style
 }
 
-/// What the first line begins with.
+/// What the first line begins with, where there is room for it.
 const NAME: &str = " indexscope";
+
+/// Returns what the first line begins with, and what it ends with: together with the name of the screen they fit into
+/// so many columns, unless nothing does.
+fn ends(app: &App, width: u16) -> (&'static str, String) {
+    let wide = width >= 100;
+    let tabs: usize = Screen::ALL
+        .iter()
+        .map(|screen| tab(app, width, *screen))
+        .filter(|t| !t.is_empty())
+        .map(|t| t.chars().count() + 2)
+        .sum();
+    let fits = |name: &str, right: &str| name.len() + tabs + right.chars().count() < width as usize;
+    let (long, short) = (running(app, wide), running(app, true));
+    match () {
+        () if fits(NAME, &long) => (NAME, long),
+        () if fits("", &long) => ("", long),
+        () => ("", short),
+    }
+}
 
 /// Returns how a screen is named in the first line: its number alone where there is no room for all names; nothing
 /// where there is not even room for numbers.
@@ -48,7 +67,7 @@ pub fn tabs(app: &App, area: Rect) -> Vec<(Rect, Screen)> {
         *x += width;
         Some((tab.intersection(area), screen))
     };
-    named.scan(area.x + NAME.len() as u16, place).collect()
+    named.scan(area.x + ends(app, area.width).0.len() as u16, place).collect()
 }
 
 /// Draws the first line: what is looked at, and what is running.
@@ -56,8 +75,8 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     let Some(area) = layout.header else { return };
     let style = fill(app, area, buf);
     let accent = Style { fg: app.theme.role(Role::Accent).fg, ..style };
-    let right = running(app, area.width >= 100);
-    let taken: usize = right.chars().count();
+    let (name, right) = ends(app, area.width);
+    let taken = right.chars().count();
     let mut parts = vec![app.title.clone()];
     if let Some(model) = &app.model {
         parts.push(format!("{}L k{}", model.constraints.sites.layers(), model.index_topk));
@@ -86,14 +105,14 @@ pub fn header(app: &App, layout: &Layout, buf: &mut Buffer) {
     }
     let room = (area.width as usize).saturating_sub(taken + 2);
     let bold = style.add_modifier(Modifier::BOLD);
-    let mut line: Line = vec![(NAME.to_owned(), bold)];
+    let mut line: Line = vec![(name.to_owned(), bold)];
     line.extend(tabs(app, area).into_iter().map(|(_, screen)| {
         let shown = if screen == app.screen { accent.add_modifier(Modifier::BOLD) } else { style };
         (format!("  {}", tab(app, area.width, screen)), shown)
     }));
     let used: usize = line.iter().map(|(t, _)| t.chars().count()).sum();
     line.push((format::fit(&text, room.saturating_sub(used)), style));
-    write(buf, area, 0, &line);
+    write(buf, Rect { width: area.width.saturating_sub(taken as u16), ..area }, 0, &line);
     write_right(buf, area, 0, &[(right, accent)]);
 }
 

@@ -124,7 +124,7 @@ fn plot(app: &App, area: Rect, buf: &mut Buffer) {
             let (rank, glyph, role, label) = match () {
                 () if Some(dot.pattern) == here => (4, '◆', Role::Accent, format!("now #{current}")),
                 () if Some(dot.pattern) == app.pinned => {
-                    (3, '▲', Role::Warn, dot.entry.map_or_else(|| "B".to_owned(), |entry| format!("B #{entry}")))
+                    (3, '▲', Role::Second, dot.entry.map_or_else(|| "B".to_owned(), |entry| format!("B #{entry}")))
                 }
                 () if name.is_some() => (2, '■', Role::Good, name.unwrap_or_default().to_owned()),
                 () if best.contains(&i) => (1, if imported { '○' } else { '●' }, Role::Good, String::new()),

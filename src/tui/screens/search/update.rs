@@ -144,7 +144,10 @@ pub fn validated(app: &mut App, pattern: Pattern, validation: Option<Validation>
     );
     let Validation { sequences, data, .. } = &validation;
     let full = format!("{}/{} Full", pattern.full_count(), pattern.len());
-    app.report(Tone::Info, format!("validation of {full}: {delta} on {sequences} sequences never searched on ({data})"));
+    app.report(
+        Tone::Info,
+        format!("validation of {full}: {delta} on {sequences} sequences never searched on ({data})"),
+    );
     if let Some(progress) = app.screens.search.progress.as_mut().filter(|p| p.record.pattern == pattern) {
         progress.record.validation = Some(validation.clone());
     }

@@ -245,7 +245,7 @@ fn trajectory(app: &App, record: &SearchRecord, area: Rect, buf: &mut Buffer) {
         .enumerate()
         .map(|(i, (flip, &(x, y)))| {
             let (glyph, role, label) = match () {
-                () if bend == Some(i) => ('■', Role::Warn, format!("knee {x:.0} Full")),
+                () if bend == Some(i) => ('■', Role::Text, format!("knee {x:.0} Full")),
                 () if flip.within_noise => ('○', Role::Dim, String::new()),
                 () => ('●', Role::Good, String::new()),
             };

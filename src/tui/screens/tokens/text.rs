@@ -26,7 +26,7 @@ pub fn style(theme: Theme, chosen: Chosen) -> Style {
     theme.role(match chosen {
         Chosen::Neither => Role::Dim,
         Chosen::OnlyA => Role::Accent,
-        Chosen::OnlyB => Role::Warn,
+        Chosen::OnlyB => Role::Second,
         Chosen::Both => Role::Good,
     })
 }
