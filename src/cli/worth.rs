@@ -118,10 +118,10 @@ pub fn run(args: Args) -> Result<(), CliError> {
 /// Reads the model's sizes from its config.
 fn subject(path: &Path) -> Result<Subject, CliError> {
     let text = config_text(path)?;
-    if let Some(subject) = described::read(path, &text)? {
-        return Ok(subject);
-    }
-    let config = Config::parse(&text)?;
+    let config = match Config::parse(&text) {
+        Ok(config) => config,
+        Err(error) => return Ok(described::read(path, &text)?.ok_or(error)?),
+    };
     let model_type = config.family.model_type().to_owned();
     if config.family.is_dense() {
         return Err(CliError::run(format!(
