@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 
 use super::say::say;
 use crate::checkpoint::{CheckpointError, SidecarError};
-use crate::domain::{PatternError, SpecError, StagesError};
+use crate::domain::{Diagnostic, PatternError, SpecError, StagesError};
 use crate::engine::BackendError;
 use crate::model::tokenizer::TokenizerError;
 use crate::session::FileError;
@@ -16,12 +16,10 @@ use crate::train::TrainError;
 /// Anything that ends a command.
 #[derive(Debug)]
 pub enum CliError {
-    /// Something to be told: the sentence, what to do about it, and the exit code.
+    /// Something to be told.
     Told {
-        /// One sentence that names the offending thing and its value.
-        message: String,
-        /// What to do about it.
-        hint: Option<String>,
+        /// What is wrong, and what to do.
+        diagnostic: Diagnostic,
         /// The exit code.
         code: u8,
     },
@@ -36,12 +34,12 @@ pub enum CliError {
 impl CliError {
     /// Returns an error about files or the run: exit code 1.
     pub fn run(message: impl ToString) -> Self {
-        Self::Told { message: message.to_string(), hint: None, code: 1 }
+        Self::Told { diagnostic: Diagnostic::new(message.to_string()), code: 1 }
     }
 
     /// Returns an error about wrong usage: exit code 2.
     pub fn usage(message: impl ToString) -> Self {
-        Self::Told { message: message.to_string(), hint: None, code: 2 }
+        Self::Told { diagnostic: Diagnostic::new(message.to_string()), code: 2 }
     }
 
     /// Returns an error about one file.
@@ -51,8 +49,8 @@ impl CliError {
 
     /// Adds what to do about it; an empty hint adds nothing.
     pub fn hint(mut self, text: impl Into<String>) -> Self {
-        if let Self::Told { hint, .. } = &mut self {
-            *hint = Some(text.into()).filter(|h| !h.is_empty());
+        if let Self::Told { diagnostic, .. } = &mut self {
+            diagnostic.hint = Some(text.into()).filter(|hint| !hint.is_empty());
         }
         self
     }
@@ -60,7 +58,7 @@ impl CliError {
     /// Tells the person and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         match self {
-            Self::Told { message, hint, code } => {
+            Self::Told { diagnostic: Diagnostic { message, hint }, code } => {
                 say(&format!("error: {message}"));
                 let usual = match code {
                     2 => "see 'indexscope --help'",
@@ -171,11 +169,14 @@ impl From<CheckpointError> for CliError {
     }
 }
 
+impl From<Diagnostic> for CliError {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self::Told { diagnostic, code: 1 }
+    }
+}
+
 impl From<BackendError> for CliError {
     fn from(error: BackendError) -> Self {
-        match error {
-            BackendError::Cancelled => Self::Interrupted,
-            BackendError::Failed { message, hint } => Self::run(message).hint(hint.unwrap_or_default()),
-        }
+        error.diagnostic().map_or(Self::Interrupted, Self::from)
     }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use super::{CliError, report, target};
 use crate::checkpoint::Checkpoint;
+use crate::domain::Diagnostic;
 use crate::domain::{Pattern, PatternSource, SearchRecord, Sites, Stages};
 use crate::interop::Target;
 use crate::session::{
     FileError, NamedPattern, Place, Session, SessionModel, SessionStep, free_autosave, list_sessions, saved_path,
     write_atomic,
 };
-use crate::tui::{Files, Opened, Problem, Step, Work};
+use crate::tui::{Files, Opened, Step, Work};
 
 /// Returns a checkpoint as sessions name it.
 pub(super) fn session_model(checkpoint: &Checkpoint) -> SessionModel {
@@ -116,25 +117,25 @@ impl SessionFiles {
     }
 
     /// Refuses to replace a file that was not opened: a session only when that is asked for twice, anything else never.
-    fn spare(&mut self, path: &Path) -> Result<(), Problem> {
+    fn spare(&mut self, path: &Path) -> Result<(), Diagnostic> {
         if !path.exists() || self.sure.as_deref() == Some(path) {
             return Ok(());
         }
-        Session::read(path).map_err(|_| Problem {
+        Session::read(path).map_err(|_| Diagnostic {
             message: format!("'{}' is there already, and no session", path.display()),
             hint: Some("save under another name".to_owned()),
         })?;
         self.sure = Some(path.to_owned());
-        Err(Problem {
+        Err(Diagnostic {
             message: format!("'{}' is another session", path.display()),
             hint: Some("saving there once more replaces it".to_owned()),
         })
     }
 
     /// Takes the place that is to be written, if it is another than now.
-    fn place_for(&mut self, path: Option<&Path>) -> Result<Option<Place>, Problem> {
+    fn place_for(&mut self, path: Option<&Path>) -> Result<Option<Place>, Diagnostic> {
         let claim = |path: &Path| {
-            Place::claim(path).map_err(file_problem)?.ok_or_else(|| Problem {
+            Place::claim(path).map_err(file_problem)?.ok_or_else(|| Diagnostic {
                 message: format!("'{}' is open in another indexscope", path.display()),
                 hint: Some("save under another name".to_owned()),
             })
@@ -154,7 +155,7 @@ impl SessionFiles {
 }
 
 impl Files for SessionFiles {
-    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem> {
+    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Diagnostic> {
         let other = self.place_for(path)?;
         let session = self.as_now(work);
         session.write(other.as_ref().unwrap_or(&self.place).path()).map_err(file_problem)?;
@@ -169,7 +170,7 @@ impl Files for SessionFiles {
         Ok(self.place.path().to_owned())
     }
 
-    fn autosave(&mut self, work: &Work) -> Result<(), Problem> {
+    fn autosave(&mut self, work: &Work) -> Result<(), Diagnostic> {
         // Those of other runs stay as they are: this run has a number of its own.
         let own = self.autosave.take().filter(|own| self.place.is(&saved_path(own)));
         let path = own.unwrap_or_else(|| free_autosave(self.place.path()));
@@ -178,10 +179,10 @@ impl Files for SessionFiles {
         Ok(())
     }
 
-    fn open(&mut self, path: &Path) -> Result<Opened, Problem> {
+    fn open(&mut self, path: &Path) -> Result<Opened, Diagnostic> {
         let session = Session::read(path).map_err(file_problem)?;
         if !self.model.is(&session.model.fingerprint) {
-            return Err(Problem {
+            return Err(Diagnostic {
                 message: format!("'{}' belongs to model '{}'", path.display(), session.model.name),
                 hint: Some(format!("open it by 'indexscope {}'", path.display())),
             });
@@ -204,16 +205,16 @@ impl Files for SessionFiles {
         list_sessions(&self.folder)
     }
 
-    fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Problem> {
+    fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Diagnostic> {
         match target::pattern_of(source, native, sites) {
             Ok(Some(pattern)) => Ok(pattern),
             Ok(None) => Err(problem("dense attention is not a pattern of layers")),
-            Err(CliError::Told { message, hint, .. }) => Err(Problem { message, hint }),
+            Err(CliError::Told { diagnostic, .. }) => Err(diagnostic),
             Err(_) => Err(problem(format!("'{source}' cannot be read"))),
         }
     }
 
-    fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Problem> {
+    fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Diagnostic> {
         let (path, session) = (self.place.path(), self.as_now(work));
         let source = path.display().to_string();
         let engines = self.target.as_ref().map(|target| (target, stages));
@@ -304,10 +305,10 @@ fn update(session: &mut Session, calibration: &str, work: &Work) {
         .collect();
 }
 
-fn file_problem(error: FileError) -> Problem {
-    Problem { hint: error.hint(), message: error.to_string() }
+fn file_problem(error: FileError) -> Diagnostic {
+    Diagnostic { hint: error.hint(), message: error.to_string() }
 }
 
-fn problem(message: impl Display) -> Problem {
-    Problem { message: message.to_string(), hint: None }
+fn problem(message: impl Display) -> Diagnostic {
+    Diagnostic::new(message.to_string())
 }

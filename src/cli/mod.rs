@@ -187,7 +187,7 @@ mod tests {
         let told = |words: &[&str]| {
             let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
             match misspelt(&arguments) {
-                Some(CliError::Told { message, hint, code }) => Some((message, hint, code)),
+                Some(CliError::Told { diagnostic, code }) => Some((diagnostic.message, diagnostic.hint, code)),
                 _ => None,
             }
         };

@@ -275,8 +275,11 @@ mod tests {
     fn what_cannot_fit_is_refused_with_both_figures() {
         let check_memory = |needed, free| check_memory("the weights need", needed, free);
         assert!(check_memory(1 << 30, 1 << 30).is_ok());
-        let Err(CliError::Told { message, code, .. }) = check_memory(5 << 30, 3 << 29) else { panic!("refused") };
-        assert_eq!((message.as_str(), code), ("the weights need 5.0 GiB, but only 1.5 GiB of memory are free", 1));
+        let Err(CliError::Told { diagnostic, code }) = check_memory(5 << 30, 3 << 29) else { panic!("refused") };
+        assert_eq!(
+            (diagnostic.message.as_str(), code),
+            ("the weights need 5.0 GiB, but only 1.5 GiB of memory are free", 1)
+        );
         assert!(free_bytes() > 0);
     }
 }

@@ -247,7 +247,7 @@ fn settings(args: &Args, checkpoint: &Checkpoint) -> Result<SearchSettings, CliE
 fn usage(error: SearchError) -> CliError {
     match error {
         SearchError::Interrupted => CliError::Interrupted,
-        SearchError::Failed { message, hint } => CliError::usage(message).hint(hint.unwrap_or_default()),
+        SearchError::Failed(diagnostic) => CliError::Told { diagnostic, code: 2 },
     }
 }
 
@@ -255,7 +255,7 @@ impl From<SearchError> for CliError {
     fn from(error: SearchError) -> Self {
         match error {
             SearchError::Interrupted => Self::Interrupted,
-            SearchError::Failed { message, hint } => Self::run(message).hint(hint.unwrap_or_default()),
+            SearchError::Failed(diagnostic) => diagnostic.into(),
         }
     }
 }

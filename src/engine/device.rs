@@ -6,6 +6,7 @@ use candle_core::{DType, Device};
 
 use super::BackendError;
 use super::devices::cuda_count;
+use crate::domain::Diagnostic;
 
 /// A device as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +104,8 @@ impl Placement {
 
 /// Opens a CUDA device.
 fn open_cuda(number: usize) -> Result<Device, BackendError> {
-    let failed = |message: String, hint: &str| BackendError::Failed { message, hint: Some(hint.to_owned()) };
+    let failed =
+        |message: String, hint: &str| BackendError::Failed(Diagnostic { message, hint: Some(hint.to_owned()) });
     if !candle_core::utils::cuda_is_available() {
         let hint = "build with '--features cuda', or use --device cpu";
         return Err(failed("this build cannot use --device cuda".to_owned(), hint));

@@ -1,6 +1,7 @@
 //! Which devices this program can use, and whether its kernels are right there.
 
 use super::{BackendError, DeviceChoice, Placement};
+use crate::domain::Diagnostic;
 use crate::model::ops::{GpuCheck, gpu_check};
 
 /// A device that a model can run on.
@@ -86,10 +87,10 @@ pub fn memory(name: &str) -> Option<(u64, u64)> {
 pub fn check_kernels(device: DeviceChoice, tell: &mut dyn FnMut(&GpuCheck)) -> Result<Vec<GpuCheck>, BackendError> {
     let placement = Placement::open(device, None)?;
     if placement.device.is_cpu() {
-        return Err(BackendError::Failed {
+        return Err(BackendError::Failed(Diagnostic {
             message: "the kernels cannot be checked without a CUDA device".to_owned(),
             hint: Some("'indexscope devices' says what is there; kernels/emulate/run.sh runs them on a CPU".to_owned()),
-        });
+        }));
     }
     Ok(gpu_check(&placement.device, tell)?)
 }

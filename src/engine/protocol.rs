@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Affinity, AffinityKind, Coverage, ModelInfo};
 use crate::domain::{
-    Evaluation, LeftTraining, Pattern, SearchProgress, SearchSettings, Speed, Trace, TrainingProgress,
+    Diagnostic, Evaluation, LeftTraining, Pattern, SearchProgress, SearchSettings, Speed, Trace, TrainingProgress,
     TrainingSettings, Validation,
 };
 
@@ -106,10 +106,8 @@ pub struct Progress {
 pub struct Failure {
     /// What was running.
     pub job: Job,
-    /// One sentence.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
+    /// What is wrong, and what to do.
+    pub diagnostic: Diagnostic,
 }
 
 /// What the worker tells the dashboard.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::mailbox::Begin;
 use super::outbox::{Outbox, PROGRESS_EVERY};
 use super::{Backend, BackendError, Cancel, Failure, Job, Training, Update};
+use crate::domain::Diagnostic;
 use crate::domain::{Evaluation, LeftTraining, Pattern, SearchState, TrainingProgress, TrainingSettings, TrainingStep};
 use crate::input;
 use crate::train::indexers::state_path;
@@ -165,10 +166,10 @@ impl Trained {
     fn take_up(&self, settings: &TrainingSettings, backend: &mut dyn Backend) -> Result<Current, BackendError> {
         let left = self.left.filter(|left| left.settings == *settings).zip(self.sidecar.as_ref());
         let Some((left, sidecar)) = left else {
-            return Err(BackendError::Failed {
+            return Err(BackendError::Failed(Diagnostic {
                 message: "no such training was put aside".to_owned(),
                 hint: Some("start one".to_owned()),
-            });
+            }));
         };
         Ok(Current::begin(settings, left.done, backend.train(settings, Some(sidecar))?))
     }
@@ -184,17 +185,19 @@ impl Trained {
     /// Puts the training aside and tells what is put aside now; a failure is told, and the training goes on.
     fn left_or_told(&mut self, current: &mut Current, outbox: &Outbox) {
         match self.save(current) {
-            Err(BackendError::Failed { message, hint }) => {
-                outbox.send(Update::Failed(Failure { job: Job::PutAside, message, hint }));
+            Err(BackendError::Failed(diagnostic) | BackendError::OutOfMemory(diagnostic)) => {
+                outbox.send(Update::Failed(Failure { job: Job::PutAside, diagnostic }));
             }
             _ => self.tell_left(outbox),
         }
     }
 
     fn current(&self) -> Result<&Current, BackendError> {
-        self.current.as_ref().ok_or_else(|| BackendError::Failed {
-            message: "no indexers have been trained yet".to_owned(),
-            hint: Some("start a training first".to_owned()),
+        self.current.as_ref().ok_or_else(|| {
+            BackendError::Failed(Diagnostic {
+                message: "no indexers have been trained yet".to_owned(),
+                hint: Some("start a training first".to_owned()),
+            })
         })
     }
 }
@@ -240,8 +243,10 @@ fn remove(sidecar: &Path) -> Result<(), BackendError> {
     if !state.exists() {
         return Ok(());
     }
-    std::fs::remove_file(&state).map_err(|e| BackendError::Failed {
-        message: format!("{} cannot be removed: {e}", state.display()),
-        hint: Some(input::hint(&e).to_owned()),
+    std::fs::remove_file(&state).map_err(|e| {
+        BackendError::Failed(Diagnostic {
+            message: format!("{} cannot be removed: {e}", state.display()),
+            hint: Some(input::hint(&e).to_owned()),
+        })
     })
 }

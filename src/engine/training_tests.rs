@@ -10,6 +10,7 @@ use super::{
     Source, Training, TrainingText, Update, spawn_with,
 };
 use crate::checkpoint::{Checkpoint, Sidecar};
+use crate::domain::Diagnostic;
 use crate::domain::{
     Goal, LeftTraining, Pattern, SearchSettings, SearchState, Strategy, Subject, Targets, TrainingSettings,
 };
@@ -126,7 +127,7 @@ fn what_becomes_nan_stops_and_is_told() {
     let mut stopped = false;
     while failures.len() < 2 {
         match next(&updates) {
-            Update::Failed(failure) => failures.push((failure.job, failure.message)),
+            Update::Failed(failure) => failures.push((failure.job, failure.diagnostic.message)),
             Update::Training(p) => stopped = p.state == SearchState::Stopped,
             _ => {}
         }
@@ -179,7 +180,7 @@ fn a_training_outlives_the_program() {
     handle.post(Command::TakeUpTraining(settings(4)));
     let message = loop {
         if let Update::Failed(failure) = next(&updates) {
-            break failure.message;
+            break failure.diagnostic.message;
         }
     };
     assert_eq!(message, "no such training was put aside");
@@ -250,7 +251,7 @@ fn a_full_disk_is_told_and_the_training_goes_on() {
             _ => {}
         }
     };
-    assert!(failed.job == Job::PutAside && failed.message.contains("No space left"), "{failed:?}");
+    assert!(failed.job == Job::PutAside && failed.diagnostic.message.contains("No space left"), "{failed:?}");
     until(&updates, SearchState::Done);
     std::fs::remove_file(&state).unwrap();
     handle.post(Command::PutAside);
@@ -319,7 +320,8 @@ fn what_was_put_aside_ends_with_the_same_bits_and_belongs_to_one_model_pattern_a
     bytes[sum..sum + crate::seal::BLANK.len()].copy_from_slice(crate::seal::BLANK.as_bytes());
     crate::seal::seal(&mut bytes);
     std::fs::write(state_path(&sidecar), &bytes).unwrap();
-    let BackendError::Failed { message, hint } = load(5).train(&settings, Some(&sidecar)).err().unwrap() else {
+    let BackendError::Failed(Diagnostic { message, hint }) = load(5).train(&settings, Some(&sidecar)).err().unwrap()
+    else {
         panic!("it was not cancelled")
     };
     assert!(message.ends_with("cannot be resumed: it was begun for another model"), "{message}");

@@ -107,8 +107,8 @@ impl Worker {
     fn guarded(&mut self, job: Job, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) {
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(()) | Err(BackendError::Cancelled)) => {}
-            Ok(Err(BackendError::Failed { message, hint })) => {
-                self.outbox.send(Update::Failed(Failure { job, message, hint }));
+            Ok(Err(BackendError::Failed(diagnostic) | BackendError::OutOfMemory(diagnostic))) => {
+                self.outbox.send(Update::Failed(Failure { job, diagnostic }));
             }
             Err(panic) => {
                 self.backend = None;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::scripted::Fake;
 use super::{BackendError, Command, Handle, Job, Update, spawn_with};
+use crate::domain::Diagnostic;
 use crate::domain::{Goal, Pattern, SearchProgress, SearchSettings, SearchState, Strategy, Subject};
 
 fn p(text: &str) -> Pattern {
@@ -53,7 +54,7 @@ fn names(updates: &Receiver<Update>) -> Vec<String> {
             Update::Trained { evaluation, .. } => format!("trained {}", evaluation.subject),
             Update::Kept(path) => format!("kept {}", path.display()),
             Update::Left(left) => format!("left after {} steps", left.map_or(0, |left| left.done)),
-            Update::Failed(failure) => format!("failed: {}", failure.message),
+            Update::Failed(failure) => format!("failed: {}", failure.diagnostic.message),
             Update::Progress(_) | Update::Memory(..) => continue,
         });
     }
@@ -156,7 +157,7 @@ fn a_model_that_cannot_load_is_a_failure_and_is_tried_again() {
     let (handle, updates) = spawn_with(Duration::ZERO, move || {
         tries += 1;
         if tries == 1 {
-            return Err(BackendError::Failed { message: "no such model".into(), hint: None });
+            return Err(BackendError::Failed(Diagnostic { message: "no such model".into(), hint: None }));
         }
         Ok(Box::new(Fake::new(2)))
     });
@@ -245,7 +246,7 @@ fn what_a_search_cannot_do_is_told() {
     handle.post(Command::Search(SearchSettings { lock_full: [7].into_iter().collect(), ..keep(1) }));
     loop {
         if let Update::Failed(failure) = next(&updates) {
-            assert!(failure.job == Job::Search && failure.message.contains("layer 7"), "{failure:?}");
+            assert!(failure.job == Job::Search && failure.diagnostic.message.contains("layer 7"), "{failure:?}");
             return;
         }
     }

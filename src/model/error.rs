@@ -80,7 +80,19 @@ pub enum ModelError {
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// A tensor operation failed.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+    /// The device has no room for a tensor.
+    #[error(transparent)]
+    OutOfMemory(candle_core::Error),
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        // candle passes on what a driver says as text only; this is the one place that reads it.
+        let said = error.to_string().to_lowercase();
+        let is_out_of_memory = ["out of memory", "out_of_memory"].iter().any(|words| said.contains(words));
+        if is_out_of_memory { Self::OutOfMemory(error) } else { Self::Tensor(error) }
+    }
 }
 
 impl ModelError {
@@ -100,6 +112,9 @@ impl ModelError {
                 "this is a fault of the program: please report it with the command that shows it"
             }
             Self::NotFinite(_) => "train these indexers again, or download the checkpoint again",
+            Self::OutOfMemory(_) => {
+                "use shorter sequences (--seq-len; --context or --chunk of bench), --dtype bf16 or --device cpu"
+            }
             Self::Tensor(_) => "try --device cpu, shorter sequences (--seq-len), or less work at a time",
         };
         Some(hint.to_owned())

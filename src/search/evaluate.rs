@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::domain::Diagnostic;
 use crate::domain::Pattern;
 
 /// Sequences that are measured together: the smallest piece of the calibration set.
@@ -148,19 +149,14 @@ pub enum SearchError {
     #[error("the search was interrupted")]
     Interrupted,
     /// What was asked for is impossible, or a measurement failed.
-    #[error("{message}")]
-    Failed {
-        /// One sentence.
-        message: String,
-        /// What to do about it.
-        hint: Option<String>,
-    },
+    #[error("{}", .0.message)]
+    Failed(Diagnostic),
 }
 
 impl SearchError {
     /// Returns a failure with something to do about it.
     pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Failed { message: message.into(), hint: Some(hint.into()).filter(|h| !h.is_empty()) }
+        Self::Failed(Diagnostic::new(message).hint(hint))
     }
 }
 

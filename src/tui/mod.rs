@@ -34,4 +34,4 @@ pub use action::keys_markdown;
 pub use picture::picture;
 pub use run::run;
 pub use screens::tokens::Texts;
-pub use setup::{ColorChoice, EngineHandle, Files, Floor, Opened, Options, Problem, Setup, Step, ThemeChoice, Work};
+pub use setup::{ColorChoice, EngineHandle, Files, Floor, Opened, Options, Setup, Step, ThemeChoice, Work};

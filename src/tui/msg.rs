@@ -7,8 +7,9 @@ use std::time::Duration;
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
 use super::study::{Findings, Study};
-use super::{Opened, Problem, Work};
+use super::{Opened, Work};
 use crate::analysis::{Metric, OverlapMatrix};
+use crate::domain::Diagnostic;
 use crate::domain::{Pattern, PatternSource, Sites, Stages, Trace};
 use crate::engine::{Command, Update};
 
@@ -32,19 +33,19 @@ pub enum Msg {
     /// A matrix of this recording is computed.
     Matrix(Arc<Trace>, Arc<OverlapMatrix>),
     /// A study of this recording is done, or not possible.
-    Studied(Arc<Trace>, Result<Findings, Problem>),
+    Studied(Arc<Trace>, Result<Findings, Diagnostic>),
     /// The session files there are.
     Sessions(Vec<PathBuf>),
     /// A session was written, or not.
-    Saved(Result<PathBuf, Problem>),
+    Saved(Result<PathBuf, Diagnostic>),
     /// Unsaved work was put aside, or not.
-    Autosaved(Result<(), Problem>),
+    Autosaved(Result<(), Diagnostic>),
     /// A session was read, or not.
-    Opened(PathBuf, Result<Opened, Problem>),
+    Opened(PathBuf, Result<Opened, Diagnostic>),
     /// A pattern that was named by a file, and how it was named.
-    PatternRead(String, Result<Pattern, Problem>),
+    PatternRead(String, Result<Pattern, Diagnostic>),
     /// The report was written, or not.
-    Reported(Result<PathBuf, Problem>),
+    Reported(Result<PathBuf, Diagnostic>),
 }
 
 /// Something to be done outside.

@@ -66,7 +66,7 @@ fn settle(app: &mut App, setup: &Setup, began: Instant, feed: &impl Fn(&mut App,
     while waits(app) {
         feed(app, Msg::Tick(began.elapsed()));
         if let Some(failure) = &app.known.failure {
-            bail!("{}", failure.message);
+            bail!("{}", failure.diagnostic.message);
         }
         if began.elapsed() > PATIENCE {
             bail!("the measurements take longer than {} s", PATIENCE.as_secs());

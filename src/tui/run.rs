@@ -264,7 +264,7 @@ fn farewell(inbox: &Receiver<Event>) -> anyhow::Result<()> {
         match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Event::Msg(Msg::Disconnected)) => return Ok(()),
             Ok(Event::Msg(Msg::Update(Update::Failed(failure)))) if failure.job == Job::PutAside => {
-                bail!("the training is lost: {}", failure.message)
+                bail!("the training is lost: {}", failure.diagnostic.message)
             }
             Ok(_) => {}
             Err(error) => return Err(error).context("the training could not be put aside"),

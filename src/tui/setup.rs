@@ -1,11 +1,11 @@
 //! What the command line hands to the dashboard.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::screens::tokens::Texts;
+use crate::domain::Diagnostic;
 use crate::domain::{
     Evaluation, OverlapMatrix, Pattern, PatternSource, SearchRecord, Sites, Speed, Stages, Trace, Validation,
 };
@@ -61,41 +61,25 @@ pub struct Opened {
     pub other_text: bool,
 }
 
-/// An error for a person: what is wrong, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// One sentence.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        self.hint.iter().try_for_each(|hint| write!(f, " · {hint}"))
-    }
-}
-
 /// Sessions and exports; called from a thread beside the screen, so that it may wait for the disk.
 pub trait Files: Send {
     /// Writes `work` to `path`, or to the session's own file; returns where it was written.
     ///
     /// # Errors
-    /// A [`Problem`] naming the path.
-    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Problem>;
+    /// A [`Diagnostic`] naming the path.
+    fn save(&mut self, path: Option<&Path>, work: &Work) -> Result<PathBuf, Diagnostic>;
 
     /// Writes `work` beside the session's own file, until it is saved by hand.
     ///
     /// # Errors
-    /// A [`Problem`] naming the path.
-    fn autosave(&mut self, work: &Work) -> Result<(), Problem>;
+    /// A [`Diagnostic`] naming the path.
+    fn autosave(&mut self, work: &Work) -> Result<(), Diagnostic>;
 
     /// Reads a session, which becomes the one that [`Files::save`] writes without a path.
     ///
     /// # Errors
-    /// A [`Problem`] naming the path, or the model if the session belongs to another.
-    fn open(&mut self, path: &Path) -> Result<Opened, Problem>;
+    /// A [`Diagnostic`] naming the path, or the model if the session belongs to another.
+    fn open(&mut self, path: &Path) -> Result<Opened, Diagnostic>;
 
     /// Returns the session files that can be opened, newest first.
     fn sessions(&mut self) -> Vec<PathBuf>;
@@ -103,15 +87,15 @@ pub trait Files: Send {
     /// Returns the pattern that `source` names in a file, for a model with this native one over these sites.
     ///
     /// # Errors
-    /// A [`Problem`] naming the path, or what is wrong with the pattern.
-    fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Problem>;
+    /// A [`Diagnostic`] naming the path, or what is wrong with the pattern.
+    fn pattern(&mut self, source: &PatternSource, native: Pattern, sites: Sites) -> Result<Pattern, Diagnostic>;
 
     /// Writes `work` as an HTML page beside the session's file, with what engines would make of its pattern under
     /// `stages`; returns where.
     ///
     /// # Errors
-    /// A [`Problem`] naming the path.
-    fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Problem>;
+    /// A [`Diagnostic`] naming the path.
+    fn report(&mut self, work: &Work, stages: &Stages) -> Result<PathBuf, Diagnostic>;
 }
 
 /// When colours are used.

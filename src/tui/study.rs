@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::Problem;
 use crate::analysis::agreement::{self, LAGS, Temporal};
+use crate::domain::Diagnostic;
 use crate::domain::{Estimate, Metric, Trace};
 use crate::session::read_trace;
 
@@ -31,7 +31,7 @@ impl Study {
     ///
     /// # Errors
     /// A sentence for the person who asked.
-    pub fn of(&self, trace: &Trace) -> Result<Findings, Problem> {
+    pub fn of(&self, trace: &Trace) -> Result<Findings, Diagnostic> {
         match self {
             Self::OverTime => over_time(trace),
             Self::With(path) => with(trace, path),
@@ -39,12 +39,12 @@ impl Study {
     }
 }
 
-fn over_time(trace: &Trace) -> Result<Findings, Problem> {
+fn over_time(trace: &Trace) -> Result<Findings, Diagnostic> {
     let all: Vec<Temporal> = LAGS.iter().map(|&lag| agreement::temporal(trace, lag)).collect();
     let k = trace.meta.index_topk;
     if all.iter().all(|one| one.pairs == 0) {
         let far = LAGS.map(|lag| lag.to_string()).join(", ");
-        return Err(Problem {
+        return Err(Diagnostic {
             message: format!(
                 "no two recorded queries are {far} positions apart, of which the first sees more than {k} keys"
             ),
@@ -66,9 +66,9 @@ fn over_time(trace: &Trace) -> Result<Findings, Problem> {
     Ok(Findings { title: "Overlap over time".to_owned(), body })
 }
 
-fn with(trace: &Trace, path: &Path) -> Result<Findings, Problem> {
-    let other = read_trace(path).map_err(|e| Problem { hint: e.hint(), message: e.to_string() })?;
-    let agreement = agreement::between(trace, &other, Metric::Overlap).map_err(|e| Problem {
+fn with(trace: &Trace, path: &Path) -> Result<Findings, Diagnostic> {
+    let other = read_trace(path).map_err(|e| Diagnostic { hint: e.hint(), message: e.to_string() })?;
+    let agreement = agreement::between(trace, &other, Metric::Overlap).map_err(|e| Diagnostic {
         message: format!("'{}': {e}", path.display()),
         hint: Some("record both from the same tokens, with the same index_topk".to_owned()),
     })?;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indexscope::checkpoint::Checkpoint;
+use indexscope::domain::Diagnostic;
 use indexscope::domain::{Pattern, PatternSource, Sites, Stages};
 use indexscope::engine::{
     BackendError, Calibration, Cancel, Command, DeviceChoice, Handle, Placement, Runtime, Sequence, Settings, Source,
     spawn,
 };
-use indexscope::tui::{EngineHandle, Files, Opened, Options, Problem, Setup, Work, run};
+use indexscope::tui::{EngineHandle, Files, Opened, Options, Setup, Work, run};
 use termlens::{ExitStatus, MouseMode, Screen, Signal, Terminal, TerminalBuilder};
 
 /// Longest wait for anything; a debug build measures a tiny model within a second or two.
@@ -34,20 +35,20 @@ impl EngineHandle for Engine {
 /// No files: nothing is saved in these flows.
 struct Nothing;
 
-fn nothing<T>() -> Result<T, Problem> {
-    Err(Problem { message: "there are no files here".into(), hint: None })
+fn nothing<T>() -> Result<T, Diagnostic> {
+    Err(Diagnostic { message: "there are no files here".into(), hint: None })
 }
 
 impl Files for Nothing {
-    fn save(&mut self, _: Option<&Path>, _: &Work) -> Result<PathBuf, Problem> {
+    fn save(&mut self, _: Option<&Path>, _: &Work) -> Result<PathBuf, Diagnostic> {
         nothing()
     }
 
-    fn autosave(&mut self, _: &Work) -> Result<(), Problem> {
+    fn autosave(&mut self, _: &Work) -> Result<(), Diagnostic> {
         Ok(())
     }
 
-    fn open(&mut self, _: &Path) -> Result<Opened, Problem> {
+    fn open(&mut self, _: &Path) -> Result<Opened, Diagnostic> {
         nothing()
     }
 
@@ -55,11 +56,11 @@ impl Files for Nothing {
         Vec::new()
     }
 
-    fn pattern(&mut self, _: &PatternSource, _: Pattern, _: Sites) -> Result<Pattern, Problem> {
+    fn pattern(&mut self, _: &PatternSource, _: Pattern, _: Sites) -> Result<Pattern, Diagnostic> {
         nothing()
     }
 
-    fn report(&mut self, _: &Work, _: &Stages) -> Result<PathBuf, Problem> {
+    fn report(&mut self, _: &Work, _: &Stages) -> Result<PathBuf, Diagnostic> {
         nothing()
     }
 }
@@ -81,7 +82,7 @@ fn child() {
     let (handle, updates) = spawn(move || {
         if broken {
             let message = "the tensor 'model.norm.weight' is missing".to_owned();
-            return Err(BackendError::Failed { message, hint: Some("download it again".into()) });
+            return Err(BackendError::Failed(Diagnostic { message, hint: Some("download it again".into()) }));
         }
         let checkpoint = Checkpoint::open(&model()).unwrap();
         let vocab = checkpoint.config().vocab_size;

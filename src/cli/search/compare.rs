@@ -57,7 +57,9 @@ pub(super) fn run(
         match one(args, &base, method, &keep, checkpoint, own.as_mut(), cancel) {
             Ok(found) => rows.extend(found),
             Err(CliError::Interrupted) => return Err(CliError::Interrupted),
-            Err(CliError::Told { message, .. }) => notes.push(format!("{method} is left out: {message}")),
+            Err(CliError::Told { diagnostic, .. }) => {
+                notes.push(format!("{method} is left out: {}", diagnostic.message));
+            }
             Err(error) => return Err(error),
         }
     }

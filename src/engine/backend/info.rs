@@ -2,6 +2,7 @@
 
 use super::{BackendError, Capabilities, Capability, ModelInfo, Settings};
 use crate::checkpoint::{Checkpoint, Config, Family};
+use crate::domain::Diagnostic;
 use crate::domain::{Constraints, Pattern, PatternError, Subject, TopK};
 use crate::engine::{Calibration, RANDOM_TOKENS};
 
@@ -11,8 +12,9 @@ impl ModelInfo {
     /// # Errors
     /// [`BackendError::Failed`] where the checkpoint's pattern is impossible, or the device cannot run it as asked for.
     pub fn of(checkpoint: &Checkpoint, calibration: &Calibration, settings: &Settings) -> Result<Self, BackendError> {
-        let native =
-            checkpoint.native().map_err(|e| BackendError::Failed { message: e.to_string(), hint: e.hint() })?;
+        let native = checkpoint
+            .native()
+            .map_err(|e| BackendError::Failed(Diagnostic { message: e.to_string(), hint: e.hint() }))?;
         let (config, constraints) = (checkpoint.config(), checkpoint.constraints());
         let info = Self::of_config(checkpoint.name(), config, (native, constraints), calibration, settings)?;
         Ok(Self { fingerprint: checkpoint.fingerprint().to_owned(), ..info })
@@ -86,12 +88,12 @@ impl ModelInfo {
 
     /// Returns the refusal of what the backend cannot do.
     pub(super) fn lacks(&self, capability: Capability) -> BackendError {
-        BackendError::Failed {
+        BackendError::Failed(Diagnostic {
             message: format!("the backend ({}) cannot do this: it lacks '{}'", self.ops, capability.name()),
             hint: Some(
                 "leave --worker out, so that the model runs in this process, or use a worker that lists it".to_owned(),
             ),
-        }
+        })
     }
 
     /// Refuses a pattern that the model cannot have.
@@ -107,7 +109,7 @@ impl ModelInfo {
 }
 
 fn failed(error: PatternError) -> BackendError {
-    BackendError::Failed { message: error.to_string(), hint: Some(error.hint().to_owned()) }
+    BackendError::Failed(Diagnostic { message: error.to_string(), hint: Some(error.hint().to_owned()) })
 }
 
 /// Returns what this process can do with models of the family.

@@ -27,6 +27,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Diagnostic;
 use crate::domain::{
     Confirmation, Constraints, Estimate, Evaluation, IndexSource, LeftTraining, Pattern, QuerySampling, SelectionUnit,
     Speed, Subject, Trace, TrainingSettings, TrainingStep, Validation,
@@ -121,37 +122,37 @@ pub enum BackendError {
     #[error("the work was cancelled")]
     Cancelled,
     /// Something that a person should read.
-    #[error("{message}")]
-    Failed {
-        /// One sentence.
-        message: String,
-        /// What to do about it.
-        hint: Option<String>,
-    },
+    #[error("{}", .0.message)]
+    Failed(Diagnostic),
+    /// The device has no room for what was asked.
+    #[error("{}", .0.message)]
+    OutOfMemory(Diagnostic),
 }
 
 impl BackendError {
-    /// Returns whether a device said that it has no room.
-    fn is_out_of_memory(&self) -> bool {
-        let Self::Failed { message, .. } = self else { return false };
-        ["out of memory", "out_of_memory"].iter().any(|said| message.to_lowercase().contains(said))
+    /// Returns what a person is told; `None` where newer work replaced this.
+    pub fn diagnostic(self) -> Option<Diagnostic> {
+        match self {
+            Self::Cancelled => None,
+            Self::Failed(diagnostic) | Self::OutOfMemory(diagnostic) => Some(diagnostic),
+        }
     }
 }
 
 /// Returns the refusal of a loss that is not a finite number.
 fn not_finite(subject: Subject, sequence: usize, position: usize) -> BackendError {
-    BackendError::Failed {
+    BackendError::Failed(Diagnostic {
         message: format!("the loss of {subject} is not finite at position {position} of sequence {sequence}"),
         hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
-    }
+    })
 }
 
 /// Returns the error of a recording that its sink did not take.
 fn unwritable(error: std::io::Error) -> BackendError {
-    BackendError::Failed {
+    BackendError::Failed(Diagnostic {
         message: format!("the recording cannot be written: {error}"),
         hint: Some(crate::input::hint(&error).to_owned()),
-    }
+    })
 }
 
 /// Indexers under training, or trained.

@@ -3,6 +3,7 @@
 use candle_core::DType;
 
 use super::{BackendError, ModelInfo};
+use crate::domain::Diagnostic;
 use crate::domain::{Pattern, QuerySampling, Trace, TraceMeta, hash_ids};
 use crate::engine::Calibration;
 use crate::model::At;
@@ -39,8 +40,8 @@ pub(super) fn check_finite(at: &At) -> Result<(), BackendError> {
     if at.site.is_none() || at.entry.hidden.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite() {
         return Ok(());
     }
-    Err(BackendError::Failed {
+    Err(BackendError::Failed(Diagnostic {
         message: format!("the scores of layer {} are not finite: its input has NaN or infinity", at.layer),
         hint: Some("try --dtype f32, and check the checkpoint's weights".to_owned()),
-    })
+    }))
 }

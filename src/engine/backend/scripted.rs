@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use super::{Backend, BackendError, Capabilities, Capability, Coverage, LayerCoverage, ModelInfo, Training, Weights};
+use crate::domain::Diagnostic;
 use crate::domain::IndexSource;
 use crate::domain::{
     Confirmation, Constraints, Delta, Estimate, Evaluation, LayerSet, LeftTraining, Origin, Pattern, PhaseShare, Query,
@@ -124,7 +125,7 @@ impl Training for FakeTraining {
         pass(self.gate.as_ref(), cancel)?;
         assert!(self.done < 3 || self.panics != Some(self.settings.pattern), "scripted panic in a step");
         if self.settings.lr > 1.0 && self.done > 1 {
-            return Err(BackendError::Failed { message: "the loss became NaN".into(), hint: None });
+            return Err(BackendError::Failed(Diagnostic { message: "the loss became NaN".into(), hint: None }));
         }
         self.done += 1;
         Ok(Some(self.found(self.done)))
@@ -150,7 +151,7 @@ impl Training for FakeTraining {
 }
 
 fn written(result: std::io::Result<()>) -> Result<(), BackendError> {
-    result.map_err(|e| BackendError::Failed { message: e.to_string(), hint: None })
+    result.map_err(|e| BackendError::Failed(Diagnostic { message: e.to_string(), hint: None }))
 }
 
 impl Backend for Fake {
@@ -363,7 +364,7 @@ impl Backend for Fake {
         let Ok(text) = std::fs::read_to_string(state_path(sidecar)) else { return Ok(None) };
         let words: Vec<&str> = text.split(' ').collect();
         let &[pattern, steps, sparse_steps, lr, done] = words.as_slice() else {
-            return Err(BackendError::Failed { message: format!("'{text}' is no training"), hint: None });
+            return Err(BackendError::Failed(Diagnostic { message: format!("'{text}' is no training"), hint: None }));
         };
         let number = |word: &str| word.parse().expect("a number was written");
         let (pattern, lr) = (pattern.parse().expect("a pattern was written"), lr.parse().expect("a rate was written"));

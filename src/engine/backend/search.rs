@@ -75,10 +75,7 @@ impl Evaluate for Evaluator<'_> {
 
 impl From<BackendError> for SearchError {
     fn from(error: BackendError) -> Self {
-        match error {
-            BackendError::Cancelled => Self::Interrupted,
-            BackendError::Failed { message, hint } => Self::Failed { message, hint },
-        }
+        error.diagnostic().map_or(Self::Interrupted, Self::Failed)
     }
 }
 
@@ -86,7 +83,7 @@ impl From<SearchError> for BackendError {
     fn from(error: SearchError) -> Self {
         match error {
             SearchError::Interrupted => Self::Cancelled,
-            SearchError::Failed { message, hint } => Self::Failed { message, hint },
+            SearchError::Failed(diagnostic) => Self::Failed(diagnostic),
         }
     }
 }

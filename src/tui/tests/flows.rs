@@ -4,9 +4,8 @@ use ratatui::crossterm::event::KeyCode;
 
 use super::engines::target;
 use super::scene::{Scene, coverage, evaluation, model, opened, speeds, trace};
-use crate::domain::{Delta, Pattern, PatternSource};
+use crate::domain::{Delta, Diagnostic, Pattern, PatternSource};
 use crate::engine::{Command, Failure, Job, ModelInfo, Progress, Update};
-use crate::tui::Problem;
 use crate::tui::app::{App, Engine, Overlay, Tone};
 use crate::tui::msg::{Effect, Msg};
 use crate::tui::shown::{self, Fresh};
@@ -250,7 +249,7 @@ fn saving_and_opening_carry_the_history() {
     let mut other = Scene::ready(model(30, &[]), Scene::colours());
     other.send(opened("sessions/demo.toml", work));
     assert!(other.app.message.text.contains("12 letters but the model has 30 layers"));
-    let problem = Problem { message: "cannot read 'x'".into(), hint: Some("check the path".into()) };
+    let problem = Diagnostic { message: "cannot read 'x'".into(), hint: Some("check the path".into()) };
     other.send(Msg::Saved(Err(problem)));
     assert_eq!(other.app.message.text, "cannot read 'x' · check the path");
 }
@@ -370,7 +369,7 @@ fn failures_are_said_and_nothing_is_lost() {
     scene.worker(Update::Progress(Progress { job: Job::Evaluate, share: 0.62, eta: Some(4.0) }));
     assert!(scene.text(80, 24).contains("loss 62% 0:04"));
     let failure =
-        Failure { job: Job::Evaluate, message: "out of memory".into(), hint: Some("a shorter context".into()) };
+        Failure { job: Job::Evaluate, diagnostic: Diagnostic::new("out of memory").hint("a shorter context") };
     scene.worker(Update::Failed(failure));
     assert_eq!(scene.app.message.text, "loss: out of memory · a shorter context");
     assert!(scene.text(120, 40).contains("✗ failed"));

@@ -5,6 +5,7 @@ use ratatui::crossterm::event::KeyCode;
 
 use super::scene::{Scene, evaluation, model, opened};
 use super::snapshot::dump;
+use crate::domain::Diagnostic;
 use crate::domain::*;
 use crate::engine::scripted::Fake;
 use crate::engine::{Command, Coverage, Failure, Job, LayerCoverage, Progress, Update, spawn_with};
@@ -159,7 +160,10 @@ fn an_edit_is_answered_first_and_a_failure_ends_it() {
     scene.type_keys("^C");
     assert_eq!(scene.posted, [Command::StopTraining, Command::Stop]);
     let message = "the loss became NaN at step 3 of the warmup stage".to_owned();
-    scene.worker(Update::Failed(Failure { job: Job::Train, message, hint: Some("lower the learning rate".into()) }));
+    scene.worker(Update::Failed(Failure {
+        job: Job::Train,
+        diagnostic: Diagnostic { message, hint: Some("lower the learning rate".into()) },
+    }));
     assert!(!scene.app.is_training() && scene.app.message.text.contains("NaN"), "{}", scene.app.message.text);
 }
 
@@ -299,7 +303,7 @@ fn what_was_left_goes_on_for_its_own_pattern() {
     assert!(text.contains("150 of 250") && text.contains("L0      0.791   0.101"), "{text}");
     // What failed to be put aside is told, and the training goes on.
     let message = "sessions/demo.indexers.safetensors.state cannot be written: No space left on device".to_owned();
-    scene.worker(Update::Failed(Failure { job: Job::PutAside, message, hint: None }));
+    scene.worker(Update::Failed(Failure { job: Job::PutAside, diagnostic: Diagnostic { message, hint: None } }));
     assert!(scene.app.is_training() && scene.app.message.text.contains("No space left"));
 }
 
@@ -314,7 +318,7 @@ fn the_program_ends_when_the_training_is_put_aside() {
     scene.type_keys("q");
     assert_eq!((&scene.posted[..], &scene.asked[..]), (&[Command::PutAside][..], &[][..]));
     let message = "no room".to_owned();
-    scene.worker(Update::Failed(Failure { job: Job::PutAside, message, hint: None }));
+    scene.worker(Update::Failed(Failure { job: Job::PutAside, diagnostic: Diagnostic { message, hint: None } }));
     scene.worker(Update::Left(Some(LeftTraining { settings: settings(pattern), done: 151 })));
     assert_eq!(scene.asked, [], "it was not put aside when it was asked for");
     // Something else is done first; then it is asked for again.

@@ -187,12 +187,12 @@ pub fn matrix(app: &mut App, trace: &Arc<Trace>, matrix: Arc<OverlapMatrix>) -> 
 fn failed(app: &mut App, failure: Failure) {
     app.progress = None;
     if failure.job == Job::Load {
-        app.engine = Engine::Failed(failure.message.clone());
+        app.engine = Engine::Failed(failure.diagnostic.message.clone());
     }
     if failure.job == Job::Evaluate {
         app.known.partial = None;
     }
-    let hint = failure.hint.as_ref().map_or_else(String::new, |h| format!(" · {h}"));
-    app.say(Tone::Bad, format!("{}: {}{hint}", App::job_name(failure.job), failure.message));
+    let hint = failure.diagnostic.hint.as_ref().map_or_else(String::new, |h| format!(" · {h}"));
+    app.say(Tone::Bad, format!("{}: {}{hint}", App::job_name(failure.job), failure.diagnostic.message));
     app.known.failure = Some(failure);
 }

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use super::edit;
 use super::overlay::ask;
+use crate::domain::Diagnostic;
 use crate::domain::Stages;
 use crate::engine::Command;
 use crate::interop;
 use crate::session::saved_path;
+use crate::tui::Opened;
 use crate::tui::app::{App, Overlay, Question, Tone};
 use crate::tui::input::Input;
 use crate::tui::msg::Effect;
 use crate::tui::screens::train::update as train;
-use crate::tui::{Opened, Problem};
 
 /// Shows the sessions that were found, if they are still asked for; at the start, says what was put aside.
 pub fn sessions(app: &mut App, found: Vec<PathBuf>) -> Vec<Effect> {
@@ -56,7 +57,7 @@ pub fn save(app: &mut App, path: Option<PathBuf>) -> Vec<Effect> {
 }
 
 /// The session was written, or not.
-pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
+pub fn saved(app: &mut App, result: Result<PathBuf, Diagnostic>) -> Vec<Effect> {
     match result {
         Ok(path) => {
             app.hold(Tone::Info, format!("saved {}", path.display()));
@@ -74,7 +75,7 @@ pub fn saved(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
 }
 
 /// Unsaved work was put aside, which is only told when it failed.
-pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
+pub fn autosaved(app: &mut App, result: Result<(), Diagnostic>) -> Vec<Effect> {
     if let Err(problem) = result {
         app.notify(Tone::Bad, format!("autosave: {problem}"));
     }
@@ -82,7 +83,7 @@ pub fn autosaved(app: &mut App, result: Result<(), Problem>) -> Vec<Effect> {
 }
 
 /// A session was read, or not.
-pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Problem>) -> Vec<Effect> {
+pub fn opened(app: &mut App, path: PathBuf, result: Result<Opened, Diagnostic>) -> Vec<Effect> {
     let Opened { work, file, other_text } = match result {
         Ok(opened) => opened,
         Err(problem) => {
@@ -148,7 +149,7 @@ pub fn export(app: &mut App, engine: interop::Engine) -> Vec<Effect> {
             vec![Effect::Copy(export.argument)]
         }
         Err(error) => {
-            let problem = Problem { hint: error.hint(), message: error.to_string() };
+            let problem = Diagnostic { hint: error.hint(), message: error.to_string() };
             app.say(Tone::Bad, problem.to_string());
             Vec::new()
         }
@@ -163,7 +164,7 @@ pub fn report(app: &mut App) -> Vec<Effect> {
 }
 
 /// The report was written, or not.
-pub fn reported(app: &mut App, result: Result<PathBuf, Problem>) -> Vec<Effect> {
+pub fn reported(app: &mut App, result: Result<PathBuf, Diagnostic>) -> Vec<Effect> {
     match result {
         Ok(path) => app.hold(Tone::Info, format!("report written to {}", path.display())),
         Err(problem) => app.hold(Tone::Bad, problem.to_string()),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::{edit, files, run};
+use crate::domain::Diagnostic;
 use crate::domain::{Pattern, PatternSource, Sites, SpecError, Stages};
 use crate::engine::Command;
-use crate::tui::Problem;
 use crate::tui::action::{Action, Group, keys_text};
 use crate::tui::app::{App, Cursor, Engine, LongWork, Overlay, Question, Tone};
 use crate::tui::format;
@@ -266,7 +266,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Takes the pattern that a file held.
-pub fn read(app: &mut App, name: String, result: Result<Pattern, Problem>) -> Vec<Effect> {
+pub fn read(app: &mut App, name: String, result: Result<Pattern, Diagnostic>) -> Vec<Effect> {
     let fits = |pattern: Pattern| app.constraints().map_or(Ok(()), |c| c.check(pattern)).map(|()| pattern);
     match result.map_err(|problem| problem.to_string()).and_then(|p| fits(p).map_err(|e| e.to_string())) {
         Ok(pattern) => edit::apply(app, pattern, name),

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use super::forward::How;
 use super::{LocalBackend, Reference, ReferencePredictions};
+use crate::domain::Diagnostic;
 use crate::domain::{Evaluation, LeftTraining, Pattern, QuerySampling, Speed, Subject, Trace, TrainingSettings};
 use crate::engine::backend::{tally, unseen::UnseenText};
 use crate::engine::{
@@ -203,13 +204,13 @@ impl Backend for LocalBackend {
     ) -> Result<Evaluation, BackendError> {
         let (ours, theirs) = (&self.info, other.describe());
         if (&ours.calibration, ours.index_topk) != (&theirs.calibration, theirs.index_topk) {
-            return Err(BackendError::Failed {
+            return Err(BackendError::Failed(Diagnostic {
                 message: format!(
                     "the reference was to choose {} keys on the set {}, not {} on {}",
                     ours.index_topk, ours.calibration, theirs.index_topk, theirs.calibration
                 ),
                 hint: Some("measure both on the same text, with the same --index-topk".to_owned()),
-            });
+            }));
         }
         let (evaluation, ReferencePredictions(known)) = other.predictions(cancel, partial)?;
         let known = known.into_iter().map(|predictions| Some(Reference { predictions, selections: None }));

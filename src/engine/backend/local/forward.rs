@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::states::States;
-use crate::domain::{Pattern, Subject};
+use crate::domain::{Diagnostic, Pattern, Subject};
 use crate::engine::Calibration;
 use crate::engine::{BackendError, Cancel};
 use crate::model::{
@@ -160,15 +160,12 @@ impl From<ModelError> for BackendError {
         if matches!(error, ModelError::Stopped) {
             return Self::Cancelled;
         }
-        let mut failed = Self::Failed { message: error.to_string(), hint: error.hint() };
-        if failed.is_out_of_memory()
-            && let Self::Failed { hint, .. } = &mut failed
-        {
-            let fewer =
-                "use shorter sequences (--seq-len; --context or --chunk of bench), --dtype bf16 or --device cpu";
-            *hint = Some(fewer.to_owned());
+        let diagnostic = Diagnostic { message: error.to_string(), hint: error.hint() };
+        if matches!(error, ModelError::OutOfMemory(_)) {
+            Self::OutOfMemory(diagnostic)
+        } else {
+            Self::Failed(diagnostic)
         }
-        failed
     }
 }
 

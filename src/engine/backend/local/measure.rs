@@ -112,7 +112,7 @@ pub(super) fn steps(
         };
         let runs = match run() {
             Ok(runs) => runs,
-            Err(error) if error.is_out_of_memory() => {
+            Err(BackendError::OutOfMemory(_)) => {
                 done(Err(NoRoom { phase, batch, tokens }));
                 continue;
             }

@@ -34,6 +34,7 @@ use self::forward::{How, Runner};
 use self::targets::Targets;
 use crate::analysis::tally::Tally;
 use crate::checkpoint::{Checkpoint, Config};
+use crate::domain::Diagnostic;
 use crate::domain::{Evaluation, Pattern, Subject};
 use crate::engine::Calibration;
 use crate::engine::Placement;
@@ -92,13 +93,15 @@ impl Settings {
     pub(super) fn attention(&self, config: &Config) -> Result<String, BackendError> {
         let Placement { device, dtype, .. } = &self.placement;
         let parts = fast_parts(device, *dtype, Sizes::of(config));
-        attention(self.ops, parts, selects_in_fp8(device, *dtype)).ok_or_else(|| BackendError::Failed {
-            message: format!(
-                "--attention fast has no kernel for this model in {} on {}",
-                self.placement.dtype_name(),
-                self.placement.device_name()
-            ),
-            hint: Some("use --dtype bf16, or --attention reference".to_owned()),
+        attention(self.ops, parts, selects_in_fp8(device, *dtype)).ok_or_else(|| {
+            BackendError::Failed(Diagnostic {
+                message: format!(
+                    "--attention fast has no kernel for this model in {} on {}",
+                    self.placement.dtype_name(),
+                    self.placement.device_name()
+                ),
+                hint: Some("use --dtype bf16, or --attention reference".to_owned()),
+            })
         })
     }
 }

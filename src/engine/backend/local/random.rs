@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::LocalBackend;
 use crate::checkpoint::{Config, demands};
+use crate::domain::Diagnostic;
 use crate::domain::{Constraints, LayerSet, Pattern};
 use crate::engine::{BackendError, Calibration, ModelInfo, Settings};
 use crate::model::{Model, TensorSource};
@@ -33,7 +34,8 @@ impl RandomModel {
     /// # Errors
     /// [`BackendError::Failed`] where there is no such geometry, a change is not KEY=VALUE, or config.json forbids it.
     pub fn read(asked: &str, changes: &[String]) -> Result<Self, BackendError> {
-        let failed = |message: String, hint: &str| BackendError::Failed { message, hint: Some(hint.to_owned()) };
+        let failed =
+            |message: String, hint: &str| BackendError::Failed(Diagnostic { message, hint: Some(hint.to_owned()) });
         let text = match GEOMETRIES.iter().find(|(name, _)| *name == asked) {
             Some((_, json)) => (*json).to_owned(),
             None if Path::new(asked).is_file() => std::fs::read_to_string(asked)
@@ -66,7 +68,7 @@ impl RandomModel {
     pub fn native(&self) -> Result<Pattern, BackendError> {
         let roles = &self.config.roles;
         Pattern::from_fn(roles.len(), |site| roles[site])
-            .map_err(|e| BackendError::Failed { message: e.to_string(), hint: Some(e.hint().to_owned()) })
+            .map_err(|e| BackendError::Failed(Diagnostic { message: e.to_string(), hint: Some(e.hint().to_owned()) }))
     }
 
     /// Returns which patterns are possible: all that begin with a Full layer.

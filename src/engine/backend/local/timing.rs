@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::LocalBackend;
 use crate::checkpoint::Config;
+use crate::domain::Diagnostic;
 use crate::domain::{Pattern, PhaseShare, Subject, Timing, median_interval, median_mad};
 use crate::engine::{BackendError, Cancel};
 use crate::model::{
@@ -246,25 +247,25 @@ impl Visitor<BackendError> for Laps<'_> {
 fn check_counted(config: &Config, tokens: usize, context: usize, ops: Ops) -> Result<(), BackendError> {
     let scores = config.num_attention_heads * tokens * context;
     if ops == Ops::Reference && scores >= COUNTED {
-        return Err(BackendError::Failed {
+        return Err(BackendError::Failed(Diagnostic {
             message: format!(
                 "{} heads' scores of {tokens} tokens and {context} keys are more than the device's kernels can count",
                 config.num_attention_heads
             ),
             hint: Some("use --attention fast, or a shorter --context or --chunk".to_owned()),
-        });
+        }));
     }
     let heads = config.num_attention_heads * (config.qk_nope_head_dim + config.qk_rope_head_dim).max(config.v_head_dim);
     let widest = heads.max(config.index_n_heads * config.index_head_dim).max(config.hidden_size);
     if tokens * widest < COUNTED {
         return Ok(());
     }
-    Err(BackendError::Failed {
+    Err(BackendError::Failed(Diagnostic {
         message: format!(
             "{tokens} tokens at once, {widest} elements wide, are more than the device's kernels can count"
         ),
         hint: Some(format!("give --chunk {}, or fewer", ((COUNTED - 1) / widest + 1).next_power_of_two() / 2)),
-    })
+    }))
 }
 
 pub(super) fn shares(times: PhaseTimes) -> PhaseShare {
@@ -289,14 +290,14 @@ mod tests {
         // The widest are attention's queries: 20 · 256.
         let fast = |tokens| check_counted(&config, tokens, 1 << 20, Ops::Fast);
         assert!(fast(419_430).is_ok());
-        let Err(BackendError::Failed { message, hint }) = fast(419_431) else { panic!("refused") };
+        let Err(BackendError::Failed(Diagnostic { message, hint })) = fast(419_431) else { panic!("refused") };
         assert!(message.contains("419431 tokens at once, 5120 elements wide"), "{message}");
         assert_eq!(hint.as_deref(), Some("give --chunk 262144, or fewer"));
         assert!(fast(262_144).is_ok());
         // 20 heads: 10,362 squared times 20 is just below 2^31.
         let reference = |tokens| check_counted(&config, tokens, tokens, Ops::Reference);
         assert!(reference(10_362).is_ok());
-        let Err(BackendError::Failed { message, hint }) = reference(10_363) else { panic!("refused") };
+        let Err(BackendError::Failed(Diagnostic { message, hint })) = reference(10_363) else { panic!("refused") };
         assert!(message.contains("20 heads' scores of 10363 tokens and 10363 keys"), "{message}");
         assert!(hint.is_some_and(|hint| hint.contains("--attention fast")));
     }

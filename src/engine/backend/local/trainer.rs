@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::LocalBackend;
 use crate::checkpoint::{Checkpoint, IndexerShape, Sidecar};
+use crate::domain::Diagnostic;
 use crate::domain::{Evaluation, LeftTraining, Pattern, Subject, TrainingSettings, TrainingStep};
 use crate::engine::{Backend, BackendError, Cancel, Coverage, Settings, Training, Weights};
 use crate::train::TrainError;
@@ -49,7 +50,7 @@ pub(super) fn train(
     left: Option<&Path>,
 ) -> Result<Box<dyn Training>, BackendError> {
     let refuse = |message: &str, hint: &str| {
-        Err(BackendError::Failed { message: message.to_owned(), hint: Some(hint.to_owned()) })
+        Err(BackendError::Failed(Diagnostic { message: message.to_owned(), hint: Some(hint.to_owned()) }))
     };
     let Some(TrainingText { checkpoint, texts }) = &backend.training else {
         return refuse("there is no text to train on", "start with --train-text FILE, text that is not judged on");
@@ -159,10 +160,10 @@ impl Training for LocalTraining {
     fn write(&self, path: &Path) -> Result<(), BackendError> {
         // A person has typed this path; a model's weights have the same ending.
         if path.exists() && Sidecar::open(path).is_err() {
-            return Err(BackendError::Failed {
+            return Err(BackendError::Failed(Diagnostic {
                 message: format!("'{}' is there already, and no sidecar", path.display()),
                 hint: Some("keep the indexers under another name".to_owned()),
-            });
+            }));
         }
         Ok(self.run.write(path)?)
     }
@@ -176,11 +177,11 @@ impl From<TrainError> for BackendError {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Stopped => Self::Cancelled,
-            TrainError::Resume { .. } => Self::Failed {
+            TrainError::Resume { .. } => Self::Failed(Diagnostic {
                 message: error.to_string(),
                 hint: Some("begin a new one, or open the session that it belongs to".to_owned()),
-            },
-            other => Self::Failed { message: other.to_string(), hint: other.hint() },
+            }),
+            other => Self::Failed(Diagnostic { message: other.to_string(), hint: other.hint() }),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::frame::Frame;
+use crate::domain::Diagnostic;
 use crate::engine::BackendError;
 
 /// How often a waiting request looks whether it is still wanted.
@@ -329,14 +330,15 @@ fn told(error: &Value) -> BackendError {
     let text = |key: &str| error[key].as_str().map(clean);
     match error["code"].as_str() {
         Some("cancelled") => BackendError::Cancelled,
-        code => BackendError::Failed {
-            message: format!(
-                "the worker says: {}{}",
-                text("message").unwrap_or_else(|| "nothing".to_owned()),
-                if code == Some("out_of_memory") { " (out of memory)" } else { "" }
-            ),
-            hint: text("hint"),
-        },
+        code => {
+            let said = text("message").unwrap_or_else(|| "nothing".to_owned());
+            let diagnostic =
+                |also: &str| Diagnostic { message: format!("the worker says: {said}{also}"), hint: text("hint") };
+            match code {
+                Some("out_of_memory") => BackendError::OutOfMemory(diagnostic(" (out of memory)")),
+                _ => BackendError::Failed(diagnostic("")),
+            }
+        }
     }
 }
 
@@ -346,5 +348,5 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 pub(super) fn failed(message: &str, hint: Option<&str>) -> BackendError {
-    BackendError::Failed { message: message.to_owned(), hint: hint.map(str::to_owned) }
+    BackendError::Failed(Diagnostic { message: message.to_owned(), hint: hint.map(str::to_owned) })
 }

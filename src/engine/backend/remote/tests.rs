@@ -9,6 +9,7 @@ use serde_json::json;
 
 use self::worker::{Fault, Script};
 use super::*;
+use crate::domain::Diagnostic;
 use crate::engine::{Evaluator, Generation};
 use crate::search::{AffinityKind, Evaluate};
 
@@ -120,7 +121,7 @@ fn what_a_worker_does_wrong_is_said() {
         let mut backend = backend(fault);
         let error = evaluate(&mut backend, "FSF").unwrap_err();
         assert!(error.to_string().contains(want), "{fault:?}: {error}");
-        if let (Fault::Refuses(_), BackendError::Failed { hint, .. }) = (fault, &error) {
+        if let (Fault::Refuses(_), BackendError::Failed(Diagnostic { hint, .. })) = (fault, &error) {
             assert_eq!(hint.as_deref(), Some("do better"));
         }
         let again = evaluate(&mut backend, "FSF").unwrap_err();

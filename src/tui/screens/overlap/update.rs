@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Marks;
+use crate::domain::Diagnostic;
 use crate::domain::{Role, Trace};
 use crate::engine::Command;
-use crate::tui::Problem;
 use crate::tui::app::{App, Cursor, Overlay, Tone};
 use crate::tui::layout::{MapView, Wanted};
 use crate::tui::msg::Effect;
@@ -77,7 +77,7 @@ pub fn study(app: &mut App, study: Study) -> Vec<Effect> {
 }
 
 /// A study is done; that of an older recording is dropped.
-pub fn studied(app: &mut App, trace: &Arc<Trace>, result: Result<Findings, Problem>) -> Vec<Effect> {
+pub fn studied(app: &mut App, trace: &Arc<Trace>, result: Result<Findings, Diagnostic>) -> Vec<Effect> {
     if app.trace.as_ref().is_some_and(|now| Arc::ptr_eq(now, trace)) {
         match result {
             Ok(_) if app.overlay != Overlay::None => app.say(Tone::Info, "sets are compared; ask again to see them"),
