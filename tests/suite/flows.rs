@@ -314,7 +314,7 @@ fn two_dashboards_at_once_lose_nothing_of_each_other() {
     wait_for(&aside("glm_dsa_tiny.autosave-2.toml"));
     for terminal in [&mut second, &mut third] {
         type_keys(terminal, "w");
-        terminal.wait_until(|s| s.contains("saved ")).unwrap();
+        terminal.wait_until(|s| s.contains("saved /")).unwrap();
         type_keys(terminal, "q");
         assert!(restored(terminal).success());
     }

@@ -151,6 +151,11 @@ fn a_training_in_the_dashboard_is_left_and_taken_up_again() {
     terminal.send_str("7c2000+0 1e-3 own\r").unwrap();
     terminal.wait_until(|s| s.contains("(2000+0 1e-3 own)")).unwrap();
     terminal.send_str("\r").unwrap();
+    // A slow machine asks before it starts what may take more than ten minutes.
+    terminal.wait_until(|s| s.contains("Start this training?") || s.contains("running")).unwrap();
+    if terminal.screen().contains("Start this training?") {
+        terminal.send_str("\r").unwrap();
+    }
     // Ten steps are what stands in the table as the first ones.
     terminal.wait_until(|s| s.contains("Warm-up KL: first 10, last 10")).unwrap();
     let first = |text: &str| {
