@@ -389,7 +389,8 @@ fn recordings_hold_the_entries_of_the_reference() {
 fn searches_run_over_sites() {
     let (fixture, folder) = (Fixture::open("deepseek_v4_odd"), tempfile::tempdir().unwrap());
     let (model, tokens) = ("tests/data/deepseek_v4_odd", tokens(&fixture, folder.path()));
-    let found = json(&["search", model, "--tokens", &tokens, "--keep", "2"]).to_string();
+    let session = folder.path().join("searched.toml").display().to_string();
+    let found = json(&["search", model, "--tokens", &tokens, "--keep", "2", "--session", &session]).to_string();
     assert!(found.contains("\"FSSFS\"") || found.contains("SSS"), "{found}");
     let info = json(&["info", model]);
     assert_eq!((&info["layers"], &info["model_type"]), (&json!(9), &json!("deepseek_v4")));
