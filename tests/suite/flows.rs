@@ -325,6 +325,23 @@ fn two_dashboards_at_once_lose_nothing_of_each_other() {
 }
 
 #[test]
+fn a_large_paste_without_brackets_is_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = open(folder.path(), (80, 24));
+    terminal.wait_until(measured).unwrap();
+    type_keys(&mut terminal, "P");
+    terminal.wait_until(|s| s.contains("6 letters F or S")).unwrap();
+    // 200 KB, key by key; what comes after it is answered without another key.
+    type_keys(&mut terminal, &"FS".repeat(100_000));
+    type_keys(&mut terminal, "\u{15}FSF");
+    terminal.wait_until(|s| s.contains("3 letters but the model has 6 layers")).unwrap();
+    type_keys(&mut terminal, "\u{1b}");
+    terminal.wait_until(|s| !s.contains("Enter accepts")).unwrap();
+    type_keys(&mut terminal, "q");
+    assert!(restored(&mut terminal).success());
+}
+
+#[test]
 fn a_panic_leaves_the_terminal_as_it_was() {
     let mut terminal = open_child("fragile");
     terminal.wait_until(measured).unwrap();
